@@ -1,0 +1,163 @@
+"""Operators on the Triton kernels: CUDA and ROCm devices, and CPU tensors under TRITON_INTERPRET=1.
+
+fp32 matrix products run in full precision unless torch.set_float32_matmul_precision asks for "high" or "medium"
+(then tf32).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from .library import declare, empty_outputs
+
+try:
+    import triton
+    from triton import knobs
+except ImportError:
+    triton = None
+
+
+def triton_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why the kernels cannot run on this device and dtype, with the remedy; None where they can."""
+    if triton is None:
+        return "triton is not installed: pip install triton, or use backend='sdpa'"
+    if device.type in ("cuda", "meta"):
+        return None
+    if device.type != "cpu":
+        return f"the Triton kernels do not run on {device.type} devices: use backend='sdpa'"
+    if not knobs.runtime.interpret:
+        return (
+            "the Triton kernels run on CPU tensors only in the interpreter: set TRITON_INTERPRET=1 before Python "
+            "starts, or use backend='sdpa'"
+        )
+    if dtype == torch.bfloat16:
+        return "Triton's interpreter computes bfloat16 matrix products wrongly: use float16 or float32 there"
+    return None
+
+
+def tile_shape(device: torch.device, dtype: torch.dtype, head_dim: int) -> tuple[int, int]:
+    """(block_q, block_k) that a plan for `tile_attention` must be cut to."""
+    launch = _launch(device, head_dim, dtype.itemsize)
+    return launch.block_q, launch.block_k
+
+
+def _tile_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_order: Tensor,
+    key_order: Tensor,
+    tiles: Tensor,
+    pair_span: Tensor,
+    pair_value: Tensor,
+    row_strength: Tensor | None,
+    key_weight: Tensor | None,
+    scale: float,
+    modulated: bool,
+) -> tuple[Tensor, Tensor]:
+    """Layout attention over the pure tiles of a plan; see kernels/attention.py for shapes."""
+    _require(query)
+    from fame_accel.kernels.attention import attention_call
+    from fame_accel.kernels.extremes import extremes_call
+
+    out, lse = empty_outputs(query)
+    if out.numel() == 0:
+        return out, lse
+    launch = _launch(query.device, query.shape[-1], query.element_size())
+    precision, high, low = _precision(), None, None
+    if modulated:
+        high, low = torch.empty_like(lse), torch.empty_like(lse)
+        _run(extremes_call(
+            query, key, high, low, query_order, key_order, tiles, pair_span, precision, launch
+        ), query)  # fmt: skip
+    _run(attention_call(
+        query, key, value, out, lse, high, low, row_strength, key_weight,
+        query_order, key_order, tiles, pair_span, pair_value, scale, precision, launch,
+    ), query)  # fmt: skip
+    return out, lse
+
+
+def _few_keys_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_region: Tensor,
+    query_frame: Tensor,
+    key_region: Tensor,
+    strength: Tensor | None,
+    bias: Tensor | None,
+    row_strength: Tensor | None,
+    key_weight: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """Layout attention over few keys; see kernels/few_keys.py for shapes."""
+    _require(query)
+    from fame_accel.kernels.few_keys import few_keys_call
+
+    out, lse = empty_outputs(query)
+    if out.numel() == 0:
+        return out, lse
+    _run(few_keys_call(
+        query, key, value, out, lse, query_region, query_frame, key_region, strength, bias, row_strength, key_weight,
+        scale, _precision(), _programs(query.device),
+    ), query)  # fmt: skip
+    return out, lse
+
+
+def _require(query: Tensor) -> None:
+    reason = triton_unavailable(query.device, query.dtype)
+    if reason is not None:
+        raise RuntimeError(reason)
+
+
+def _run(call, like: Tensor) -> None:
+    with torch.cuda.device_of(like):
+        call.kernel[call.grid](**call.arguments, **call.options)
+
+
+def _precision() -> str:
+    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+
+
+def _launch(device: torch.device, head_dim: int, element_size: int):
+    from fame_accel.kernels.launch import choose_launch
+
+    return choose_launch(_family(device), head_dim, element_size)
+
+
+@cache
+def _family(device: torch.device) -> str:
+    """The launch table's name for the chip."""
+    if device.type != "cuda":
+        return "interpreter"
+    if torch.version.hip:
+        arch = torch.cuda.get_device_properties(device).gcnArchName.split(":")[0]
+        return "cdna" if arch.startswith("gfx9") else "rdna" if arch.startswith(("gfx11", "gfx12")) else arch
+    major, minor = torch.cuda.get_device_capability(device)
+    small = {(8, 6), (8, 7), (8, 9), (12, 0), (12, 1)}
+    return "sm86" if (major, minor) in small else f"sm{major}{minor}"
+
+
+@cache
+def _programs(device: torch.device) -> int:
+    """Programs of the few-keys kernel that fill the device: four a multiprocessor; few in the interpreter."""
+    return 4 * torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
+
+
+tile_attention = declare(
+    "tile_attention",
+    "(Tensor query, Tensor key, Tensor value, Tensor query_order, Tensor key_order, Tensor tiles, "
+    "Tensor pair_span, Tensor pair_value, Tensor? row_strength, Tensor? key_weight, float scale, bool modulated)",
+    _tile_attention,
+    ("CUDA", "CPU"),
+)
+few_keys_attention = declare(
+    "few_keys_attention",
+    "(Tensor query, Tensor key, Tensor value, Tensor query_region, Tensor query_frame, Tensor key_region, "
+    "Tensor? strength, Tensor? bias, Tensor? row_strength, Tensor? key_weight, float scale)",
+    _few_keys_attention,
+    ("CUDA", "CPU"),
+)

@@ -1,0 +1,43 @@
+"""Fused attention modulated by regions, time and fairness, for diffusion video editing.
+
+Public names: `layout_attention`, `TokenLayout`, `SpaceTimeLayout`, `Modulation`, `time_weights`, and, with the
+`diffusers` extra, `apply_fame`, `FameConfig`, `FameSelfAttnProcessor` and `FameCrossAttnProcessor`.
+"""
+
+from pathlib import Path
+
+_here = Path(__file__).resolve().parent
+if not (_here / "bindings").is_dir() and (_here.parent / "bindings").is_dir():
+    # A source checkout keeps kernels/ and bindings/ beside this folder; installed, they stand inside it.
+    __path__.append(str(_here.parent))
+
+from fame_accel import reference  # noqa: E402
+from fame_accel.attention import layout_attention  # noqa: E402
+from fame_accel.layout import SpaceTimeLayout, TokenLayout  # noqa: E402
+from fame_accel.modulation import Modulation, time_weights  # noqa: E402
+
+__version__ = "0.1.0"
+
+_ADAPTER = ("apply_fame", "FameConfig", "FameHandle", "FameSelfAttnProcessor", "FameCrossAttnProcessor")
+
+__all__ = [
+    "Modulation",
+    "SpaceTimeLayout",
+    "TokenLayout",
+    "layout_attention",
+    "reference",
+    "time_weights",
+    *_ADAPTER,
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _ADAPTER:
+        raise AttributeError(f"module 'fame_accel' has no attribute {name!r}")
+    from importlib.util import find_spec
+
+    if find_spec("diffusers") is None:
+        raise ImportError(f"fame_accel.{name} needs diffusers: pip install 'fame-accel[diffusers]'")
+    from fame_accel import adapter
+
+    return getattr(adapter, name)

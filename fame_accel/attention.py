@@ -1,0 +1,152 @@
+"""layout_attention: the public operator and its choice of backend."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fame_accel import bindings, reference
+from fame_accel.arguments import Arguments, check
+from fame_accel.layout import TokenLayout
+from fame_accel.modulation import Modulation
+from fame_accel.plan import GroupPlan, Tables, TilePlan, group_plan, merge_frames, tile_plan
+
+FEW_KEYS = 512
+BACKENDS = ("auto", "triton", "sdpa", "reference")
+
+
+def layout_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_layout: TokenLayout,
+    key_layout: TokenLayout | None = None,
+    modulation: Modulation | None = None,
+    *,
+    row_strength: Tensor | None = None,
+    key_weight: Tensor | None = None,
+    scale: float | None = None,
+    return_lse: bool = False,
+    backend: str = "auto",
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Attention modulated by regions and frames.
+
+    With s = scale * <q_i, k_j>, same = (region_i & region_j) != 0 and the extremes of s over the keys j whose bias
+    is above -inf:
+
+        a_ij  = row_strength_i * key_weight_j * A[same, frame_i, frame_j]
+        z_ij  = s_ij + a_ij * ((max_j s_ij if same else min_j s_ij) - s_ij) + B[same, frame_i, frame_j]
+        out_i = softmax_j(z_ij) @ v                  0, with lse -inf, where every key is excluded
+
+    query: [B, H, Nq, D]; key, value: [B, H, Nk, D]; float16, bfloat16 or float32 (float64 with
+        backend="reference"), one dtype and device, any strides, D from 1 to 256.
+    query_layout, key_layout: regions and frames of the tokens; key_layout defaults to query_layout.
+    modulation: the tables A (strength) and B (bias); None is plain attention.
+    row_strength: [Nq] or [B, Nq] in [0, 1], default 1. key_weight: [Nk] or [B, Nk] in [0, 1], default 1.
+    scale: finite and > 0, default D ** -0.5.
+    backend: "triton" (fused kernels), "sdpa" (torch's own attention, any device), "reference" (eager, N x N) or
+        "auto" (triton on GPUs where it is installed, otherwise sdpa). A named backend is never swapped.
+
+    Returns out [B, H, Nq, D] in the query's dtype and, with return_lse, lse [B, H, Nq] float32, natural log.
+    Raises TypeError, ValueError or RuntimeError naming the argument. Forward only: inputs that require grad raise.
+    On CUDA, row_strength and key_weight out of range are reported by the device, without a synchronisation.
+    After FAME (arXiv 2510.22960) and VideoGrain (arXiv 2502.17258).
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    arguments = check(
+        query, key, value, query_layout, key_layout, modulation, row_strength, key_weight, scale,
+        doubles=backend == "reference",
+    )  # fmt: skip
+    if backend == "auto":
+        on_gpu = query.device.type == "cuda" and bindings.triton_unavailable(query.device, query.dtype) is None
+        backend = "triton" if on_gpu else "sdpa"
+    if backend == "triton":
+        reason = bindings.triton_unavailable(query.device, query.dtype)
+        if reason is not None:
+            raise RuntimeError(f"backend='triton' cannot run here: {reason}")
+    out, lse = _RUN[backend](arguments)
+    return (out, lse) if return_lse else out
+
+
+def _triton(x: Arguments) -> tuple[Tensor, Tensor]:
+    layouts = (x.query_layout, x.key_layout, x.modulation)
+    if x.key.shape[2] <= FEW_KEYS and _tables(*layouts).key_classes == 1:
+        strength, bias = _frame_tables(*layouts)
+        return bindings.few_keys_attention(
+            x.query, x.key, x.value, x.query_layout.region, x.query_layout.frame, x.key_layout.region,
+            _first_key_frame(strength), _first_key_frame(bias), x.row_strength, x.key_weight, x.scale,
+        )  # fmt: skip
+    blocks = bindings.tile_shape(x.query.device, x.query.dtype, x.query.shape[-1])
+    plan = _tile_plan(*layouts, *blocks)
+    return bindings.tile_attention(
+        x.query, x.key, x.value, plan.query_order, plan.key_order, plan.tiles, plan.pair_span, plan.pair_value,
+        x.row_strength, x.key_weight, x.scale, plan.modulated,
+    )  # fmt: skip
+
+
+def _sdpa(x: Arguments) -> tuple[Tensor, Tensor]:
+    layouts = (x.query_layout, x.key_layout, x.modulation)
+    tables = _tables(*layouts)
+    plain = tables.strength is None
+    if plain or (tables.strength_pair is not None and x.key_weight is None and x.key.shape[2] > FEW_KEYS):
+        plan = _group_plan(*layouts)
+        return bindings.grouped_attention(
+            x.query, x.key, x.value, plan.query.order, plan.key.order, plan.query.table, plan.key.table,
+            tables.bias, None if plain else x.row_strength, x.scale, *tables.strength_pair,
+        )  # fmt: skip
+    strength, bias = _frame_tables(*layouts)
+    return bindings.chunked_attention(
+        x.query, x.key, x.value, x.query_layout.region, x.query_layout.frame, x.key_layout.region,
+        x.key_layout.frame, strength, bias, x.row_strength, x.key_weight, x.scale,
+    )  # fmt: skip
+
+
+_RUN = {"triton": _triton, "sdpa": _sdpa, "reference": reference.evaluate}
+
+
+# Plans are made once per pair of layouts and modulation and kept on the query's layout. To torch.compile they are
+# constants: it runs these functions while tracing.
+
+
+@torch.compiler.assume_constant_result
+def _tables(query_layout: TokenLayout, key_layout: TokenLayout, modulation: Modulation) -> Tables:
+    frames = (query_layout.num_frames, key_layout.num_frames)
+    return query_layout.cached(("tables", frames, modulation), lambda: merge_frames(modulation, *frames))
+
+
+@torch.compiler.assume_constant_result
+def _tile_plan(
+    query_layout: TokenLayout, key_layout: TokenLayout, modulation: Modulation, block_q: int, block_k: int
+) -> TilePlan:
+    tables = _tables(query_layout, key_layout, modulation)
+    return query_layout.cached(
+        ("tiles", key_layout, modulation, block_q, block_k),
+        lambda: tile_plan(query_layout, key_layout, tables, block_q, block_k),
+    )
+
+
+@torch.compiler.assume_constant_result
+def _group_plan(query_layout: TokenLayout, key_layout: TokenLayout, modulation: Modulation) -> GroupPlan:
+    tables = _tables(query_layout, key_layout, modulation)
+    return query_layout.cached(
+        ("groups", key_layout, modulation), lambda: group_plan(query_layout, key_layout, tables)
+    )
+
+
+@torch.compiler.assume_constant_result
+def _frame_tables(
+    query_layout: TokenLayout, key_layout: TokenLayout, modulation: Modulation
+) -> tuple[Tensor | None, Tensor | None]:
+    """Strength and bias [2, Fq, Fk] on the layouts' device, None where zero everywhere."""
+    device = query_layout.device
+
+    def build() -> tuple[Tensor | None, Tensor | None]:
+        tables = (modulation.strength_table, modulation.bias_table)
+        return tuple(t.to(device) if t is not None and bool(t.any()) else None for t in tables)
+
+    return query_layout.cached(("frame tables", modulation), build)
+
+
+def _first_key_frame(table: Tensor | None) -> Tensor | None:
+    return None if table is None else table[:, :, 0].contiguous()

@@ -1,0 +1,190 @@
+"""The plan of one attention: tokens ordered into runs, runs cut into pure tiles, tiles listed per query tile.
+
+A run is a stretch of tokens, after ordering, with one region bitset and one class of frames; frames that a
+modulation's tables do not tell apart share a class, so a modulation without time dependence has runs that span all
+frames. A tile never crosses a run, hence every pair of tiles has scalar `same`, A and B. Cost: a sort of the tokens
+and (query runs x key tiles) list entries; nothing of size N x N.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fame_accel.layout import TokenLayout
+from fame_accel.modulation import Modulation
+
+
+@dataclass(frozen=True)
+class Tables:
+    """A modulation with the frames it does not tell apart merged into classes.
+
+    query_class [Fq] and key_class [Fk] int64; strength and bias [2, query classes, key classes] float32 on the CPU,
+    None where all zero; by_region: whether `same` matters at all; strength_pair: (A for different, A for same) where
+    A depends on `same` alone, (0, 0) where it is zero, otherwise None.
+    """
+
+    query_class: Tensor
+    key_class: Tensor
+    strength: Tensor | None
+    bias: Tensor | None
+    by_region: bool
+    strength_pair: tuple[float, float] | None
+    key_classes: int
+
+
+@dataclass(frozen=True)
+class Runs:
+    """One side in order: order [P, N] int32 token indices on the layout's device; table [runs, 5] int64 on the CPU
+    with columns (batch item, start, stop, bitset, frame class), sorted by item, bitset, class."""
+
+    order: Tensor
+    table: Tensor
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """Pure tiles and, per query tile, its key tiles that are not excluded; all on the layouts' device.
+
+    query_order [P, Nq], key_order [P, Nk] int32: token index at each place of the order.
+    tiles [P, T, 5] int32: (start, length, first pair, end of full pairs, end of pairs); length 0 pads.
+    pair_span [L, 2] int32: (start, length) of the key tile; pair_value [L, 2] float32: A, negative where the regions
+    differ, and B in base-2 units.
+    """
+
+    query_order: Tensor
+    key_order: Tensor
+    tiles: Tensor
+    pair_span: Tensor
+    pair_value: Tensor
+    block_q: int
+    block_k: int
+    modulated: bool
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """Runs of both sides, for backends that call attention once a group; the tables are those of `Tables`."""
+
+    query: Runs
+    key: Runs
+    tables: Tables
+
+
+def merge_frames(modulation: Modulation, query_frames: int, key_frames: int) -> Tables:
+    """`modulation` over classes of frames that its tables treat alike."""
+    tables = torch.zeros(4, query_frames, key_frames)
+    if modulation.strength_table is not None:
+        tables[:2] = modulation.strength_table
+    if modulation.bias_table is not None:
+        tables[2:] = modulation.bias_table
+    query_class = tables.transpose(0, 1).flatten(1).unique(dim=0, return_inverse=True)[1]
+    key_class = tables.permute(2, 0, 1).flatten(1).unique(dim=0, return_inverse=True)[1]
+    merged = tables.new_empty(4, int(query_class.max()) + 1, int(key_class.max()) + 1)
+    merged[:, query_class[:, None], key_class[None, :]] = tables
+    strength = merged[:2] if bool(merged[:2].any()) else None
+    bias = merged[2:] if bool(merged[2:].any()) else None
+    by_region = strength is not None or (bias is not None and not torch.equal(bias[0], bias[1]))
+    pair: tuple[float, float] | None = (0.0, 0.0)
+    if strength is not None:
+        flat = strength.flatten(1)
+        pair = (flat[0, 0].item(), flat[1, 0].item()) if bool((flat == flat[:, :1]).all()) else None
+    return Tables(query_class, key_class, strength, bias, by_region, pair, merged.shape[2])
+
+
+def find_runs(layout: TokenLayout, frame_class: Tensor, by_region: bool, items: int) -> Runs:
+    """Order and runs of one side for `items` batch items (a shared layout repeats where items > 1)."""
+    region = layout.region if by_region else torch.zeros_like(layout.region)
+    classes = frame_class.to(layout.device)[layout.frame.long()]
+    key = region.long() * (int(frame_class.max()) + 1) + classes
+    ordered, order = key.sort(dim=-1, stable=True)
+    order = order.to(torch.int32).expand(items, -1).contiguous()
+    rows = []
+    for item, line in enumerate(ordered.expand(items, -1)):
+        _, count = line.unique_consecutive(return_counts=True)
+        stop = count.cumsum(0)
+        start = stop - count
+        first = order[item].long()[start]
+        bits, frames = region[item % len(region)][first], classes[item % len(classes)][first]
+        rows.append(torch.stack([torch.full_like(start, item), start, stop, bits.long(), frames], 1))
+    return Runs(order, torch.cat(rows).cpu() if rows else torch.zeros(0, 5, dtype=torch.int64))
+
+
+def group_plan(query_layout: TokenLayout, key_layout: TokenLayout, tables: Tables) -> GroupPlan:
+    """Plan of a modulation whose strength depends on `same` alone."""
+    return GroupPlan(*_both_runs(query_layout, key_layout, tables), tables)
+
+
+def tile_plan(
+    query_layout: TokenLayout, key_layout: TokenLayout, tables: Tables, block_q: int, block_k: int
+) -> TilePlan:
+    """Plan with query tiles of at most `block_q` tokens and key tiles of at most `block_k`."""
+    query, key = _both_runs(query_layout, key_layout, tables)
+    parts = [
+        _item_plan(query.table, key.table, item, tables, block_q, block_k) for item in range(len(query.order))
+    ]
+    offset, tiles = 0, []
+    for part_tiles, spans, _ in parts:
+        tiles.append(part_tiles + torch.tensor([0, 0, offset, offset, offset]))
+        offset += len(spans)
+    if offset >= 2**31:
+        raise ValueError(f"query_layout and key_layout give {offset} pairs of tiles, more than 2**31: merge regions")
+    device = query_layout.device
+    return TilePlan(
+        query.order,
+        key.order,
+        torch.nn.utils.rnn.pad_sequence(tiles, batch_first=True).to(torch.int32).to(device),
+        torch.cat([spans for _, spans, _ in parts]).to(torch.int32).to(device),
+        torch.cat([values for _, _, values in parts]).to(device),
+        block_q,
+        block_k,
+        tables.strength is not None,
+    )
+
+
+def _both_runs(query_layout: TokenLayout, key_layout: TokenLayout, tables: Tables) -> tuple[Runs, Runs]:
+    items = max(query_layout.region.shape[0], key_layout.region.shape[0])
+    if query_layout.batch == 0 or key_layout.batch == 0:
+        items = 0
+    query = find_runs(query_layout, tables.query_class, tables.by_region, items)
+    key = find_runs(key_layout, tables.key_class, tables.by_region, items)
+    return query, key
+
+
+def _item_plan(
+    query_runs: Tensor, key_runs: Tensor, item: int, tables: Tables, block_q: int, block_k: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Tiles [T, 5], pair spans [L, 2] and pair values [L, 2] of one batch item, pairs counted from 0."""
+    query_runs = query_runs[query_runs[:, 0] == item]
+    key_runs = key_runs[key_runs[:, 0] == item]
+    query_tiles, key_tiles = _cut(query_runs, block_q), _cut(key_runs, block_k)
+    short = key_tiles[:, 1] < block_k
+    key_tiles = key_tiles[short.sort(stable=True)[1]]
+    bits_q, bits_k = query_runs[:, None, 3], key_runs[None, :, 3]
+    same = ((bits_q & bits_k) != 0).long()
+    place = (same, query_runs[:, None, 4], key_runs[None, :, 4])
+    strength = torch.zeros(same.shape) if tables.strength is None else tables.strength[place]
+    bias = torch.zeros(same.shape) if tables.bias is None else tables.bias[place]
+    run, tile = (bias > -math.inf)[:, key_tiles[:, 2]].nonzero(as_tuple=True)
+    key_run = key_tiles[tile, 2]
+    signed = torch.where(same.bool(), strength, -strength)
+    values = torch.stack([signed[run, key_run], bias[run, key_run] * math.log2(math.e)], 1)
+    full = key_tiles[tile, 1] == block_k
+    count = torch.bincount(run, minlength=len(query_runs))
+    full_count = torch.bincount(run[full], minlength=len(query_runs))
+    first = count.cumsum(0) - count
+    lists = torch.stack([first, first + full_count, first + count], 1)
+    return torch.cat([query_tiles[:, :2], lists[query_tiles[:, 2]]], 1), key_tiles[tile, :2], values
+
+
+def _cut(runs: Tensor, block: int) -> Tensor:
+    """Tiles [T, 3] (start, length, run) of at most `block` tokens each."""
+    length = runs[:, 2] - runs[:, 1]
+    pieces = (length + block - 1) // block
+    run = torch.arange(len(runs)).repeat_interleave(pieces)
+    piece = torch.arange(len(run)) - (pieces.cumsum(0) - pieces)[run]
+    start = runs[run, 1] + piece * block
+    return torch.stack([start, torch.minimum(runs[run, 2] - start, torch.tensor(block)), run], 1)

@@ -1,0 +1,112 @@
+"""Launch table: tile sizes, warps and pipeline stages per architecture family, head_dim and element size.
+
+Chosen by ahead-of-time compilation (no spills, shared memory within the chip's limit), not yet by measurement.
+"""
+
+import logging
+from typing import Any, NamedTuple
+
+log = logging.getLogger("fame_accel")
+
+
+class Launch(NamedTuple):
+    """block_q query rows and block_k keys per tile, num_warps, num_stages of the key loop."""
+
+    block_q: int
+    block_k: int
+    num_warps: int
+    num_stages: int
+
+
+class Call(NamedTuple):
+    """One kernel launch, built apart from its execution so that it can be compiled ahead of time as launched."""
+
+    kernel: Any
+    grid: tuple[int]
+    arguments: dict[str, Any]
+    options: dict[str, int]
+
+
+def strides(tensor: Any, letter: str) -> dict[str, int]:
+    """The four strides of a [B, H, N, D] tensor under the names the kernels use."""
+    return {f"stride_{letter}{axis}": step for axis, step in zip("bhnd", tensor.stride(), strict=True)}
+
+
+def item_stride(tensor: Any) -> int:
+    """Stride over batch items of a [P, ...] plan tensor; 0 where one item serves the whole batch."""
+    return tensor.stride(0) if tensor.shape[0] > 1 else 0
+
+
+def split_head_dim(head_dim: int) -> tuple[int, int]:
+    """Power-of-two blocks (head, tail) that cover head_dim with the least padding; tail 0 where one block does.
+
+    40 -> (32, 16), 80 -> (64, 16), 160 -> (128, 32): matrix units want powers of two and padding 40 to 64 would
+    waste 37% of their work.
+    """
+    padded = max(16, 1 << (head_dim - 1).bit_length())
+    head = padded // 2
+    tail = max(16, 1 << max(head_dim - head - 1, 0).bit_length())
+    return (head, tail) if head >= 16 and head + tail < padded else (padded, 0)
+
+
+# (largest head_dim, element size) -> Launch. Families: sm80 (A100), sm86 (100 KiB of shared memory: sm_86, 89, 120),
+# sm90, sm100, cdna (gfx9), rdna (gfx11, gfx12).
+_TABLE = {
+    "sm80": {
+        (64, 2): Launch(128, 64, 4, 3),
+        (128, 2): Launch(128, 32, 4, 3),
+        (256, 2): Launch(64, 32, 4, 2),
+        (64, 4): Launch(64, 32, 4, 2),
+        (256, 4): Launch(32, 32, 4, 2),
+    },
+    "sm86": {
+        (64, 2): Launch(128, 64, 4, 2),
+        (128, 2): Launch(64, 32, 4, 2),
+        (256, 2): Launch(64, 32, 4, 2),
+        (64, 4): Launch(64, 32, 4, 2),
+        (256, 4): Launch(32, 16, 4, 2),
+    },
+    "sm90": {
+        (64, 2): Launch(128, 64, 4, 3),
+        (128, 2): Launch(128, 64, 8, 3),
+        (256, 2): Launch(128, 32, 8, 2),
+        (64, 4): Launch(64, 32, 4, 2),
+        (256, 4): Launch(32, 32, 4, 2),
+    },
+    "cdna": {
+        (64, 2): Launch(128, 64, 4, 1),
+        (128, 2): Launch(128, 32, 4, 1),
+        (256, 2): Launch(64, 32, 4, 1),
+        (64, 4): Launch(64, 32, 4, 1),
+        (256, 4): Launch(32, 16, 4, 1),
+    },
+    "rdna": {
+        (64, 2): Launch(64, 32, 4, 1),
+        (256, 2): Launch(32, 32, 4, 1),
+        (64, 4): Launch(32, 32, 4, 1),
+        (256, 4): Launch(32, 16, 4, 1),
+    },
+    "interpreter": {(256, 4): Launch(32, 32, 1, 1)},
+}
+_TABLE["sm100"] = _TABLE["sm90"]
+_SAFE = Launch(32, 32, 4, 1)
+_unknown_said: set[str] = set()
+
+
+def choose_launch(family: str, head_dim: int, element_size: int) -> Launch:
+    """The entry for a family; a small safe one, with one log line, for a family that is not in the table."""
+    if family not in _TABLE:
+        if family not in _unknown_said:
+            _unknown_said.add(family)
+            log.warning("no launch table for %s: using tiles of %d x %d", family, _SAFE.block_q, _SAFE.block_k)
+        return _SAFE
+    fits = [key for key in _TABLE[family] if head_dim <= key[0] and element_size <= key[1]]
+    return _TABLE[family][min(fits, key=lambda key: (key[1], key[0]))]
+
+
+def few_keys_blocks(num_keys: int, head_dim: int, element_size: int) -> tuple[int, int]:
+    """(block_q, block_k) of the few-keys kernel: all keys in one tile up to 128 of them, else tiles of 64."""
+    wide = head_dim * element_size > 256
+    if num_keys <= 128:
+        return (32 if wide else 64), max(16, 1 << (num_keys - 1).bit_length())
+    return (32 if wide else 64), 64
