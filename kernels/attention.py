@@ -19,12 +19,13 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from .launch import Call, Launch, item_stride, split_head_dim, strides
+from .launch import Call, Launch, item_stride, options, row_alignment, split_head_dim, strides
 from .tiles import (
     add_weighted,
     finish,
     gathered_full_rows,
     gathered_rows,
+    head_of,
     load_rows,
     logits_tile,
     pull_target,
@@ -39,7 +40,7 @@ def _attend(
     k, v, key_weight, key_order, pair_span, pair_value, first, last, base2_scale,
     stride_kn, stride_kd, stride_vn, stride_vd,
     SHORT: tl.constexpr, MODULATED: tl.constexpr, HAS_KEY_WEIGHT: tl.constexpr,
-    BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Online softmax continued over the key tiles of pairs first..last."""
     for pair in range(first, last):
@@ -50,7 +51,7 @@ def _attend(
         else:
             rows = gathered_full_rows(key_order, start, BLOCK_K)
             inside = rows
-        k_head, k_tail = load_rows(k, rows, inside, stride_kn, stride_kd, SHORT, HEAD, TAIL, D)
+        k_head, k_tail = load_rows(k, rows, inside, stride_kn, stride_kd, SHORT, HEAD, TAIL, D, ALIGN)
         z = logits_tile(q_head, q_tail, k_head, k_tail, TAIL, PRECISION)
         if MODULATED and HAS_KEY_WEIGHT:
             if SHORT:
@@ -82,7 +83,7 @@ def _attend(
         row_max = new_max
         row_sum = row_sum * factor + tl.sum(weights, 1)
         acc_head, acc_tail = rescale(acc_head, acc_tail, factor, TAIL)
-        v_head, v_tail = load_rows(v, rows, inside, stride_vn, stride_vd, SHORT, HEAD, TAIL, D)
+        v_head, v_tail = load_rows(v, rows, inside, stride_vn, stride_vd, SHORT, HEAD, TAIL, D, ALIGN)
         acc_head, acc_tail = add_weighted(acc_head, acc_tail, weights, v_head, v_tail, TAIL, PRECISION)
     return acc_head, acc_tail, row_max, row_sum
 
@@ -96,7 +97,7 @@ def attention_kernel(
     stride_qb, stride_qh, stride_qn, stride_qd, stride_kb, stride_kh, stride_kn, stride_kd,
     stride_vb, stride_vh, stride_vn, stride_vd, stride_ob, stride_oh, stride_on, stride_od,
     MODULATED: tl.constexpr, HAS_ROW_STRENGTH: tl.constexpr, HAS_KEY_WEIGHT: tl.constexpr,
-    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr, ALIGN: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
@@ -107,11 +108,11 @@ def attention_kernel(
     if length > 0:
         first, full, last = tl.load(tile + 2), tl.load(tile + 3), tl.load(tile + 4)
         rows, inside = gathered_rows(query_order + batch * order_stride_q, tl.load(tile), length, BLOCK_Q)
-        q += batch * stride_qb + head * stride_qh
-        k += batch * stride_kb + head * stride_kh
-        v += batch * stride_vb + head * stride_vh
+        q = head_of(q, batch, head, stride_qb, stride_qh, ALIGN)
+        k = head_of(k, batch, head, stride_kb, stride_kh, ALIGN)
+        v = head_of(v, batch, head, stride_vb, stride_vh, ALIGN)
         key_order += batch * order_stride_k
-        q_head, q_tail = load_rows(q, rows, inside, stride_qn, stride_qd, True, HEAD, TAIL, D)
+        q_head, q_tail = load_rows(q, rows, inside, stride_qn, stride_qd, True, HEAD, TAIL, D, ALIGN)
         row_max = tl.full([BLOCK_Q], -float("inf"), tl.float32)
         row_sum = tl.zeros([BLOCK_Q], tl.float32)
         acc_head = tl.zeros([BLOCK_Q, HEAD], tl.float32)
@@ -131,17 +132,17 @@ def attention_kernel(
             acc_head, acc_tail, row_max, row_sum, q_head, q_tail, strength_row, row_high, row_low,
             k, v, key_weight, key_order, pair_span, pair_value, first, full, base2_scale,
             stride_kn, stride_kd, stride_vn, stride_vd,
-            False, MODULATED, HAS_KEY_WEIGHT, BLOCK_K, HEAD, TAIL, D, PRECISION,
+            False, MODULATED, HAS_KEY_WEIGHT, BLOCK_K, HEAD, TAIL, D, ALIGN, PRECISION,
         )  # fmt: skip
         acc_head, acc_tail, row_max, row_sum = _attend(
             acc_head, acc_tail, row_max, row_sum, q_head, q_tail, strength_row, row_high, row_low,
             k, v, key_weight, key_order, pair_span, pair_value, full, last, base2_scale,
             stride_kn, stride_kd, stride_vn, stride_vd,
-            True, MODULATED, HAS_KEY_WEIGHT, BLOCK_K, HEAD, TAIL, D, PRECISION,
+            True, MODULATED, HAS_KEY_WEIGHT, BLOCK_K, HEAD, TAIL, D, ALIGN, PRECISION,
         )  # fmt: skip
         acc_head, acc_tail, row_lse = finish(acc_head, acc_tail, row_max, row_sum, TAIL)
-        out += batch * stride_ob + head * stride_oh
-        store_rows(out, rows, inside, stride_on, stride_od, acc_head, acc_tail, HEAD, TAIL, D)
+        out = head_of(out, batch, head, stride_ob, stride_oh, ALIGN)
+        store_rows(out, rows, inside, stride_on, stride_od, acc_head, acc_tail, HEAD, TAIL, D, ALIGN)
         tl.store(lse + batch_head * num_queries + rows, row_lse, mask=inside)
 
 
@@ -167,7 +168,7 @@ def attention_call(
         **strides(q, "q"), **strides(k, "k"), **strides(v, "v"), **strides(out, "o"),
         MODULATED=modulated, HAS_ROW_STRENGTH=modulated and row_strength is not None,
         HAS_KEY_WEIGHT=modulated and key_weight is not None,
-        BLOCK_Q=launch.block_q, BLOCK_K=launch.block_k, HEAD=head, TAIL=tail, D=head_dim, PRECISION=precision,
+        BLOCK_Q=launch.block_q, BLOCK_K=launch.block_k, HEAD=head, TAIL=tail, D=head_dim,
+        ALIGN=row_alignment(q, k, v, out), PRECISION=precision,
     )  # fmt: skip
-    options = dict(num_warps=launch.num_warps, num_stages=launch.num_stages)
-    return Call(attention_kernel, (num_tiles * batch * num_heads,), arguments, options)
+    return Call(attention_kernel, (num_tiles * batch * num_heads,), arguments, options(launch.num_warps, launch.num_stages))

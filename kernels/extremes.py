@@ -11,14 +11,14 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from .launch import Call, Launch, item_stride, split_head_dim, strides
-from .tiles import gathered_full_rows, gathered_rows, load_rows, logits_tile
+from .launch import Call, Launch, item_stride, options, row_alignment, split_head_dim, strides
+from .tiles import gathered_full_rows, gathered_rows, head_of, load_rows, logits_tile
 
 
 @triton.jit
 def _widen(
     row_high, row_low, q_head, q_tail, k, key_order, pair_span, first, last, stride_kn, stride_kd,
-    SHORT: tl.constexpr, BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr,
+    SHORT: tl.constexpr, BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr, ALIGN: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Extremes widened by the key tiles of pairs first..last."""
@@ -29,7 +29,7 @@ def _widen(
         else:
             rows = gathered_full_rows(key_order, start, BLOCK_K)
             inside = rows
-        k_head, k_tail = load_rows(k, rows, inside, stride_kn, stride_kd, SHORT, HEAD, TAIL, D)
+        k_head, k_tail = load_rows(k, rows, inside, stride_kn, stride_kd, SHORT, HEAD, TAIL, D, ALIGN)
         logits = logits_tile(q_head, q_tail, k_head, k_tail, TAIL, PRECISION)
         if SHORT:
             row_high = tl.maximum(row_high, tl.max(tl.where(inside[None, :], logits, -float("inf")), 1))
@@ -45,7 +45,7 @@ def extremes_kernel(
     q, k, high, low, query_order, key_order, tiles, pair_span,
     num_heads, num_tiles, num_queries, order_stride_q, order_stride_k, tiles_stride,
     stride_qb, stride_qh, stride_qn, stride_qd, stride_kb, stride_kh, stride_kn, stride_kd,
-    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr, ALIGN: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
@@ -56,19 +56,19 @@ def extremes_kernel(
     if length > 0:
         first, full, last = tl.load(tile + 2), tl.load(tile + 3), tl.load(tile + 4)
         rows, inside = gathered_rows(query_order + batch * order_stride_q, tl.load(tile), length, BLOCK_Q)
-        q += batch * stride_qb + head * stride_qh
-        k += batch * stride_kb + head * stride_kh
+        q = head_of(q, batch, head, stride_qb, stride_qh, ALIGN)
+        k = head_of(k, batch, head, stride_kb, stride_kh, ALIGN)
         key_order += batch * order_stride_k
-        q_head, q_tail = load_rows(q, rows, inside, stride_qn, stride_qd, True, HEAD, TAIL, D)
+        q_head, q_tail = load_rows(q, rows, inside, stride_qn, stride_qd, True, HEAD, TAIL, D, ALIGN)
         row_high = tl.full([BLOCK_Q], -float("inf"), tl.float32)
         row_low = tl.full([BLOCK_Q], float("inf"), tl.float32)
         row_high, row_low = _widen(
             row_high, row_low, q_head, q_tail, k, key_order, pair_span, first, full, stride_kn, stride_kd,
-            False, BLOCK_K, HEAD, TAIL, D, PRECISION,
+            False, BLOCK_K, HEAD, TAIL, D, ALIGN, PRECISION,
         )  # fmt: skip
         row_high, row_low = _widen(
             row_high, row_low, q_head, q_tail, k, key_order, pair_span, full, last, stride_kn, stride_kd,
-            True, BLOCK_K, HEAD, TAIL, D, PRECISION,
+            True, BLOCK_K, HEAD, TAIL, D, ALIGN, PRECISION,
         )  # fmt: skip
         tl.store(high + batch_head * num_queries + rows, row_high, mask=inside)
         tl.store(low + batch_head * num_queries + rows, row_low, mask=inside)
@@ -88,7 +88,7 @@ def extremes_call(
         num_heads=num_heads, num_tiles=num_tiles, num_queries=num_queries,
         order_stride_q=item_stride(query_order), order_stride_k=item_stride(key_order),
         tiles_stride=item_stride(tiles), **strides(q, "q"), **strides(k, "k"),
-        BLOCK_Q=launch.block_q, BLOCK_K=launch.block_k, HEAD=head, TAIL=tail, D=head_dim, PRECISION=precision,
+        BLOCK_Q=launch.block_q, BLOCK_K=launch.block_k, HEAD=head, TAIL=tail, D=head_dim,
+        ALIGN=row_alignment(q, k), PRECISION=precision,
     )  # fmt: skip
-    options = dict(num_warps=launch.num_warps, num_stages=launch.num_stages)
-    return Call(extremes_kernel, (num_tiles * batch * num_heads,), arguments, options)
+    return Call(extremes_kernel, (num_tiles * batch * num_heads,), arguments, options(launch.num_warps, launch.num_stages))

@@ -20,19 +20,32 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from .launch import Call, few_keys_blocks, item_stride, split_head_dim, strides
-from .tiles import LOG2E, add_weighted, finish, load_rows, logits_tile, rescale, store_rows
+from .launch import Call, few_keys_blocks, item_stride, options, row_alignment, split_head_dim, strides
+from .tiles import LOG2E, add_weighted, finish, head_of, load_rows, logits_tile, rescale, store_rows
 
 
 @triton.jit
-def _seen(same, bias_same, bias_other, inside, HAS_BIAS: tl.constexpr):
-    """Bias of every pair in base-2 units and whether it counts at all."""
-    bias = tl.zeros(same.shape, tl.float32)
-    seen = (same | True) & inside[None, :]
+def _logits(
+    q_head, q_tail, k_head, k_tail, bits_q, bits_k, inside, bias_same, bias_other, base2_scale,
+    HAS_BIAS: tl.constexpr, TAIL: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Of one tile, [BLOCK_Q, BLOCK_K]: logits in base-2 units, `same`, the bias, and which pairs count."""
+    z = logits_tile(q_head, q_tail, k_head, k_tail, TAIL, PRECISION) * base2_scale
+    same = (bits_q[:, None] & bits_k[None, :]) != 0
+    bias = tl.zeros_like(z)
+    seen = tl.broadcast_to(inside[None, :], z.shape)
     if HAS_BIAS:
         bias = tl.where(same, bias_same[:, None], bias_other[:, None]) * LOG2E
         seen = seen & (bias > -float("inf"))
-    return bias, seen
+    return z, same, bias, seen
+
+
+@triton.jit
+def _widen(z, seen, high, low):
+    """Row extremes over the pairs that count, widened by a tile."""
+    high = tl.maximum(high, tl.max(tl.where(seen, z, -float("inf")), 1))
+    low = tl.minimum(low, tl.min(tl.where(seen, z, float("inf")), 1))
+    return high, low
 
 
 @triton.jit
@@ -45,6 +58,27 @@ def _modulate(z, same, high, low, strength_same, strength_other, weight):
 
 
 @triton.jit
+def _load_keys(
+    k, key_region, keys, num_keys, stride_n, stride_d, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr,
+    ALIGN: tl.constexpr,
+):  # fmt: skip
+    """Which of the keys are real, their region bits and both blocks of their rows."""
+    inside = keys < num_keys
+    bits = tl.load(key_region + keys, mask=inside, other=0)
+    head, tail = load_rows(k, keys.to(tl.int64), inside, stride_n, stride_d, True, HEAD, TAIL, D, ALIGN)
+    return inside, bits, head, tail
+
+
+@triton.jit
+def _load_weight(key_weight, keys, inside, HAS_KEY_WEIGHT: tl.constexpr):
+    """g of the keys, 1 where there is none."""
+    if HAS_KEY_WEIGHT:
+        return tl.load(key_weight + keys, mask=inside, other=0.0)
+    else:
+        return tl.full(keys.shape, 1.0, tl.float32)
+
+
+@triton.jit
 def few_keys_kernel(
     q, k, v, out, lse, query_region, query_frame, key_region, strength, bias, row_strength, key_weight,
     num_heads, num_queries, num_keys, num_frames, programs_per_head, base2_scale,
@@ -53,15 +87,15 @@ def few_keys_kernel(
     stride_vb, stride_vh, stride_vn, stride_vd, stride_ob, stride_oh, stride_on, stride_od,
     MODULATED: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_ROW_STRENGTH: tl.constexpr, HAS_KEY_WEIGHT: tl.constexpr,
     ONE_TILE: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
-    HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,
+    HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     batch_head = (program // programs_per_head).to(tl.int64)
     batch, head = batch_head // num_heads, batch_head % num_heads
-    q += batch * stride_qb + head * stride_qh
-    k += batch * stride_kb + head * stride_kh
-    v += batch * stride_vb + head * stride_vh
-    out += batch * stride_ob + head * stride_oh
+    q = head_of(q, batch, head, stride_qb, stride_qh, ALIGN)
+    k = head_of(k, batch, head, stride_kb, stride_kh, ALIGN)
+    v = head_of(v, batch, head, stride_vb, stride_vh, ALIGN)
+    out = head_of(out, batch, head, stride_ob, stride_oh, ALIGN)
     query_region += batch * region_stride_q
     query_frame += batch * region_stride_q
     key_region += batch * region_stride_k
@@ -71,20 +105,19 @@ def few_keys_kernel(
     if HAS_KEY_WEIGHT:
         key_weight += batch * weight_stride
 
-    keys = lane_k.to(tl.int64)
-    keys_inside = lane_k < num_keys
     if ONE_TILE:
-        k_head, k_tail = load_rows(k, keys, keys_inside, stride_kn, stride_kd, True, HEAD, TAIL, D)
-        v_head, v_tail = load_rows(v, keys, keys_inside, stride_vn, stride_vd, True, HEAD, TAIL, D)
-        bits_k = tl.load(key_region + keys, mask=keys_inside, other=0)
-        weight = tl.full([BLOCK_K], 1.0, tl.float32)
-        if HAS_KEY_WEIGHT:
-            weight = tl.load(key_weight + keys, mask=keys_inside, other=0.0)
+        keys_inside, bits_k, k_head, k_tail = _load_keys(
+            k, key_region, lane_k, num_keys, stride_kn, stride_kd, HEAD, TAIL, D, ALIGN
+        )
+        v_head, v_tail = load_rows(
+            v, lane_k.to(tl.int64), keys_inside, stride_vn, stride_vd, True, HEAD, TAIL, D, ALIGN
+        )
+        weight = _load_weight(key_weight, lane_k, keys_inside, HAS_KEY_WEIGHT)
 
     for tile in range(program % programs_per_head, tl.cdiv(num_queries, BLOCK_Q), programs_per_head):
         rows = (tile * BLOCK_Q + lane_q).to(tl.int64)
         rows_inside = rows < num_queries
-        q_head, q_tail = load_rows(q, rows, rows_inside, stride_qn, stride_qd, True, HEAD, TAIL, D)
+        q_head, q_tail = load_rows(q, rows, rows_inside, stride_qn, stride_qd, True, HEAD, TAIL, D, ALIGN)
         bits_q = tl.load(query_region + rows, mask=rows_inside, other=0)
         frame = tl.load(query_frame + rows, mask=rows_inside, other=0)
         strength_same = tl.full([BLOCK_Q], 0.0, tl.float32)
@@ -100,56 +133,49 @@ def few_keys_kernel(
             bias_other = tl.load(bias + frame)
             bias_same = tl.load(bias + num_frames + frame)
 
+        high = tl.full([BLOCK_Q], -float("inf"), tl.float32)
+        low = tl.full([BLOCK_Q], float("inf"), tl.float32)
+        row_max = high
+        row_sum = tl.zeros([BLOCK_Q], tl.float32)
+        acc_head = tl.zeros([BLOCK_Q, HEAD], tl.float32)
+        acc_tail = acc_head
+        if TAIL > 0:
+            acc_tail = tl.zeros([BLOCK_Q, TAIL], tl.float32)
         if ONE_TILE:
-            same = (bits_q[:, None] & bits_k[None, :]) != 0
-            pair_bias, seen = _seen(same, bias_same, bias_other, keys_inside, HAS_BIAS)
-            z = logits_tile(q_head, q_tail, k_head, k_tail, TAIL, PRECISION) * base2_scale
+            z, same, pair_bias, seen = _logits(
+                q_head, q_tail, k_head, k_tail, bits_q, bits_k, keys_inside, bias_same, bias_other, base2_scale,
+                HAS_BIAS, TAIL, PRECISION,
+            )  # fmt: skip
             if MODULATED:
-                high = tl.max(tl.where(seen, z, -float("inf")), 1)
-                low = tl.min(tl.where(seen, z, float("inf")), 1)
+                high, low = _widen(z, seen, high, low)
                 z = _modulate(z, same, high, low, strength_same, strength_other, weight)
             z = tl.where(seen, z + pair_bias, -float("inf"))
             row_max = tl.max(z, 1)
             weights = tl.exp2(z - tl.where(row_max == -float("inf"), 0.0, row_max)[:, None])
             row_sum = tl.sum(weights, 1)
-            acc_head = tl.zeros([BLOCK_Q, HEAD], tl.float32)
-            acc_tail = acc_head
-            if TAIL > 0:
-                acc_tail = tl.zeros([BLOCK_Q, TAIL], tl.float32)
             acc_head, acc_tail = add_weighted(acc_head, acc_tail, weights, v_head, v_tail, TAIL, PRECISION)
         else:
-            high = tl.full([BLOCK_Q], -float("inf"), tl.float32)
-            low = tl.full([BLOCK_Q], float("inf"), tl.float32)
             if MODULATED:
                 for start in range(0, num_keys, BLOCK_K):
-                    keys = (start + lane_k).to(tl.int64)
-                    inside = keys < num_keys
-                    bits = tl.load(key_region + keys, mask=inside, other=0)
-                    same = (bits_q[:, None] & bits[None, :]) != 0
-                    pair_bias, seen = _seen(same, bias_same, bias_other, inside, HAS_BIAS)
-                    kc_head, kc_tail = load_rows(k, keys, inside, stride_kn, stride_kd, True, HEAD, TAIL, D)
-                    z = logits_tile(q_head, q_tail, kc_head, kc_tail, TAIL, PRECISION) * base2_scale
-                    high = tl.maximum(high, tl.max(tl.where(seen, z, -float("inf")), 1))
-                    low = tl.minimum(low, tl.min(tl.where(seen, z, float("inf")), 1))
-            row_max = tl.full([BLOCK_Q], -float("inf"), tl.float32)
-            row_sum = tl.zeros([BLOCK_Q], tl.float32)
-            acc_head = tl.zeros([BLOCK_Q, HEAD], tl.float32)
-            acc_tail = acc_head
-            if TAIL > 0:
-                acc_tail = tl.zeros([BLOCK_Q, TAIL], tl.float32)
+                    inside, bits, kc_head, kc_tail = _load_keys(
+                        k, key_region, start + lane_k, num_keys, stride_kn, stride_kd, HEAD, TAIL, D, ALIGN
+                    )
+                    z, same, pair_bias, seen = _logits(
+                        q_head, q_tail, kc_head, kc_tail, bits_q, bits, inside, bias_same, bias_other, base2_scale,
+                        HAS_BIAS, TAIL, PRECISION,
+                    )  # fmt: skip
+                    high, low = _widen(z, seen, high, low)
             for start in range(0, num_keys, BLOCK_K):
-                keys = (start + lane_k).to(tl.int64)
-                inside = keys < num_keys
-                bits = tl.load(key_region + keys, mask=inside, other=0)
-                same = (bits_q[:, None] & bits[None, :]) != 0
-                pair_bias, seen = _seen(same, bias_same, bias_other, inside, HAS_BIAS)
-                kc_head, kc_tail = load_rows(k, keys, inside, stride_kn, stride_kd, True, HEAD, TAIL, D)
-                z = logits_tile(q_head, q_tail, kc_head, kc_tail, TAIL, PRECISION) * base2_scale
+                inside, bits, kc_head, kc_tail = _load_keys(
+                    k, key_region, start + lane_k, num_keys, stride_kn, stride_kd, HEAD, TAIL, D, ALIGN
+                )
+                z, same, pair_bias, seen = _logits(
+                    q_head, q_tail, kc_head, kc_tail, bits_q, bits, inside, bias_same, bias_other, base2_scale,
+                    HAS_BIAS, TAIL, PRECISION,
+                )  # fmt: skip
                 if MODULATED:
-                    weight_c = tl.full([BLOCK_K], 1.0, tl.float32)
-                    if HAS_KEY_WEIGHT:
-                        weight_c = tl.load(key_weight + keys, mask=inside, other=0.0)
-                    z = _modulate(z, same, high, low, strength_same, strength_other, weight_c)
+                    tile_weight = _load_weight(key_weight, start + lane_k, inside, HAS_KEY_WEIGHT)
+                    z = _modulate(z, same, high, low, strength_same, strength_other, tile_weight)
                 z = tl.where(seen, z + pair_bias, -float("inf"))
                 new_max = tl.maximum(row_max, tl.max(z, 1))
                 pivot = tl.where(new_max == -float("inf"), 0.0, new_max)
@@ -158,11 +184,12 @@ def few_keys_kernel(
                 row_max = new_max
                 row_sum = row_sum * factor + tl.sum(weights, 1)
                 acc_head, acc_tail = rescale(acc_head, acc_tail, factor, TAIL)
-                vc_head, vc_tail = load_rows(v, keys, inside, stride_vn, stride_vd, True, HEAD, TAIL, D)
+                keys = (start + lane_k).to(tl.int64)
+                vc_head, vc_tail = load_rows(v, keys, inside, stride_vn, stride_vd, True, HEAD, TAIL, D, ALIGN)
                 acc_head, acc_tail = add_weighted(acc_head, acc_tail, weights, vc_head, vc_tail, TAIL, PRECISION)
 
         acc_head, acc_tail, row_lse = finish(acc_head, acc_tail, row_max, row_sum, TAIL)
-        store_rows(out, rows, rows_inside, stride_on, stride_od, acc_head, acc_tail, HEAD, TAIL, D)
+        store_rows(out, rows, rows_inside, stride_on, stride_od, acc_head, acc_tail, HEAD, TAIL, D, ALIGN)
         tl.store(lse + batch_head * num_queries + rows, row_lse, mask=rows_inside)
 
 
@@ -194,6 +221,7 @@ def few_keys_call(
         HAS_ROW_STRENGTH=modulated and row_strength is not None,
         HAS_KEY_WEIGHT=modulated and key_weight is not None,
         ONE_TILE=num_keys <= block_k, BLOCK_Q=block_q, BLOCK_K=block_k,
-        HEAD=head, TAIL=tail, D=head_dim, PRECISION=precision,
+        HEAD=head, TAIL=tail, D=head_dim,
+        ALIGN=row_alignment(q, k, v, out), PRECISION=precision,
     )  # fmt: skip
-    return Call(few_keys_kernel, (per_head * batch * num_heads,), arguments, dict(num_warps=4, num_stages=2))
+    return Call(few_keys_kernel, (per_head * batch * num_heads,), arguments, options(8 if block_k == 128 else 4, 2))

@@ -37,6 +37,22 @@ def item_stride(tensor: Any) -> int:
     return tensor.stride(0) if tensor.shape[0] > 1 else 0
 
 
+def row_alignment(*tensors: Any) -> int:
+    """Elements of which every row address of these [B, H, N, D] tensors is a multiple: 16 bytes' worth where strides
+    and pointers allow it, so that rows move in wide loads, otherwise 1."""
+    wide = 16 // tensors[0].element_size()
+    aligned = all(
+        t.stride(3) == 1 and t.data_ptr() % 16 == 0 and all(step % wide == 0 for step in t.stride()[:3])
+        for t in tensors
+    )
+    return wide if aligned else 1
+
+
+def options(num_warps: int, num_stages: int) -> dict[str, int]:
+    """Compile options; fusion into multiply-adds is pinned, as Triton 3.10 turns its default off."""
+    return dict(num_warps=num_warps, num_stages=num_stages, enable_fp_fusion=True)
+
+
 def split_head_dim(head_dim: int) -> tuple[int, int]:
     """Power-of-two blocks (head, tail) that cover head_dim with the least padding; tail 0 where one block does.
 
@@ -54,7 +70,7 @@ def split_head_dim(head_dim: int) -> tuple[int, int]:
 _TABLE = {
     "sm80": {
         (64, 2): Launch(128, 64, 4, 3),
-        (128, 2): Launch(128, 32, 4, 3),
+        (128, 2): Launch(128, 32, 8, 3),
         (256, 2): Launch(64, 32, 4, 2),
         (64, 4): Launch(64, 32, 4, 2),
         (256, 4): Launch(32, 32, 4, 2),

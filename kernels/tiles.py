@@ -26,12 +26,19 @@ def gathered_full_rows(order, start, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def head_of(base, batch, head, stride_b, stride_h, ALIGN: tl.constexpr):
+    """Address of one head's rows."""
+    return base + tl.multiple_of(batch * stride_b + head * stride_h, ALIGN)
+
+
+@triton.jit
 def load_block(
-    base, rows, inside, stride_n, stride_d, MASKED: tl.constexpr, FIRST: tl.constexpr, WIDTH: tl.constexpr, D: tl.constexpr
-):
+    base, rows, inside, stride_n, stride_d, MASKED: tl.constexpr, FIRST: tl.constexpr, WIDTH: tl.constexpr, D: tl.constexpr,
+    ALIGN: tl.constexpr,
+):  # fmt: skip
     """Columns FIRST.. of the rows, [rows, WIDTH]; zero past head_dim D and, where MASKED, outside `inside`."""
     dim = FIRST + tl.arange(0, WIDTH)
-    pointers = base + rows[:, None] * stride_n + dim[None, :] * stride_d
+    pointers = base + tl.multiple_of(rows * stride_n, ALIGN)[:, None] + dim[None, :] * stride_d
     if FIRST + WIDTH <= D:
         if MASKED:
             return tl.load(pointers, mask=inside[:, None], other=0.0)
@@ -46,31 +53,35 @@ def load_block(
 
 @triton.jit
 def load_rows(
-    base, rows, inside, stride_n, stride_d, MASKED: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr
-):
+    base, rows, inside, stride_n, stride_d, MASKED: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr,
+    ALIGN: tl.constexpr,
+):  # fmt: skip
     """Both blocks of the rows."""
-    head = load_block(base, rows, inside, stride_n, stride_d, MASKED, 0, HEAD, D)
+    head = load_block(base, rows, inside, stride_n, stride_d, MASKED, 0, HEAD, D, ALIGN)
     tail = head
     if TAIL > 0:
-        tail = load_block(base, rows, inside, stride_n, stride_d, MASKED, HEAD, TAIL, D)
+        tail = load_block(base, rows, inside, stride_n, stride_d, MASKED, HEAD, TAIL, D, ALIGN)
     return head, tail
 
 
 @triton.jit
-def store_block(base, rows, inside, stride_n, stride_d, block, FIRST: tl.constexpr, WIDTH: tl.constexpr, D: tl.constexpr):
+def store_block(base, rows, inside, stride_n, stride_d, block, FIRST: tl.constexpr, WIDTH: tl.constexpr, D: tl.constexpr,
+    ALIGN: tl.constexpr,
+):  # fmt: skip
     dim = FIRST + tl.arange(0, WIDTH)
-    pointers = base + rows[:, None] * stride_n + dim[None, :] * stride_d
+    pointers = base + tl.multiple_of(rows * stride_n, ALIGN)[:, None] + dim[None, :] * stride_d
     tl.store(pointers, block.to(base.dtype.element_ty), mask=inside[:, None] & (dim < D)[None, :])
 
 
 @triton.jit
 def store_rows(
-    base, rows, inside, stride_n, stride_d, head, tail, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr
-):
+    base, rows, inside, stride_n, stride_d, head, tail, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr,
+    ALIGN: tl.constexpr,
+):  # fmt: skip
     """Both blocks of the rows."""
-    store_block(base, rows, inside, stride_n, stride_d, head, 0, HEAD, D)
+    store_block(base, rows, inside, stride_n, stride_d, head, 0, HEAD, D, ALIGN)
     if TAIL > 0:
-        store_block(base, rows, inside, stride_n, stride_d, tail, HEAD, TAIL, D)
+        store_block(base, rows, inside, stride_n, stride_d, tail, HEAD, TAIL, D, ALIGN)
 
 
 @triton.jit

@@ -1,0 +1,146 @@
+"""Compile the kernels for GPUs that are not here, exactly as they would be launched, and read what they use.
+
+    python -m benchmarks.ahead_of_time [--targets sm_80 sm_90 ...] [--head-dims 40 64 ...] [--dtypes float16 ...]
+
+prints one JSON row per kernel, target, head_dim and dtype. Needs no GPU; must run without TRITON_INTERPRET.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+import fame_accel.bindings  # noqa: F401  (makes fame_accel.kernels importable from a checkout)
+from fame_accel.kernels.attention import attention_call
+from fame_accel.kernels.extremes import extremes_call
+from fame_accel.kernels.few_keys import few_keys_call
+from fame_accel.kernels.launch import Call, choose_launch
+
+# target -> (launch table family, shared memory of one block in bytes)
+TARGETS = {
+    "sm_80": ("sm80", 163 << 10),
+    "sm_89": ("sm86", 99 << 10),
+    "sm_90": ("sm90", 227 << 10),
+    "sm_100": ("sm100", 227 << 10),
+    "gfx942": ("cdna", 64 << 10),
+}
+_POINTERS = {
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.float32: "*fp32",
+    torch.int32: "*i32",
+}
+
+
+def gpu_target(name: str) -> GPUTarget:
+    """sm_90 or gfx942 as Triton names it."""
+    return GPUTarget("cuda", int(name[3:]), 32) if name.startswith("sm_") else GPUTarget("hip", name, 64)
+
+
+def compile_call(call: Call, target: str) -> Any:
+    """The compiled kernel of a launch, specialised as Triton's launcher does: 1 and None are constants, pointers and
+    multiples of 16 are marked divisible."""
+    signature, constants, attributes = {}, {}, {}
+    for index, parameter in enumerate(call.kernel.params):
+        value, place = call.arguments[parameter.name], (index,)
+        if parameter.is_constexpr or value is None or (type(value) is int and value == 1):
+            signature[parameter.name] = "constexpr"
+            constants[place] = value
+        elif isinstance(value, torch.Tensor):
+            signature[parameter.name] = _POINTERS[value.dtype]
+            attributes[place] = [["tt.divisibility", 16]]
+        elif isinstance(value, float):
+            signature[parameter.name] = "fp32"
+        else:
+            signature[parameter.name] = "i32" if abs(value) < 2**31 else "i64"
+            if value % 16 == 0:
+                attributes[place] = [["tt.divisibility", 16]]
+    source = ASTSource(call.kernel, signature, constants, attributes)
+    return triton.compile(source, target=gpu_target(target), options=dict(call.options))
+
+
+def calls(target: str, head_dim: int, dtype: torch.dtype) -> Iterator[tuple[str, Call]]:
+    """Every kernel variant an edit launches, for 8 frames of 64 x 64 tokens and 8 heads, on meta tensors."""
+    meta = dict(device="meta")
+    launch = choose_launch(TARGETS[target][0], head_dim, dtype.itemsize)
+    tokens, text = 8 * 64 * 64, 77
+    q, k, v, out = (torch.empty(2, tokens, 8, head_dim, dtype=dtype, **meta).transpose(1, 2) for _ in range(4))
+    lse, high, low = (torch.empty(2, 8, tokens, **meta) for _ in range(3))
+    order = torch.empty(1, tokens, dtype=torch.int32, **meta)
+    tiles = torch.empty(1, 520, 5, dtype=torch.int32, **meta)
+    span = torch.empty(4096, 2, dtype=torch.int32, **meta)
+    value = torch.empty(4096, 2, **meta)
+    strength = torch.empty(1, tokens, **meta)
+    weight = torch.empty(1, tokens, **meta)
+    yield "extremes", extremes_call(q, k, high, low, order, order, tiles, span, "ieee", launch)
+    for name, h, l, s, g in (
+        ("attention", None, None, None, None),
+        ("attention_modulated", high, low, strength, None),
+        ("attention_weighted", high, low, strength, weight),
+    ):
+        yield name, attention_call(
+            q, k, v, out, lse, h, l, s, g, order, order, tiles, span, value, 0.125, "ieee", launch
+        )
+    for keys in (text, 512):
+        kt, vt = (torch.empty(2, keys, 8, head_dim, dtype=dtype, **meta).transpose(1, 2) for _ in range(2))
+        bits = torch.empty(1, keys, dtype=torch.int32, **meta)
+        table, g = torch.empty(2, 8, **meta), torch.empty(1, keys, **meta)
+        yield f"few_keys_{keys}", few_keys_call(
+            q, kt, vt, out, lse, order, order, bits, table, None, strength, g, 0.125, "ieee", 528
+        )
+
+
+def resources(compiled: Any, target: str) -> dict[str, int]:
+    """registers, spill_bytes (stack included) and shared_bytes of a compiled kernel."""
+    usage = {"shared_bytes": compiled.metadata.shared}
+    if target.startswith("sm_"):
+        text = _cuobjdump(compiled.asm["cubin"])
+        usage["registers"] = int(re.search(r"REG:(\d+)", text)[1])
+        usage["spill_bytes"] = int(re.search(r"STACK:(\d+)", text)[1]) + int(re.search(r"LOCAL:(\d+)", text)[1])
+    else:
+        text = compiled.asm["amdgcn"]
+        usage["registers"] = int(re.search(r"\.vgpr_count:\s+(\d+)", text)[1])
+        usage["spill_bytes"] = 4 * int(re.search(r"\.vgpr_spill_count:\s+(\d+)", text)[1])
+    return usage
+
+
+def _cuobjdump(cubin: bytes) -> str:
+    tool = triton.knobs.nvidia.cuobjdump.path
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        return subprocess.run(
+            [tool, "--dump-resource-usage", file.name], check=True, capture_output=True, text=True
+        ).stdout
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--targets", nargs="+", default=list(TARGETS), choices=TARGETS)
+    parser.add_argument("--head-dims", nargs="+", type=int, default=[40, 64, 80, 128, 160])
+    parser.add_argument("--dtypes", nargs="+", default=["float16"], choices=["float16", "bfloat16", "float32"])
+    args = parser.parse_args()
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        parser.error("TRITON_INTERPRET=1 is set: kernels would be interpreted, not compiled; unset it")
+    for target in args.targets:
+        for head_dim in args.head_dims:
+            for dtype in args.dtypes:
+                for name, call in calls(target, head_dim, getattr(torch, dtype)):
+                    row = dict(kernel=name, target=target, head_dim=head_dim, dtype=dtype)
+                    usage = resources(compile_call(call, target), target)
+                    print(json.dumps(row | usage | {"shared_limit": TARGETS[target][1]}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

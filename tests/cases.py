@@ -1,0 +1,212 @@
+"""Inputs of the parity tests, the places they run in, and the rule that judges the results."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+
+import pytest
+import torch
+from torch import Tensor
+
+from fame_accel import Modulation, TokenLayout, layout_attention, reference
+
+FRAMES = 2
+SHORT_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.float64: "fp64"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a parity test runs. `tokens` is a length that reaches full and short tiles there and stays affordable."""
+
+    backend: str
+    dtype: torch.dtype
+    device: str = "cpu"
+
+    @property
+    def tokens(self) -> int:
+        if self.device == "cuda":
+            return 1200
+        return 130 if self.backend == "triton" else 600
+
+    def param(self) -> object:
+        marks = [pytest.mark.gpu] if self.device == "cuda" else []
+        if self.backend == "triton" and self.device == "cpu":
+            ready = find_spec("triton") is not None and os.environ.get("TRITON_INTERPRET") == "1"
+            marks.append(pytest.mark.skipif(not ready, reason="needs Triton and TRITON_INTERPRET=1"))
+        return pytest.param(self, marks=marks, id=f"{self.backend}-{SHORT_NAMES[self.dtype]}-{self.device}")
+
+
+# Triton's interpreter gets bfloat16 matrix products wrong, so there it is tested on a GPU alone.
+SDPA = [Target("sdpa", dtype) for dtype in (torch.float32, torch.float16, torch.bfloat16)]
+TRITON = [Target("triton", dtype) for dtype in (torch.float32, torch.float16)]
+GPU = [
+    Target(backend, dtype, "cuda")
+    for backend in ("triton", "sdpa")
+    for dtype in (torch.float32, torch.float16, torch.bfloat16)
+]
+TARGETS = [target.param() for target in (*SDPA, *TRITON, *GPU)]
+on_targets = pytest.mark.parametrize("target", TARGETS)
+# For properties that do not hang on the precision.
+on_backends = pytest.mark.parametrize("target", [SDPA[0].param(), TRITON[0].param(), GPU[0].param(), GPU[3].param()])
+
+Make = Callable[[int], Modulation | None]
+
+# Name -> modulation for a number of frames: every preset, and tables no preset makes.
+MODULATIONS: dict[str, Make] = {
+    "plain": lambda frames: None,
+    "region_mask": lambda frames: Modulation.region_mask(frames, decay=0.4),
+    "region_mask_leaky": lambda frames: Modulation.region_mask(frames, decay=0.4, leakage=0.2),
+    "videograin": Modulation.videograin,
+    "fame": lambda frames: Modulation.fame(frames, decay=0.4),
+    "fame_strength": lambda frames: Modulation.fame(frames, decay=0.4, decay_on="strength"),
+    "frames": lambda frames: Modulation.frames(frames, "first"),
+    "fame_sparse": lambda frames: Modulation.fame(frames, decay=0.4).keep_frames("first_previous"),
+    "random": lambda frames: random_tables(frames, frames),
+}
+on_modulations = pytest.mark.parametrize("name", MODULATIONS)
+
+
+def random_tables(query_frames: int, key_frames: int) -> Modulation:
+    """Any strengths, biases of both signs and one excluded pair of frames."""
+    strength = torch.rand(2, query_frames, key_frames)
+    bias = torch.randn(2, query_frames, key_frames)
+    bias[0, 0, -1] = -math.inf
+    return Modulation(strength, bias)
+
+
+def text_modulation(name: str) -> Modulation | None:
+    """The modulation `name` for keys of one frame: its tables' first key frame."""
+    modulation = MODULATIONS[name](FRAMES)
+    if modulation is None:
+        return None
+    tables = (modulation.strength_table, modulation.bias_table)
+    return Modulation(*(None if table is None else table[:, :, :1] for table in tables))
+
+
+# Bitsets that tokens draw from, one of them often, so that its run fills tiles.
+KINDS = {
+    "no_region": [0],
+    "one_region": [1],
+    "mixed": [1, 1, 1, 1, 2, 3, 0],
+    "overlapping": [1, 3, 3, 3, 6, 7, 4],
+    "uncovered": [0, 0, 0, 0, 1, 2],
+    "highest_bit": [2**30, 2**30, 2**30, 1, 0],
+}
+
+
+def layout(
+    tokens: int, frames: int = FRAMES, kind: str = "mixed", batch: int | None = None, device: str = "cpu"
+) -> TokenLayout:
+    """Frames in order, regions drawn at random; "one_token" gives each of up to five tokens a region of its own."""
+    shape = (tokens,) if batch is None else (batch, tokens)
+    if kind == "one_token":
+        region = torch.zeros(shape, dtype=torch.int64)
+        for bit, place in enumerate(torch.randperm(tokens)[:5].tolist()):
+            region[..., place] = 1 << bit
+    else:
+        bits = torch.tensor(KINDS[kind])
+        region = bits[torch.randint(len(bits), shape)]
+    frame = (torch.arange(tokens) * frames // max(tokens, 1)).expand(shape)
+    return TokenLayout(region.to(device), frame.to(device), frames)
+
+
+@dataclass(frozen=True)
+class Case:
+    """The arguments of one call."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    query_layout: TokenLayout
+    key_layout: TokenLayout | None = None
+    modulation: Modulation | None = None
+    row_strength: Tensor | None = None
+    key_weight: Tensor | None = None
+    scale: float | None = None
+
+    def run(self, backend: str) -> tuple[Tensor, Tensor]:
+        """(out, lse) of the public function."""
+        return layout_attention(**vars(self), return_lse=True, backend=backend)
+
+    def eager(self) -> tuple[Tensor, Tensor]:
+        return reference.layout_attention(**vars(self), return_lse=True)
+
+    def oracle(self) -> tuple[Tensor, Tensor]:
+        tensors = {name: getattr(self, name).double() for name in ("query", "key", "value")}
+        return replace(self, **tensors).eager()
+
+
+def make_case(
+    target: Target,
+    *,
+    num_queries: int | None = None,
+    num_keys: int | None = None,
+    batch: int = 1,
+    heads: int = 1,
+    head_dim: int = 16,
+    kind: str = "mixed",
+    layout_batch: int | None = None,
+    text: bool = False,
+    **arguments: object,
+) -> Case:
+    """A case in the target's dtype on its device; `text` makes the keys one frame of `num_keys` tokens.
+
+    Without num_keys queries and keys share a layout. `arguments` are those of Case; tensors among them go to the
+    device.
+    """
+    num_queries = target.tokens if num_queries is None else num_queries
+    query_layout = layout(num_queries, kind=kind, batch=layout_batch, device=target.device)
+    key_layout = None
+    if num_keys is not None:
+        key_layout = layout(num_keys, 1 if text else FRAMES, kind, layout_batch, target.device)
+    num_keys = num_queries if num_keys is None else num_keys
+    query, key, value = (
+        torch.randn(batch, heads, length, head_dim).to(target.device, target.dtype)
+        for length in (num_queries, num_keys, num_keys)
+    )
+    arguments = {
+        name: item.to(target.device) if isinstance(item, Tensor | TokenLayout) else item
+        for name, item in arguments.items()
+    }
+    return replace(Case(query, key, value, query_layout, key_layout), **arguments)
+
+
+def error(got: Tensor, wanted: Tensor) -> tuple[float, float]:
+    """Largest and mean absolute difference in float64; 0 for empty tensors and where both are the same infinity."""
+    if got.numel() == 0:
+        return 0.0, 0.0
+    got, wanted = got.double(), wanted.double()
+    difference = (got - wanted).abs().masked_fill(got == wanted, 0)
+    return difference.max().item(), difference.mean().item()
+
+
+def assert_parity(out: Tensor, lse: Tensor, case: Case, eager: Case | None = None) -> None:
+    """err <= 2 * err(eager in the same dtype) + 1e-5, in max and in mean, against the reference in float64.
+
+    All of `out` is finite, and `lse` is finite exactly where the oracle's is. The constant of lse grows with lse, whose
+    rounding does. eager: a case of the same meaning for the eager run, where that run overflows on `case` itself.
+    """
+    exact, exact_lse = case.oracle()
+    plain, plain_lse = (case if eager is None else eager).eager()
+    assert out.shape == exact.shape and out.dtype == case.query.dtype and out.device == case.query.device
+    assert lse.shape == exact_lse.shape and lse.dtype == torch.float32
+    assert plain.isfinite().all(), "the eager reference overflows on this case, so it can judge nothing"
+    assert out.isfinite().all()
+    assert torch.equal(lse == -math.inf, exact_lse == -math.inf) and not (lse.isnan() | (lse == math.inf)).any()
+    assert not out[lse == -math.inf].any()
+    for got, bound in zip(error(out, exact), error(plain, exact), strict=True):
+        assert got <= 2 * bound + 1e-5
+    largest = exact_lse[exact_lse.isfinite()].abs().amax().item() if exact_lse.isfinite().any() else 0.0
+    for got, bound in zip(error(lse, exact_lse), error(plain_lse, exact_lse), strict=True):
+        assert got <= 2 * bound + 1e-5 * (1 + largest)
+
+
+def check(case: Case, target: Target) -> tuple[Tensor, Tensor]:
+    """Runs the case on the target's backend, asserts parity and returns (out, lse)."""
+    out, lse = case.run(target.backend)
+    assert_parity(out, lse, case)
+    return out, lse
