@@ -20,7 +20,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from .launch import Call, few_keys_blocks, item_stride, options, row_alignment, split_head_dim, strides
+from .launch import Call, few_keys_launch, item_stride, options, row_alignment, split_head_dim, strides
 from .tiles import LOG2E, add_weighted, finish, head_of, load_rows, logits_tile, rescale, store_rows
 
 
@@ -202,8 +202,8 @@ def few_keys_call(
     batch, num_heads, num_queries, head_dim = q.shape
     num_keys = k.shape[2]
     head, tail = split_head_dim(head_dim)
-    block_q, block_k = few_keys_blocks(num_keys, head_dim, q.element_size())
-    per_head = max(1, min(triton.cdiv(num_queries, block_q), triton.cdiv(programs, batch * num_heads)))
+    launch = few_keys_launch(num_keys)
+    per_head = max(1, min(triton.cdiv(num_queries, launch.block_q), triton.cdiv(programs, batch * num_heads)))
     modulated = strength is not None
     table = strength if modulated else bias
     arguments = dict(
@@ -220,8 +220,9 @@ def few_keys_call(
         MODULATED=modulated, HAS_BIAS=bias is not None,
         HAS_ROW_STRENGTH=modulated and row_strength is not None,
         HAS_KEY_WEIGHT=modulated and key_weight is not None,
-        ONE_TILE=num_keys <= block_k, BLOCK_Q=block_q, BLOCK_K=block_k,
+        ONE_TILE=num_keys <= launch.block_k, BLOCK_Q=launch.block_q, BLOCK_K=launch.block_k,
         HEAD=head, TAIL=tail, D=head_dim,
         ALIGN=row_alignment(q, k, v, out), PRECISION=precision,
     )  # fmt: skip
-    return Call(few_keys_kernel, (per_head * batch * num_heads,), arguments, options(8 if block_k == 128 else 4, 2))
+    grid = (per_head * batch * num_heads,)
+    return Call(few_keys_kernel, grid, arguments, options(launch.num_warps, launch.num_stages))

@@ -120,9 +120,8 @@ def choose_launch(family: str, head_dim: int, element_size: int) -> Launch:
     return _TABLE[family][min(fits, key=lambda key: (key[1], key[0]))]
 
 
-def few_keys_blocks(num_keys: int, head_dim: int, element_size: int) -> tuple[int, int]:
-    """(block_q, block_k) of the few-keys kernel: all keys in one tile up to 128 of them, else tiles of 64."""
-    wide = head_dim * element_size > 256
+def few_keys_launch(num_keys: int) -> Launch:
+    """Launch of the few-keys kernel: all keys in one tile up to 128 of them, else tiles of 32."""
     if num_keys <= 128:
-        return (32 if wide else 64), max(16, 1 << (num_keys - 1).bit_length())
-    return (32 if wide else 64), 64
+        return Launch(32, max(16, 1 << (num_keys - 1).bit_length()), 4, 2)
+    return Launch(64, 32, 8, 2)

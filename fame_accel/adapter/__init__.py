@@ -1,0 +1,7 @@
+"""FAME attention for diffusers pipelines whose UNet sees the frames of a clip as a batch."""
+
+from fame_accel.adapter.config import FameConfig
+from fame_accel.adapter.install import FameHandle, apply_fame
+from fame_accel.adapter.processors import FameCrossAttnProcessor, FameSelfAttnProcessor
+
+__all__ = ["FameConfig", "FameCrossAttnProcessor", "FameHandle", "FameSelfAttnProcessor", "apply_fame"]

@@ -1,0 +1,101 @@
+"""FameConfig: everything an edit needs to know about its attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fame_accel.attention import BACKENDS
+from fame_accel.layout import SpaceTimeLayout, TokenLayout
+from fame_accel.modulation import Modulation
+
+
+@dataclass(frozen=True, eq=False)
+class FameConfig:
+    """Attention of one edit. The defaults of the factors, the power and the steps are VideoGrain's.
+
+    layout: regions of the clip; its frame count is the number of frames the UNet sees as a batch.
+    self_modulation: tables of the spatio-temporal self-attention; None leaves self-attention as it is.
+    token_regions: int [T] bitset of regions per text token (T = 77 for Stable Diffusion); None leaves
+        cross-attention as it is.
+    token_weights: float [T] in [0, 1], similarity of each token to the debiasing prompt; None is 1.
+    cross_modulation: tables [2, frames, 1] of cross-attention; default VideoGrain's (A = 1, B = 0).
+    self_factor, cross_factor: in [0, 1]. A row's strength at timestep t is
+        factor * size_regularization * ((t - 1) / num_train_timesteps) ** power.
+    active_fraction: share of the timesteps, from the noisy end, that are modulated: 0.3 is 15 of 50 steps. At the
+        others the configured layers run plain attention.
+    levels: downsampling of the layers concerned, relative to the latents: 1 is full resolution. Self-attention of
+        these layers spans all frames at every step; layers at other levels keep their own processor.
+    guidance: "conditional" modulates the conditional (last) part of a guided batch alone, "all" every part.
+    backend: as in `layout_attention`.
+    """
+
+    layout: SpaceTimeLayout
+    self_modulation: Modulation | None
+    token_regions: Tensor | None = None
+    token_weights: Tensor | None = None
+    cross_modulation: Modulation | None = None
+    self_factor: float = 0.3
+    cross_factor: float = 1.0
+    power: float = 5.0
+    active_fraction: float = 0.3
+    num_train_timesteps: int = 1000
+    levels: tuple[int, ...] = (1, 2, 4, 8)
+    guidance: Literal["conditional", "all"] = "conditional"
+    backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.layout, SpaceTimeLayout):
+            raise TypeError(f"layout must be a SpaceTimeLayout, got {type(self.layout).__name__}")
+        frames = self.layout.num_frames
+        self._check_modulation("self_modulation", (frames, frames))
+        self._check_modulation("cross_modulation", (frames, 1))
+        self._check_tokens()
+        for name in ("self_factor", "cross_factor", "active_fraction"):
+            value = getattr(self, name)
+            if not (isinstance(value, (int, float)) and 0 <= value <= 1):
+                raise ValueError(f"{name} must lie in [0, 1], got {value!r}")
+        if not (isinstance(self.power, (int, float)) and self.power >= 0):
+            raise ValueError(f"power must be >= 0, got {self.power!r}")
+        if not (isinstance(self.num_train_timesteps, int) and self.num_train_timesteps >= 1):
+            raise ValueError(f"num_train_timesteps must be an int >= 1, got {self.num_train_timesteps!r}")
+        powers = {1 << shift for shift in range(8)}
+        if not self.levels or not all(type(level) is int and level in powers for level in self.levels):
+            raise ValueError(f"levels must be powers of two from 1 to 128, got {self.levels!r}")
+        if self.guidance not in ("conditional", "all"):
+            raise ValueError(f"guidance must be 'conditional' or 'all', got {self.guidance!r}")
+        if self.backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {self.backend!r}")
+
+    def _check_modulation(self, name: str, frames: tuple[int, int]) -> None:
+        modulation = getattr(self, name)
+        if modulation is None:
+            return
+        if not isinstance(modulation, Modulation):
+            raise TypeError(f"{name} must be a Modulation or None, got {type(modulation).__name__}")
+        if modulation.frames_shape not in (None, frames):
+            raise ValueError(
+                f"{name} must have tables for (query, key) frames {frames}, got {modulation.frames_shape}"
+            )
+
+    def _check_tokens(self) -> None:
+        if self.token_regions is None:
+            for name in ("token_weights", "cross_modulation"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} needs token_regions, the regions of the text tokens, which is None")
+            return
+        if not isinstance(self.token_regions, Tensor) or self.token_regions.dim() != 1:
+            raise TypeError("token_regions must be an integer tensor [tokens] or None")
+        TokenLayout(self.token_regions, torch.zeros_like(self.token_regions), 1)  # checks dtype and range
+        if self.token_weights is not None:
+            shape = getattr(self.token_weights, "shape", None)
+            if shape != self.token_regions.shape or not self.token_weights.is_floating_point():
+                raise ValueError(
+                    f"token_weights must be a floating tensor of shape {tuple(self.token_regions.shape)}, "
+                    f"got {shape if shape is None else tuple(shape)}"
+                )
+            if not bool(((self.token_weights >= 0) & (self.token_weights <= 1)).all()):
+                raise ValueError("token_weights must lie in [0, 1] without NaN")

@@ -1,0 +1,107 @@
+"""apply_fame: install the processors on a UNet and keep watch that they stay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from fame_accel.adapter.config import FameConfig
+from fame_accel.adapter.processors import FameCrossAttnProcessor, FameSelfAttnProcessor
+from fame_accel.adapter.state import FameState
+
+
+class FameHandle:
+    """What `apply_fame` returns; `restore()` or leaving the `with` block puts the former processors back.
+
+    processors: the installed ones by their diffusers name; config: as given.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel, config: FameConfig) -> None:
+        self.config = config
+        self._unet = unet
+        self._originals = dict(unet.attn_processors)
+        self._state = FameState(config)
+        self.processors = {}
+        for name, original in self._originals.items():
+            processor = self._processor_for(name)
+            if processor is not None:
+                processor.state, processor.original = self._state, original
+                self.processors[name] = processor
+        if not self.processors:
+            raise ValueError("config modulates neither self- nor cross-attention: set self_modulation or token_regions")
+        unet.set_attn_processor(self._originals | self.processors)
+        self._hook = unet.register_forward_pre_hook(self._before_forward, with_kwargs=True)
+
+    def _processor_for(self, name: str) -> FameSelfAttnProcessor | FameCrossAttnProcessor | None:
+        if name.endswith(".attn1.processor") and self.config.self_modulation is not None:
+            return FameSelfAttnProcessor()
+        if name.endswith(".attn2.processor") and self.config.token_regions is not None:
+            return FameCrossAttnProcessor()
+        return None
+
+    def restore(self) -> None:
+        """Put the former processors back; a second call does nothing."""
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+            self._unet.set_attn_processor(dict(self._originals))
+
+    def __enter__(self) -> FameHandle:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.restore()
+
+    @torch.compiler.disable
+    def _before_forward(self, unet: UNet2DConditionModel, args: tuple, kwargs: dict[str, Any]) -> None:
+        current = unet.attn_processors
+        lost = [name for name, processor in self.processors.items() if current.get(name) is not processor]
+        if lost:
+            raise RuntimeError(
+                f"FAME's processor was replaced in {len(lost)} layers, {lost[0]} among them. "
+                "fuse_qkv_projections, set_attention_slice, xformers, set_attn_processor, enable_free_noise and "
+                "load_ip_adapter do that: undo it, restore() this handle and call apply_fame again"
+            )
+        sample, timestep, text = (_argument(args, kwargs, i, name) for i, name in enumerate(_FORWARD))
+        self._state.prepare(sample, timestep, text)
+
+
+_FORWARD = ("sample", "timestep", "encoder_hidden_states")
+
+
+def apply_fame(model_or_pipeline: Any, config: FameConfig) -> FameHandle:
+    """Give a pipeline's UNet FAME attention.
+
+    model_or_pipeline: a diffusers UNet2DConditionModel, or a pipeline with one as `.unet` (StableDiffusionPipeline,
+    Img2Img, ControlNet, ControlNetImg2Img), called with the frames of the clip as its batch: a list with the prompt
+    once per frame. Returns a handle with `.restore()`, usable in a `with` statement. Raises TypeError for another
+    model, RuntimeError where processors are installed already or could not work. Needs the `diffusers` extra.
+    """
+    if not isinstance(config, FameConfig):
+        raise TypeError(f"config must be a FameConfig, got {type(config).__name__}")
+    unet = getattr(model_or_pipeline, "unet", model_or_pipeline)
+    if not isinstance(unet, UNet2DConditionModel):
+        raise TypeError(
+            "model_or_pipeline must be a UNet2DConditionModel or a pipeline with one as .unet, "
+            f"got {type(model_or_pipeline).__name__}"
+        )
+    for name, processor in unet.attn_processors.items():
+        if isinstance(processor, (FameSelfAttnProcessor, FameCrossAttnProcessor)):
+            raise RuntimeError(f"FAME attention is installed already ({name}): restore() its handle first")
+        kind = type(processor).__name__
+        if "IPAdapter" in kind:
+            raise RuntimeError(f"{name} is a {kind}: FAME does not support IP-Adapter, unload it first")
+        if kind.startswith("Fused"):
+            raise RuntimeError(f"{name} is a {kind}: call unfuse_qkv_projections() first")
+    return FameHandle(unet, config)
+
+
+def _argument(args: tuple, kwargs: dict[str, Any], position: int, name: str) -> Tensor | Any:
+    if len(args) > position:
+        return args[position]
+    if name in kwargs:
+        return kwargs[name]
+    raise TypeError(f"the UNet was called without {name}")

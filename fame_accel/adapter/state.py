@@ -1,0 +1,120 @@
+"""What the processors of one model need to know about the current step; set before each forward pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from weakref import ref
+
+import torch
+from torch import Tensor
+
+from fame_accel.adapter.config import FameConfig
+from fame_accel.layout import TokenLayout
+from fame_accel.modulation import Modulation
+
+
+@dataclass
+class Level:
+    """One resolution: its layout and the row strengths of this step, [tokens of all frames] in [0, 1].
+
+    The strengths are updated in place, so that a compiled model reads them as inputs and is not compiled again.
+    """
+
+    layout: TokenLayout
+    self_size: Tensor
+    self_strength: Tensor
+    cross_size: Tensor | None
+    cross_strength: Tensor | None
+
+
+class FameState:
+    """Shared by all processors of a model. `active`: whether this step is modulated; `chunks`: how many times the
+    frames stand in the batch (2 under classifier-free guidance)."""
+
+    def __init__(self, config: FameConfig) -> None:
+        self.config = config
+        self.frames = config.layout.num_frames
+        self.active = False
+        self.chunks = 1
+        self.cross_modulation = config.cross_modulation or Modulation.videograin(self.frames, key_frames=1)
+        self.text_layout: TokenLayout | None = None
+        self.text_weights: Tensor | None = None
+        self._levels: dict[tuple[int, int, torch.device], Level] = {}
+        self._current: dict[int, Level] = {}
+        self._shared_text: tuple[ref, int] | None = None
+
+    def prepare(self, sample: Tensor, timestep: Tensor | float | int, text: Tensor | None) -> None:
+        """Take over the batch [chunks * frames, C, H, W], the timestep and the text embeddings of a step."""
+        batch, _, height, width = sample.shape
+        if batch % self.frames:
+            raise ValueError(
+                f"layout has {self.frames} frames, but the model got a batch of {batch}: it must hold every frame "
+                "once, or once per part of a guided batch"
+            )
+        self.chunks = batch // self.frames
+        if self.config.token_regions is not None:
+            self._prepare_text(text, sample.device)
+        step = float(timestep.flatten()[0]) if isinstance(timestep, Tensor) else float(timestep)
+        if isinstance(timestep, Tensor) and timestep.numel() > 1 and bool((timestep != step).any()):
+            raise ValueError("timestep must be the same for the whole batch")
+        steps = self.config.num_train_timesteps
+        if not 0 <= step <= steps:
+            raise ValueError(f"timestep must lie in [0, num_train_timesteps = {steps}], got {step}")
+        self.active = step >= (1 - self.config.active_fraction) * steps
+        self._prepare_levels(height, width, sample.device)
+        schedule = max(step - 1, 0.0) / steps
+        schedule **= self.config.power
+        for level in self._current.values():
+            torch.mul(level.self_size, self.config.self_factor * schedule, out=level.self_strength)
+            if level.cross_size is not None:
+                torch.mul(level.cross_size, self.config.cross_factor * schedule, out=level.cross_strength)
+
+    def level(self, tokens: int) -> Level | None:
+        """The configured level with that many tokens a frame, None for a layer to leave alone."""
+        return self._current.get(tokens)
+
+    def _prepare_levels(self, height: int, width: int, device: torch.device) -> None:
+        self._current = {}
+        factor = 1
+        while factor <= max(self.config.levels):
+            if factor in self.config.levels and height * width not in self._current:
+                self._current[height * width] = self._level(height, width, device)
+            if (height, width) == (1, 1):
+                break
+            height, width, factor = (height + 1) // 2, (width + 1) // 2, 2 * factor
+
+    def _level(self, height: int, width: int, device: torch.device) -> Level:
+        key = (height, width, device)
+        if key not in self._levels:
+            layout = self.config.layout.tokens(height, width, device)
+            size = layout.size_regularization()
+            cross = None if self.text_layout is None else layout.size_regularization(self.text_layout)
+            spare = None if cross is None else torch.zeros_like(cross)
+            self._levels[key] = Level(layout, size, torch.zeros_like(size), cross, spare)
+        return self._levels[key]
+
+    def _prepare_text(self, text: Tensor | None, device: torch.device) -> None:
+        if not isinstance(text, Tensor):
+            raise RuntimeError(
+                "encoder_hidden_states must be one tensor for FAME's cross-attention, got "
+                f"{type(text).__name__}: IP-Adapter is not supported, unload it"
+            )
+        if text.shape[1] != len(self.config.token_regions):
+            raise ValueError(
+                f"token_regions has {len(self.config.token_regions)} tokens, but the text embeddings have {text.shape[1]}"
+            )
+        if self.text_layout is None or self.text_layout.device != device:
+            regions = self.config.token_regions.to(device)
+            self.text_layout = TokenLayout(regions, torch.zeros_like(regions), 1)
+            weights = self.config.token_weights
+            self.text_weights = None if weights is None else weights.to(device, torch.float32)
+        seen = self._shared_text
+        if seen is None or seen[0]() is not text or seen[1] != text._version:  # once per edit, not per step
+            if len(text) != self.chunks * self.frames:
+                raise ValueError(
+                    f"the text embeddings have batch {len(text)}, but the latents have {self.chunks * self.frames}"
+                )
+            parts = text.unflatten(0, (self.chunks, self.frames))
+            if not torch.equal(parts, parts[:, :1].expand_as(parts)):
+                raise ValueError("the frames of a clip must share one prompt, but their text embeddings differ")
+            self._shared_text = (ref(text), text._version)
