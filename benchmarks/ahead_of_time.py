@@ -16,16 +16,15 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
+import fame_accel.bindings  # noqa: F401  (makes fame_accel.kernels importable from a checkout)
 import torch
 import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-
-import fame_accel.bindings  # noqa: F401  (makes fame_accel.kernels importable from a checkout)
 from fame_accel.kernels.attention import attention_call
 from fame_accel.kernels.extremes import extremes_call
 from fame_accel.kernels.few_keys import few_keys_call
 from fame_accel.kernels.launch import Call, choose_launch
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
 
 # target -> (launch table family, shared memory of one block in bytes)
 TARGETS = {
@@ -89,15 +88,17 @@ def calls(target: str, head_dim: int, dtype: torch.dtype) -> Iterator[tuple[str,
         ("attention_modulated", high, low, strength, None),
         ("attention_weighted", high, low, strength, weight),
     ):
-        yield name, attention_call(
-            q, k, v, out, lse, h, l, s, g, order, order, tiles, span, value, 0.125, "ieee", launch
+        yield (
+            name,
+            attention_call(q, k, v, out, lse, h, l, s, g, order, order, tiles, span, value, 0.125, "ieee", launch),
         )
     for keys in (text, 512):
         kt, vt = (torch.empty(2, keys, 8, head_dim, dtype=dtype, **meta).transpose(1, 2) for _ in range(2))
         bits = torch.empty(1, keys, dtype=torch.int32, **meta)
         table, g = torch.empty(2, 8, **meta), torch.empty(1, keys, **meta)
-        yield f"few_keys_{keys}", few_keys_call(
-            q, kt, vt, out, lse, order, order, bits, table, None, strength, g, 0.125, "ieee", 528
+        yield (
+            f"few_keys_{keys}",
+            few_keys_call(q, kt, vt, out, lse, order, order, bits, table, None, strength, g, 0.125, "ieee", 528),
         )
 
 

@@ -32,18 +32,14 @@ def row_chunks(batch_heads: int, num_queries: int, num_keys: int) -> range:
     return range(0, num_queries, max(16, rows))
 
 
-def _attend_cuda(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float
-) -> tuple[Tensor, Tensor]:
+def _attend_cuda(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
     """The memory-efficient kernel: any dtype, a bias broadcast over rows. It wants aligned rows, hence the padding."""
     batch, heads, num_queries, head_dim = query.shape
     num_keys = key.shape[2]
     query, key, value = (pad(x, (0, -head_dim % 8)) for x in (query, key, value))
     if bias is not None:
         bias = pad(bias, (0, -num_keys % 16))[:num_keys].expand(batch, heads, num_queries, num_keys)
-    out, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(
-        query, key, value, bias, True, scale=scale
-    )
+    out, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, bias, True, scale=scale)
     return out[..., :head_dim], lse[..., :num_queries].float()
 
 

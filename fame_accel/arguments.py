@@ -68,9 +68,7 @@ def check(
         raise TypeError(f"scale must be a number or None, got {type(scale).__name__}")
     if not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"scale must be finite and > 0, got {scale!r}")
-    return Arguments(
-        query, key, value, query_layout, key_layout, modulation, row_strength, key_weight, float(scale)
-    )
+    return Arguments(query, key, value, query_layout, key_layout, modulation, row_strength, key_weight, float(scale))
 
 
 def _check_tensors(query: Tensor, key: Tensor, value: Tensor, doubles: bool) -> None:

@@ -129,9 +129,7 @@ def _tile_plan(
 @torch.compiler.assume_constant_result
 def _group_plan(query_layout: TokenLayout, key_layout: TokenLayout, modulation: Modulation) -> GroupPlan:
     tables = _tables(query_layout, key_layout, modulation)
-    return query_layout.cached(
-        ("groups", key_layout, modulation), lambda: group_plan(query_layout, key_layout, tables)
-    )
+    return query_layout.cached(("groups", key_layout, modulation), lambda: group_plan(query_layout, key_layout, tables))
 
 
 @torch.compiler.assume_constant_result

@@ -24,15 +24,18 @@ class TokenLayout:
 
     def __init__(self, region: Tensor, frame: Tensor, num_frames: int) -> None:
         for name, value in (("region", region), ("frame", frame)):
-            if not isinstance(value, Tensor) or value.dtype not in (torch.int32, torch.int64, torch.int16, torch.uint8):
+            if not isinstance(value, Tensor) or value.dtype not in (
+                torch.int32,
+                torch.int64,
+                torch.int16,
+                torch.uint8,
+            ):
                 kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
                 raise TypeError(f"{name} must be an integer tensor [N] or [B, N], got {kind}")
         if region.dim() not in (1, 2):
             raise ValueError(f"region must have shape [N] or [B, N], got {tuple(region.shape)}")
         if frame.shape != region.shape:
-            raise ValueError(
-                f"frame must have the shape of region, {tuple(region.shape)}, got {tuple(frame.shape)}"
-            )
+            raise ValueError(f"frame must have the shape of region, {tuple(region.shape)}, got {tuple(frame.shape)}")
         if frame.device != region.device:
             raise ValueError(f"frame must be on the device of region, {region.device}, got {frame.device}")
         if not isinstance(num_frames, int) or isinstance(num_frames, bool) or num_frames < 1:
@@ -55,9 +58,7 @@ class TokenLayout:
         if torch.device(device) == self.device:
             return self
         shape = (-1,) if self.batch is None else (self.batch, -1)
-        return TokenLayout(
-            self.region.to(device).view(shape), self.frame.to(device).view(shape), self.num_frames
-        )
+        return TokenLayout(self.region.to(device).view(shape), self.frame.to(device).view(shape), self.num_frames)
 
     def size_regularization(self, key_layout: TokenLayout | None = None) -> Tensor:
         """1 - the fraction of keys that share a region with each token: float32 [N] or [B, N], in [0, 1].

@@ -123,9 +123,7 @@ def tile_plan(
 ) -> TilePlan:
     """Plan with query tiles of at most `block_q` tokens and key tiles of at most `block_k`."""
     query, key = _both_runs(query_layout, key_layout, tables)
-    parts = [
-        _item_plan(query.table, key.table, item, tables, block_q, block_k) for item in range(len(query.order))
-    ]
+    parts = [_item_plan(query.table, key.table, item, tables, block_q, block_k) for item in range(len(query.order))]
     offset, tiles = 0, []
     for part_tiles, spans, _ in parts:
         tiles.append(part_tiles + torch.tensor([0, 0, offset, offset, offset]))

@@ -40,7 +40,8 @@ def _attend(
     k, v, key_weight, key_order, pair_span, pair_value, first, last, base2_scale,
     stride_kn, stride_kd, stride_vn, stride_vd,
     SHORT: tl.constexpr, MODULATED: tl.constexpr, HAS_KEY_WEIGHT: tl.constexpr,
-    BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr,
+    ALIGN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Online softmax continued over the key tiles of pairs first..last."""
     for pair in range(first, last):
@@ -97,8 +98,8 @@ def attention_kernel(
     stride_qb, stride_qh, stride_qn, stride_qd, stride_kb, stride_kh, stride_kn, stride_kd,
     stride_vb, stride_vh, stride_vn, stride_vd, stride_ob, stride_oh, stride_on, stride_od,
     MODULATED: tl.constexpr, HAS_ROW_STRENGTH: tl.constexpr, HAS_KEY_WEIGHT: tl.constexpr,
-    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr, ALIGN: tl.constexpr,
-    PRECISION: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr,
+    ALIGN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     batch_head = (program // num_tiles).to(tl.int64)
@@ -171,4 +172,9 @@ def attention_call(
         BLOCK_Q=launch.block_q, BLOCK_K=launch.block_k, HEAD=head, TAIL=tail, D=head_dim,
         ALIGN=row_alignment(q, k, v, out), PRECISION=precision,
     )  # fmt: skip
-    return Call(attention_kernel, (num_tiles * batch * num_heads,), arguments, options(launch.num_warps, launch.num_stages))
+    return Call(
+        attention_kernel,
+        (num_tiles * batch * num_heads,),
+        arguments,
+        options(launch.num_warps, launch.num_stages),
+    )

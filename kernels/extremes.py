@@ -18,8 +18,8 @@ from .tiles import gathered_full_rows, gathered_rows, head_of, load_rows, logits
 @triton.jit
 def _widen(
     row_high, row_low, q_head, q_tail, k, key_order, pair_span, first, last, stride_kn, stride_kd,
-    SHORT: tl.constexpr, BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr, ALIGN: tl.constexpr,
-    PRECISION: tl.constexpr,
+    SHORT: tl.constexpr, BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr,
+    ALIGN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Extremes widened by the key tiles of pairs first..last."""
     for pair in range(first, last):
@@ -45,8 +45,8 @@ def extremes_kernel(
     q, k, high, low, query_order, key_order, tiles, pair_span,
     num_heads, num_tiles, num_queries, order_stride_q, order_stride_k, tiles_stride,
     stride_qb, stride_qh, stride_qn, stride_qd, stride_kb, stride_kh, stride_kn, stride_kd,
-    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr, ALIGN: tl.constexpr,
-    PRECISION: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr,
+    ALIGN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     batch_head = (program // num_tiles).to(tl.int64)
@@ -91,4 +91,9 @@ def extremes_call(
         BLOCK_Q=launch.block_q, BLOCK_K=launch.block_k, HEAD=head, TAIL=tail, D=head_dim,
         ALIGN=row_alignment(q, k), PRECISION=precision,
     )  # fmt: skip
-    return Call(extremes_kernel, (num_tiles * batch * num_heads,), arguments, options(launch.num_warps, launch.num_stages))
+    return Call(
+        extremes_kernel,
+        (num_tiles * batch * num_heads,),
+        arguments,
+        options(launch.num_warps, launch.num_stages),
+    )

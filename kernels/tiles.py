@@ -33,8 +33,8 @@ def head_of(base, batch, head, stride_b, stride_h, ALIGN: tl.constexpr):
 
 @triton.jit
 def load_block(
-    base, rows, inside, stride_n, stride_d, MASKED: tl.constexpr, FIRST: tl.constexpr, WIDTH: tl.constexpr, D: tl.constexpr,
-    ALIGN: tl.constexpr,
+    base, rows, inside, stride_n, stride_d,
+    MASKED: tl.constexpr, FIRST: tl.constexpr, WIDTH: tl.constexpr, D: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
     """Columns FIRST.. of the rows, [rows, WIDTH]; zero past head_dim D and, where MASKED, outside `inside`."""
     dim = FIRST + tl.arange(0, WIDTH)
@@ -53,8 +53,8 @@ def load_block(
 
 @triton.jit
 def load_rows(
-    base, rows, inside, stride_n, stride_d, MASKED: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr,
-    ALIGN: tl.constexpr,
+    base, rows, inside, stride_n, stride_d,
+    MASKED: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
     """Both blocks of the rows."""
     head = load_block(base, rows, inside, stride_n, stride_d, MASKED, 0, HEAD, D, ALIGN)
@@ -65,8 +65,9 @@ def load_rows(
 
 
 @triton.jit
-def store_block(base, rows, inside, stride_n, stride_d, block, FIRST: tl.constexpr, WIDTH: tl.constexpr, D: tl.constexpr,
-    ALIGN: tl.constexpr,
+def store_block(
+    base, rows, inside, stride_n, stride_d, block,
+    FIRST: tl.constexpr, WIDTH: tl.constexpr, D: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
     dim = FIRST + tl.arange(0, WIDTH)
     pointers = base + tl.multiple_of(rows * stride_n, ALIGN)[:, None] + dim[None, :] * stride_d
@@ -75,8 +76,8 @@ def store_block(base, rows, inside, stride_n, stride_d, block, FIRST: tl.constex
 
 @triton.jit
 def store_rows(
-    base, rows, inside, stride_n, stride_d, head, tail, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr,
-    ALIGN: tl.constexpr,
+    base, rows, inside, stride_n, stride_d, head, tail,
+    HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
     """Both blocks of the rows."""
     store_block(base, rows, inside, stride_n, stride_d, head, 0, HEAD, D, ALIGN)

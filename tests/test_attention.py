@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -17,36 +18,40 @@ from cases import (
     Target,
     assert_parity,
     check,
+    error,
     layout,
     make_case,
     on_backends,
     on_modulations,
     on_targets,
+    random_tables,
     text_modulation,
 )
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from fame_accel import Modulation, TokenLayout, layout_attention
 
-# Modulations that between them reach every operator: grouped or few keys; chunked or tiles; tiles with exclusion.
-CORE = ("plain", "fame", "region_mask")
-on_core = pytest.mark.parametrize("name", CORE)
+# Between them these reach every operator: with few keys grouped, chunked and grouped with exclusion on sdpa, few keys,
+# tiles and tiles with exclusion on triton.
+on_core = pytest.mark.parametrize("name", ["plain", "fame", "region_mask"])
 
 
 @on_targets
 @on_modulations
 def test_presets(target: Target, name: str):
-    case = make_case(target, heads=2, modulation=MODULATIONS[name](FRAMES))
-    check(replace(case, row_strength=torch.rand(target.tokens, device=target.device)), target)
+    row_strength = torch.rand(target.tokens)
+    check(make_case(target, heads=2, modulation=MODULATIONS[name](FRAMES), row_strength=row_strength), target)
 
 
-@on_targets
+@on_backends
 @on_modulations
 @pytest.mark.parametrize("num_keys", [77, 512, 530])
-def test_keys_of_one_frame(target: Target, name: str, num_keys: int):
-    row_strength = torch.rand(70)
+def test_text_keys(target: Target, name: str, num_keys: int):
+    modulation, row_strength = text_modulation(name), torch.rand(70)
     check(
         make_case(
-            target, num_queries=70, num_keys=num_keys, text=True, modulation=text_modulation(name),
+            target, num_queries=70, num_keys=num_keys, kind="two", text=True, modulation=modulation,
             row_strength=row_strength,
         ),
         target,
@@ -55,25 +60,28 @@ def test_keys_of_one_frame(target: Target, name: str, num_keys: int):
 
 @on_targets
 @pytest.mark.parametrize("head_dim", [1, 16, 40, 64, 72, 80, 96, 128, 160, 256])
-@pytest.mark.parametrize("keys", ["space-time", "text", "many"])
-def test_head_dims(target: Target, head_dim: int, keys: str):
-    modulation = Modulation.fame(FRAMES) if keys == "space-time" else text_modulation("videograin")
-    lengths = {"space-time": {}, "text": {"num_keys": 77, "text": True}, "many": {"num_keys": 520, "text": True}}
-    row_strength = torch.rand(40)
+@pytest.mark.parametrize("text", [False, True])
+def test_head_dims(target: Target, head_dim: int, text: bool):
+    num_keys = 77 if text else target.many_keys
+    modulation = text_modulation("videograin") if text else Modulation.fame(FRAMES)
     check(
         make_case(
-            target, num_queries=40, head_dim=head_dim, modulation=modulation, row_strength=row_strength,
-            **lengths[keys],
+            target, num_queries=40, num_keys=num_keys, head_dim=head_dim, kind="two", text=text,
+            modulation=modulation, row_strength=torch.rand(40),
         ),
         target,
     )  # fmt: skip
 
 
 LENGTHS = [
-    pytest.param(target.values[0], length, id=f"{target.id}-{length}", marks=marks)
+    pytest.param(
+        target.values[0],
+        length,
+        id=f"{target.id}-{length}",
+        marks=[*target.marks, *([pytest.mark.slow] if length == 1000 and target.values[0] in TRITON else [])],
+    )
     for target in TARGETS
     for length in (1, 63, 77, 127, 129, 1000)
-    for marks in [[*target.marks, pytest.mark.slow] if (target.values[0] in TRITON and length == 1000) else target.marks]
 ]
 
 
@@ -83,30 +91,28 @@ def test_lengths(target: Target, length: int, name: str):
     check(make_case(target, num_queries=length, modulation=MODULATIONS[name](FRAMES)), target)
 
 
-@on_targets
+@on_backends
 @pytest.mark.parametrize("num_queries, num_keys", [(1, 70), (70, 1), (33, 97), (20, 560)])
 @on_core
-def test_other_lengths_of_keys(target: Target, num_queries: int, num_keys: int, name: str):
+def test_other_length_of_keys(target: Target, num_queries: int, num_keys: int, name: str):
     modulation = MODULATIONS[name](FRAMES)
     check(make_case(target, num_queries=num_queries, num_keys=num_keys, modulation=modulation), target)
 
 
-@on_targets
+@on_backends
 def test_other_frames_of_keys(target: Target):
-    strength, bias = torch.rand(2, FRAMES, 3), torch.randn(2, FRAMES, 3)
-    key_layout = layout(65, 3)
-    case = make_case(target, num_queries=40, num_keys=65, modulation=Modulation(strength, bias))
-    check(replace(case, key_layout=key_layout.to(target.device)), target)
+    case = make_case(target, num_queries=40, num_keys=65, modulation=random_tables(FRAMES, 3))
+    check(replace(case, key_layout=layout(65, 3, device=target.device)), target)
 
 
-@on_targets
+@on_backends
 @pytest.mark.parametrize("kind", ["no_region", "one_region", "one_token", "overlapping", "uncovered", "highest_bit"])
 @pytest.mark.parametrize("name", ["videograin", "fame", "region_mask"])
 def test_regions(target: Target, kind: str, name: str):
     check(make_case(target, kind=kind, modulation=MODULATIONS[name](FRAMES)), target)
 
 
-@on_targets
+@on_backends
 @pytest.mark.parametrize("value", [None, 0.0, 1.0])
 @pytest.mark.parametrize("name", ["videograin", "fame", "fame_strength"])
 def test_row_strength(target: Target, value: float | None, name: str):
@@ -121,17 +127,16 @@ def test_row_strength_zero_turns_strength_off(target: Target):
     assert_parity(*case.run(target.backend), replace(case, modulation=unmodulated, row_strength=None))
 
 
-@on_targets
+@on_backends
 @pytest.mark.parametrize("name", ["videograin", "fame", "random", "region_mask"])
 @pytest.mark.parametrize("num_keys, text", [(77, True), (560, True), (97, False)])
 def test_key_weight(target: Target, name: str, num_keys: int, text: bool):
+    weight = torch.cat([torch.tensor([0.0, 1.0, 0.5]), torch.rand(num_keys - 3)])
     modulation = text_modulation(name) if text else MODULATIONS[name](FRAMES)
-    weight, strength = torch.rand(num_keys), torch.rand(40)
-    weight[:3] = torch.tensor([0.0, 1.0, 0.5])
     check(
         make_case(
-            target, num_queries=40, num_keys=num_keys, text=text, modulation=modulation, key_weight=weight,
-            row_strength=strength,
+            target, num_queries=40, num_keys=num_keys, kind="two", text=text, modulation=modulation,
+            key_weight=weight, row_strength=torch.rand(40),
         ),
         target,
     )  # fmt: skip
@@ -140,18 +145,19 @@ def test_key_weight(target: Target, name: str, num_keys: int, text: bool):
 @on_targets
 @pytest.mark.parametrize("decay", [0.0, 50.0])
 @pytest.mark.parametrize("preset", [Modulation.fame, Modulation.region_mask])
-def test_decay(target: Target, decay: float, preset):
+def test_decay(target: Target, decay: float, preset: Callable[..., Modulation]):
     check(make_case(target, modulation=preset(FRAMES, decay=decay)), target)
 
 
 @on_targets
 @pytest.mark.parametrize("strength", [None, 1.0])
-@pytest.mark.parametrize("num_keys, text", [(77, True), (560, True), (65, False)])
-def test_all_keys_excluded(target: Target, strength: float | None, num_keys: int, text: bool):
-    """Frame 0 sees nothing, frame 1 only its own regions, whose bitset 0 shares nothing."""
+@pytest.mark.parametrize("text", [False, True])
+def test_rows_without_keys(target: Target, strength: float | None, text: bool):
+    """Frame 0 sees nothing, and frame 1 its own regions only, so that its tokens in no region see nothing."""
     bias = torch.full((2, FRAMES, 1 if text else FRAMES), -math.inf)
     bias[1, 1] = 0
     modulation = Modulation(None if strength is None else torch.full_like(bias, strength), bias)
+    num_keys = 77 if text else target.many_keys
     out, lse = check(make_case(target, num_queries=40, num_keys=num_keys, text=text, modulation=modulation), target)
     assert not out[:, :, :20].any() and (lse[:, :, :20] == -math.inf).all()
     assert lse[:, :, 20:].isfinite().any() and (lse[:, :, 20:] == -math.inf).any()
@@ -159,97 +165,107 @@ def test_all_keys_excluded(target: Target, strength: float | None, num_keys: int
 
 @on_targets
 @pytest.mark.parametrize("num_keys", [65, 560])
-def test_everything_excluded(target: Target, num_keys: int):
+def test_no_row_has_a_key(target: Target, num_keys: int):
     modulation = Modulation(torch.ones(2, FRAMES, FRAMES), torch.full((2, FRAMES, FRAMES), -math.inf))
     out, lse = make_case(target, num_queries=20, num_keys=num_keys, modulation=modulation).run(target.backend)
     assert not out.any() and (lse == -math.inf).all()
 
 
+def _aligned(case: Case, query_size: Tensor, key_size: Tensor) -> Case:
+    """Queries and keys along one diagonal, so that <q_i, k_j> is head_dim * query_size_i * key_size_j."""
+    direction = torch.randn(case.query.shape[-1], device=case.query.device).sign()
+    query, key = (
+        (size.to(direction.device)[:, None] * direction).to(case.query.dtype).expand(1, 1, -1, -1)
+        for size in (query_size, key_size)
+    )
+    return replace(case, query=query, key=key)
+
+
 @on_targets
-@pytest.mark.parametrize("name", ["plain", "videograin", "fame", "fame_strength", "region_mask"])
-@pytest.mark.parametrize("num_keys", [70, 530])
-def test_large_logits(target: Target, name: str, num_keys: int):
-    """Logits of +-1e4: keys and queries are multiples of one direction, so that rows hold both ends."""
-    case = make_case(target, num_queries=40, num_keys=num_keys, modulation=MODULATIONS[name](FRAMES))
-    direction = torch.randn(16).sign().to(case.query)
-    sizes = (torch.linspace(-1, 1, n).to(case.query)[:, None] for n in (40, num_keys))
-    query, key = (50 * size * direction for size in sizes)
-    case = replace(case, query=query.expand(1, 1, -1, -1), key=key.expand(1, 1, -1, -1))
-    assert 9e3 < (case.scale or 0.25) * (case.query.double() @ case.key.double().mT).abs().max() < 1.1e4
+@pytest.mark.parametrize("name", ["plain", "videograin", "fame", "fame_strength"])
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("spread", ["wide", "narrow"])
+def test_large_logits(target: Target, name: str, many: bool, spread: str):
+    """Logits of +-1e4: rows that hold both ends, and rows of nearly equal ones."""
+    num_keys = target.many_keys if many else 70
+    case = make_case(
+        target, num_queries=40, num_keys=num_keys, kind="two", modulation=MODULATIONS[name](FRAMES),
+        row_strength=torch.rand(40),
+    )  # fmt: skip
+    keys = torch.linspace(-50, 50, num_keys) if spread == "wide" else 50 + 0.02 * torch.rand(num_keys)
+    case = _aligned(case, torch.linspace(-50, 50, 40), keys)
+    assert 9e3 < 0.25 * (case.query.double() @ case.key.double().mT).abs().max() < 1.1e4
     check(case, target)
-    check(replace(case, row_strength=torch.rand(40, device=target.device)), target)
 
 
 @on_targets
-@pytest.mark.parametrize("name", ["plain", "videograin", "fame", "region_mask"])
-@pytest.mark.parametrize("num_keys", [70, 530])
-def test_unscaled_products_beyond_half_range(target: Target, name: str, num_keys: int):
-    """<q, k> past 65504 with logits of 1e4: the scale has to come before the product leaves float32."""
-    case = make_case(target, num_queries=40, num_keys=num_keys, head_dim=64, modulation=MODULATIONS[name](FRAMES))
-    direction = torch.randn(64).sign().to(case.query)
-    query = 36 * torch.linspace(-1, 1, 40).to(case.query)[:, None] * direction
-    key = 36 * torch.linspace(-1, 1, num_keys).to(case.key)[:, None] * direction
-    case = replace(case, query=query.expand(1, 1, -1, -1), key=key.expand(1, 1, -1, -1))
+@pytest.mark.parametrize("name", ["plain", "videograin", "fame"])
+@pytest.mark.parametrize("many", [False, True])
+def test_products_beyond_half_range(target: Target, name: str, many: bool):
+    """<q, k> past 65504 where the logits are not: the scale comes before anything is stored in float16."""
+    num_keys = target.many_keys if many else 70
+    case = make_case(
+        target, num_queries=40, num_keys=num_keys, kind="two", head_dim=64, modulation=MODULATIONS[name](FRAMES)
+    )
+    case = _aligned(case, torch.linspace(-36, 36, 40), torch.linspace(-36, 36, num_keys))
     assert (case.query.double() @ case.key.double().mT).abs().max() > 65504
     out, lse = case.run(target.backend)
     assert_parity(out, lse, case, eager=replace(case, query=case.query / 8, scale=1.0))
 
 
-def _strided(case: Case, how: str) -> Case:
-    def view(x: torch.Tensor) -> torch.Tensor:
-        if how == "transposed":  # [B, N, H, D], as a projection leaves it
-            return x.transpose(1, 2).contiguous().transpose(1, 2)
-        if how == "head_dim_first":
-            return x.transpose(2, 3).contiguous().transpose(2, 3)
-        if how == "sliced":
-            wide = x.new_full((x.shape[0] + 1, x.shape[1] + 1, 2 * x.shape[2] + 1, 2 * x.shape[3] + 1), math.nan)
-            wide[1:, 1:, 1::2, 1::2] = x
-            return wide[1:, 1:, 1::2, 1::2]
-        if how == "expanded":
-            return x[:1, :1].expand_as(x)
-        return x[:, :, :1].expand_as(x)  # repeated_rows
-
-    return replace(case, query=view(case.query), key=view(case.key), value=view(case.value))
+def _strided(x: Tensor, how: str) -> Tensor:
+    if how == "transposed":  # [B, N, H, D], as a projection leaves it
+        return x.transpose(1, 2).contiguous().transpose(1, 2)
+    if how == "head_dim_first":
+        return x.mT.contiguous().mT
+    if how == "sliced":
+        wide = x.new_full([x.shape[0] + 1, x.shape[1] + 1, 2 * x.shape[2] + 1, 2 * x.shape[3] + 1], math.nan)
+        wide[1:, 1:, 1::2, 1::2] = x
+        return wide[1:, 1:, 1::2, 1::2]
+    if how == "expanded":
+        return x[:1, :1].expand_as(x)
+    return x[:, :, :1].expand_as(x)  # one_row
 
 
 @on_backends
-@pytest.mark.parametrize("how", ["transposed", "head_dim_first", "sliced", "expanded", "repeated_rows"])
-@pytest.mark.parametrize("name", ["plain", "videograin", "fame", "region_mask"])
+@pytest.mark.parametrize("how", ["transposed", "head_dim_first", "sliced", "expanded", "one_row"])
+@pytest.mark.parametrize("name", ["plain", "fame"])
 def test_strides(target: Target, how: str, name: str):
-    modulation = MODULATIONS[name](FRAMES)
-    case = _strided(make_case(target, num_queries=40, batch=2, heads=2, head_dim=24, modulation=modulation), how)
-    check(case, target)
+    case = make_case(
+        target, num_queries=40, batch=2, heads=2, head_dim=24, kind="two", modulation=MODULATIONS[name](FRAMES)
+    )
+    strided = {part: _strided(getattr(case, part), how) for part in ("query", "key", "value")}
+    check(replace(case, **strided), target)
 
 
-@on_targets
+@on_backends
 @pytest.mark.parametrize("sides", ["both", "query", "key"])
-@pytest.mark.parametrize("name", ["plain", "videograin", "fame", "region_mask", "random"])
+@pytest.mark.parametrize("name", ["plain", "fame", "region_mask"])
 def test_batched_layouts(target: Target, sides: str, name: str):
-    case = make_case(target, num_queries=40, num_keys=50, batch=2, heads=2, modulation=MODULATIONS[name](FRAMES))
-    query_layout = layout(40, batch=2 if sides != "key" else None, device=target.device)
-    key_layout = layout(50, batch=2 if sides != "query" else None, device=target.device)
+    modulation = MODULATIONS[name](FRAMES)
+    case = make_case(target, num_queries=40, num_keys=50, batch=2, heads=2, kind="two", modulation=modulation)
+    query_layout = layout(40, batch=None if sides == "key" else 2, device=target.device)
+    key_layout = layout(50, batch=None if sides == "query" else 2, device=target.device)
     check(replace(case, query_layout=query_layout, key_layout=key_layout), target)
 
 
-@on_targets
+@on_backends
 @pytest.mark.parametrize("layout_batch", [None, 2])
-@pytest.mark.parametrize("factor_batch", [None, 2])
-@pytest.mark.parametrize("num_keys, weighted", [(40, True), (530, False)])
-@pytest.mark.parametrize("name", ["videograin", "fame"])
+@pytest.mark.parametrize("factor_batch", [(), (2,)])
+@pytest.mark.parametrize("name, weighted", [("videograin", True), ("fame", True), ("fame", False)])
 def test_batched_factors(
-    target: Target, layout_batch: int | None, factor_batch: int | None, num_keys: int, weighted: bool, name: str
+    target: Target, layout_batch: int | None, factor_batch: tuple[int, ...], name: str, weighted: bool
 ):
-    def factor(length: int) -> torch.Tensor:
-        return torch.rand((length,) if factor_batch is None else (factor_batch, length), device=target.device)
-
+    num_keys = 40 if weighted else target.many_keys
+    row_strength, key_weight = torch.rand(*factor_batch, 35), torch.rand(*factor_batch, num_keys)
     case = make_case(
-        target, num_queries=35, num_keys=num_keys, batch=2, layout_batch=layout_batch,
-        modulation=MODULATIONS[name](FRAMES), row_strength=factor(35), key_weight=factor(num_keys) if weighted else None,
+        target, num_queries=35, num_keys=num_keys, batch=2, kind="two", layout_batch=layout_batch,
+        modulation=MODULATIONS[name](FRAMES), row_strength=row_strength, key_weight=key_weight if weighted else None,
     )  # fmt: skip
     check(case, target)
 
 
-@on_targets
+@on_backends
 @pytest.mark.parametrize("layout_batch", [None, 0])
 @on_modulations
 def test_empty_batch(target: Target, layout_batch: int | None, name: str):
@@ -266,7 +282,7 @@ def test_zero_keys(target: Target, name: str):
     assert out.shape == (1, 1, 9, 16) and not out.any() and (lse == -math.inf).all()
 
 
-@on_targets
+@on_backends
 @on_modulations
 def test_zero_queries(target: Target, name: str):
     case = make_case(target, num_queries=0, num_keys=9, modulation=MODULATIONS[name](FRAMES))
@@ -275,32 +291,33 @@ def test_zero_queries(target: Target, name: str):
 
 
 @on_targets
-@pytest.mark.parametrize("num_keys, text", [(77, True), (560, True), (65, False), (560, False)])
+@pytest.mark.parametrize("text", [False, True])
 @pytest.mark.parametrize("strength", [0.0, 0.7])
-def test_positive_bias(target: Target, num_keys: int, text: bool, strength: float):
+def test_positive_bias(target: Target, text: bool, strength: float):
     bias = torch.tensor([[3.0, 0.0], [-1.0, 8.0]])[:, :, None].repeat(1, 1, 1 if text else FRAMES)
     bias[..., -1] += 1.5
-    modulation = Modulation(torch.full_like(bias, strength), bias)
+    modulation, num_keys = Modulation(torch.full_like(bias, strength), bias), 77 if text else target.many_keys
     check(make_case(target, num_queries=40, num_keys=num_keys, text=text, modulation=modulation), target)
 
 
 @on_targets
-@pytest.mark.parametrize("num_keys", [65, 560])
-def test_bias_beyond_half_range(target: Target, num_keys: int):
-    """A finite bias excludes nothing, and what all keys share cancels, whatever its size."""
+@pytest.mark.parametrize("many", [False, True])
+def test_bias_beyond_half_range(target: Target, many: bool):
+    """A finite bias excludes nothing, however low; what all keys of a row share cancels."""
     bias = torch.tensor([-1e5, -1e5 + 8])[:, None, None].repeat(1, FRAMES, FRAMES)
-    shifted = make_case(target, num_queries=40, num_keys=num_keys, modulation=Modulation(bias_table=bias))
-    out, lse = shifted.run(target.backend)
-    same = replace(shifted, modulation=Modulation(bias_table=bias + 1e5))
-    assert_parity(out, (lse.double() + 1e5).float(), same)
+    num_keys = target.many_keys if many else 65
+    case = make_case(target, num_queries=40, num_keys=num_keys, modulation=Modulation(bias_table=bias))
+    rounding = 0.02 + 4 * torch.finfo(target.dtype).eps  # float32 has steps of 0.008 at 1e5
+    for got, exact in zip(case.run(target.backend), case.oracle(), strict=True):
+        torch.testing.assert_close(got.double(), exact, rtol=0, atol=rounding)
 
 
-@on_targets
+@on_backends
 @pytest.mark.parametrize("scale", [1e-3, 0.7, 2])
-@pytest.mark.parametrize("name", ["plain", "videograin", "fame"])
+@on_core
 def test_scale(target: Target, scale: float, name: str):
-    modulation = MODULATIONS[name](FRAMES)
-    check(make_case(target, num_queries=40, num_keys=530, modulation=modulation, scale=scale), target)
+    modulation, num_keys = MODULATIONS[name](FRAMES), target.many_keys
+    check(make_case(target, num_queries=40, num_keys=num_keys, modulation=modulation, scale=scale), target)
 
 
 @on_backends
@@ -310,7 +327,7 @@ def test_inputs_are_left_alone(target: Target, name: str):
         target, num_queries=40, modulation=MODULATIONS[name](FRAMES), row_strength=torch.rand(40),
         key_weight=torch.rand(40),
     )  # fmt: skip
-    tensors = [x for x in vars(case).values() if isinstance(x, torch.Tensor)]
+    tensors = [x for x in vars(case).values() if isinstance(x, Tensor)]
     tensors += [case.query_layout.region, case.query_layout.frame]
     before, precision = [x.clone() for x in tensors], torch.get_float32_matmul_precision()
     case.run(target.backend)
@@ -334,81 +351,68 @@ def test_auto_on_a_cpu_is_sdpa():
 
 
 @on_targets
-@pytest.mark.parametrize("tokens", [40, 530])
-def test_no_modulation_equals_sdpa(target: Target, tokens: int):
+@pytest.mark.parametrize("num_keys", [40, 530])
+def test_no_modulation_equals_torch(target: Target, num_keys: int):
     zeros = torch.zeros(2, FRAMES, FRAMES)
+    case = make_case(target, num_queries=40, num_keys=num_keys, heads=2)
+    exact = scaled_dot_product_attention(case.query.double(), case.key.double(), case.value.double())
+    allowed = error(case.eager()[0], exact)
     for modulation in (None, Modulation(), Modulation(zeros, zeros)):
-        case = make_case(target, num_queries=40, num_keys=tokens, heads=2, modulation=modulation)
-        out = case.run(target.backend)[0]
-        exact = torch.nn.functional.scaled_dot_product_attention(
-            case.query.double(), case.key.double(), case.value.double()
-        )
-        eager = case.eager()[0]
-        assert (out - exact).abs().max() <= 2 * (eager - exact).abs().max() + 1e-5
+        out = replace(case, modulation=modulation).run(target.backend)[0]
+        assert all(got <= 2 * bound + 1e-5 for got, bound in zip(error(out, exact), allowed, strict=True))
 
 
-def _tolerance(target: Target) -> dict[str, float]:
-    step = torch.finfo(target.dtype).eps
-    return dict(rtol=4 * step, atol=4 * step + 1e-6)
+def _assert_same(got: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor]) -> None:
+    """(out, lse) alike but for the order of float32 sums."""
+    for one, other in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def _part(one: TokenLayout, places: Tensor) -> TokenLayout:
+    return TokenLayout(one.region[0, places], one.frame[0, places], one.num_frames)
 
 
 @on_backends
 @on_modulations
-@pytest.mark.parametrize("tokens", [50, 530])
-def test_permuting_tokens_permutes_the_output(target: Target, name: str, tokens: int):
-    case = make_case(
-        target, num_queries=50, num_keys=tokens, modulation=MODULATIONS[name](FRAMES), row_strength=torch.rand(50)
-    )
-    out, lse = case.run(target.backend)
-    for_query, for_key = (torch.randperm(n, device=target.device) for n in (50, tokens))
-
-    def permuted(one: TokenLayout, order: torch.Tensor) -> TokenLayout:
-        return TokenLayout(one.region[0, order], one.frame[0, order], one.num_frames)
-
+def test_permuting_tokens_permutes_the_output(target: Target, name: str):
+    num_keys = target.many_keys
+    modulation, row_strength = MODULATIONS[name](FRAMES), torch.rand(50)
+    case = make_case(target, num_queries=50, num_keys=num_keys, modulation=modulation, row_strength=row_strength)
+    query_order, key_order = (torch.randperm(n, device=target.device) for n in (50, num_keys))
     moved = replace(
         case,
-        query=case.query[:, :, for_query],
-        key=case.key[:, :, for_key],
-        value=case.value[:, :, for_key],
-        query_layout=permuted(case.query_layout, for_query),
-        key_layout=permuted(case.key_layout, for_key),
-        row_strength=case.row_strength[for_query],
+        query=case.query[:, :, query_order],
+        key=case.key[:, :, key_order],
+        value=case.value[:, :, key_order],
+        query_layout=_part(case.query_layout, query_order),
+        key_layout=_part(case.key_layout, key_order),
+        row_strength=case.row_strength[query_order],
     )
-    moved_out, moved_lse = moved.run(target.backend)
-    torch.testing.assert_close(moved_out, out[:, :, for_query], **_tolerance(target))
-    torch.testing.assert_close(moved_lse, lse[:, :, for_query], rtol=1e-5, atol=1e-5)
+    out, lse = case.run(target.backend)
+    _assert_same(moved.run(target.backend), (out[:, :, query_order], lse[:, :, query_order]))
 
 
 @on_backends
 @on_modulations
 def test_renaming_regions_changes_nothing(target: Target, name: str):
-    case = make_case(target, num_queries=80, kind="overlapping", modulation=MODULATIONS[name](FRAMES))
-    out, lse = case.run(target.backend)
+    case = make_case(target, num_queries=60, kind="overlapping", modulation=MODULATIONS[name](FRAMES))
     new_place = torch.tensor([30, 7, 0], device=target.device)
     bits = case.query_layout.region[0, :, None] >> torch.arange(3, device=target.device) & 1
     renamed = TokenLayout((bits << new_place).sum(1), case.query_layout.frame[0], FRAMES)
-    renamed_out, renamed_lse = replace(case, query_layout=renamed).run(target.backend)
-    torch.testing.assert_close(renamed_out, out, **_tolerance(target))
-    torch.testing.assert_close(renamed_lse, lse, rtol=1e-5, atol=1e-5)
+    _assert_same(replace(case, query_layout=renamed).run(target.backend), case.run(target.backend))
 
 
 @on_backends
 @pytest.mark.parametrize("name", ["plain", "region_mask", "region_mask_leaky", "frames"])
 def test_splitting_the_keys_and_merging_is_the_whole(target: Target, name: str):
-    """Without strength: extremes belong to the whole row."""
+    """Without strength, that is: extremes belong to the whole row."""
     case = make_case(target, num_queries=40, num_keys=90, modulation=MODULATIONS[name](FRAMES))
-    out, lse = case.run(target.backend)
-    parts = []
-    for keys in (slice(0, 31), slice(31, 90)):
-        one = case.key_layout
-        part = TokenLayout(one.region[0, keys], one.frame[0, keys], one.num_frames)
-        parts.append(
-            replace(
-                case, key=case.key[:, :, keys], value=case.value[:, :, keys], key_layout=part
-            ).run(target.backend)
-        )  # fmt: skip
-    merged_lse = torch.logaddexp(parts[0][1], parts[1][1])
-    shares = [torch.exp(part_lse - merged_lse).nan_to_num(0)[..., None] for _, part_lse in parts]
-    merged = sum(share * part for share, (part, _) in zip(shares, parts, strict=True))
-    torch.testing.assert_close(merged_lse, lse, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(merged.to(out.dtype), out, **_tolerance(target))
+    outs, lses = [], []
+    for places in torch.arange(90, device=target.device).split(31):
+        key, value = case.key[:, :, places], case.value[:, :, places]
+        part = replace(case, key=key, value=value, key_layout=_part(case.key_layout, places)).run(target.backend)
+        outs.append(part[0])
+        lses.append(part[1])
+    lse = torch.stack(lses).logsumexp(0)
+    shares = torch.exp(torch.stack(lses) - lse).nan_to_num(0)  # rows without keys: -inf - -inf
+    _assert_same(((torch.stack(outs) * shares[..., None]).sum(0), lse), case.run(target.backend))

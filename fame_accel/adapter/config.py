@@ -77,9 +77,7 @@ class FameConfig:
         if not isinstance(modulation, Modulation):
             raise TypeError(f"{name} must be a Modulation or None, got {type(modulation).__name__}")
         if modulation.frames_shape not in (None, frames):
-            raise ValueError(
-                f"{name} must have tables for (query, key) frames {frames}, got {modulation.frames_shape}"
-            )
+            raise ValueError(f"{name} must have tables for (query, key) frames {frames}, got {modulation.frames_shape}")
 
     def _check_tokens(self) -> None:
         if self.token_regions is None:

@@ -69,9 +69,7 @@ def side_by_side_gif(path: str | PathLike[str], columns: dict[str, torch.Tensor]
     indexed[0].save(path, "GIF", save_all=True, append_images=indexed[1:], duration=1000 / fps, loop=0)
 
 
-def mask_overlay(
-    path: str | PathLike[str], frames: torch.Tensor, masks: torch.Tensor, names: Sequence[str]
-) -> None:
+def mask_overlay(path: str | PathLike[str], frames: torch.Tensor, masks: torch.Tensor, names: Sequence[str]) -> None:
     """Write up to 8 evenly spread frames, their regions tinted and outlined, with a legend, as one PNG.
 
     Args:
@@ -89,9 +87,7 @@ def mask_overlay(
         wanted = ", ".join(str(side) for side in frames.shape[:3])
         raise ValueError(f"masks must be bool [R, {wanted}], got {masks.dtype} {list(masks.shape)}")
     if len(names) != len(masks) or not 1 <= len(masks) <= len(PALETTE):
-        raise ValueError(
-            f"need 1 to {len(PALETTE)} regions and as many names, got {len(masks)} and {len(names)}"
-        )
+        raise ValueError(f"need 1 to {len(PALETTE)} regions and as many names, got {len(masks)} and {len(names)}")
     image, image_draw = require("PIL.Image"), require("PIL.ImageDraw")
 
     shown = torch.linspace(0, len(frames) - 1, min(len(frames), SHEET_FRAMES)).round().int().tolist()

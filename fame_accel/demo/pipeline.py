@@ -1,0 +1,87 @@
+"""The Stable Diffusion pipeline of the demo: a local checkpoint, or SD 1.5's architecture with random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from fame_accel.demo._packages import require
+from fame_accel.demo.prompts import clip_tokenizer
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+_SCHEDULER = dict(
+    beta_start=0.00085,
+    beta_end=0.012,
+    beta_schedule="scaled_linear",
+    clip_sample=False,
+    set_alpha_to_one=False,
+    steps_offset=1,
+)
+
+
+def load_pipeline(folder: str | Path) -> StableDiffusionPipeline:
+    """A Stable Diffusion checkpoint in diffusers' folder layout, safetensors only, with a DDIM scheduler.
+
+    Raises ValueError where the folder is no such checkpoint.
+    """
+    diffusers = require("diffusers")
+    folder = Path(folder)
+    if not (folder / "model_index.json").is_file():
+        raise ValueError(f"--model {folder} is not a diffusers checkpoint folder: it has no model_index.json")
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, safety_checker=None, torch_dtype=torch.float32
+    )
+    pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config)
+    return pipeline
+
+
+def random_pipeline(seed: int = 0) -> StableDiffusionPipeline:
+    """SD 1.5's architecture with seeded random weights, at an eighth of its width and one layer a block.
+
+    Each attention layer keeps one of SD 1.5's eight heads, so the head dimensions are its own: 40, 80, 160, 160. The
+    tokenizer is CLIP's; the text encoder is two random layers of width 64; the VAE is there for its sizes alone.
+    """
+    diffusers, transformers = require("diffusers"), require("transformers")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet = diffusers.UNet2DConditionModel(
+            sample_size=64,
+            block_out_channels=(40, 80, 160, 160),
+            layers_per_block=1,
+            attention_head_dim=1,  # diffusers' name for the number of heads
+            cross_attention_dim=64,
+            norm_num_groups=8,
+        )
+        tokenizer = clip_tokenizer()
+        text = transformers.CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=77,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+        text_encoder = transformers.CLIPTextModel(text)
+        vae = diffusers.AutoencoderKL(
+            block_out_channels=(8, 8, 8, 8),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            norm_num_groups=4,
+            latent_channels=4,
+        )
+    return diffusers.StableDiffusionPipeline(
+        vae=vae.eval(),
+        text_encoder=text_encoder.eval(),
+        tokenizer=tokenizer,
+        unet=unet.eval(),
+        scheduler=diffusers.DDIMScheduler(**_SCHEDULER),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )

@@ -1,0 +1,220 @@
+"""`fame-accel demo`: the same edit of a real clip with eager and with fused FAME attention, compared."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fame_accel import bindings
+from fame_accel.demo._packages import require
+from fame_accel.demo.clip import load_clip
+from fame_accel.demo.codec import PatchCodec
+from fame_accel.demo.edit import SOURCE_PROMPT, TARGET_PROMPT, Run, edit, fame_config, invert
+from fame_accel.demo.person import region_masks
+from fame_accel.demo.pictures import comparison_chart, mask_overlay, side_by_side_gif
+from fame_accel.demo.pipeline import load_pipeline, random_pipeline
+from fame_accel.layout import SpaceTimeLayout
+from fame_accel.modulation import Modulation
+from fame_accel.plan import merge_frames, tile_plan
+from fame_accel.plot import plot_plans
+
+FPS = 7.5
+_COLUMNS = ("backend", "attention_s", "step_s", "peak_mib", "latent_error", "latent_error_mean", "passed")
+
+
+def run_demo(
+    frames: int = 8,
+    size: int = 256,
+    steps: int = 4,
+    backend: str = "auto",
+    out: str | Path = "demo_out",
+    model: str | Path | None = None,
+    device: str | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Edit the packaged clip with backend="reference" and with `backend`; write pictures and report.json to `out`.
+
+    frames: 1 to 120; size: pixels, a multiple of 64; model: a local diffusers checkpoint folder, None for random
+    weights. Returns the report: frames, size, steps and, under "backends", per backend attention_s and step_s in
+    seconds, peak_mib, latent_error (max, against the same edit in float64), latent_error_mean, passed (the fused
+    backend's error is at most twice the eager one's + 1e-5, in max and in mean).
+    """
+    for package in ("transformers", "diffusers"):  # they warn of image processors and casts that do not matter here
+        require(package).utils.logging.set_verbosity_error()
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    fused = _fused_backend(backend, torch.device(device))
+    if steps < 1:
+        raise ValueError(f"--steps must be at least 1, got {steps}")
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+
+    clip = load_clip(frames, size)
+    masks, names = region_masks(clip)
+    pipeline = (random_pipeline(seed) if model is None else load_pipeline(model)).to(device)
+    weights = (
+        "Weights are random (seeded): parity, time and memory are real, the edited picture means nothing."
+        if model is None
+        else f"Weights: {model}"
+    )
+    print(weights)
+    print(f'"{SOURCE_PROMPT}" -> "{TARGET_PROMPT}", {frames} frames of {size}x{size}, {steps} steps, on {device}')
+
+    codec = PatchCodec.fit(clip) if model is None else None
+    latents = _encode(pipeline, codec, clip.to(device))
+    start = invert(pipeline, latents, fame_config(pipeline, masks, fused), steps)
+    runs = {
+        name: edit(pipeline, start, fame_config(pipeline, masks, name), steps, f"editing with {name}")
+        for name in (fused, "reference")
+    }
+    pipeline.to(torch.float64)
+    truth = edit(pipeline, start, fame_config(pipeline, masks, "reference"), steps, "judging in float64").latents
+    pipeline.to(torch.float32)
+
+    rows = _rows(runs, truth, steps)
+    report = {
+        "frames": frames,
+        "size": size,
+        "steps": steps,
+        "device": _device_name(device),
+        "versions": _versions(),
+        "weights": "random" if model is None else str(model),
+        "backends": {row["backend"]: {k: v for k, v in row.items() if k != "backend"} for row in rows},
+    }
+    _write(out, report, rows, clip, masks, names, runs, lambda z: _decode(pipeline, codec, z))
+    _print_table(rows)
+    print(f"\nWrote {', '.join(sorted(path.name for path in out.iterdir()))} to {out}")
+    return report
+
+
+def _fused_backend(backend: str, device: torch.device) -> str:
+    reason = bindings.triton_unavailable(device, torch.float32)
+    if backend == "auto":
+        return "triton" if device.type == "cuda" and reason is None else "sdpa"
+    if backend not in ("triton", "sdpa"):
+        raise ValueError(f"--backend must be auto, triton or sdpa, got {backend!r}")
+    if backend == "triton" and reason is not None:
+        raise RuntimeError(f"--backend triton cannot run here: {reason}")
+    return backend
+
+
+def _encode(pipeline: Any, codec: PatchCodec | None, clip: Tensor) -> Tensor:
+    """uint8 [F, H, W, 3] -> latents [F, 4, h, w]: the checkpoint's VAE, or the patch codec in its stead."""
+    if codec is not None:
+        return codec.encode(clip)
+    with torch.no_grad():
+        images = clip.permute(0, 3, 1, 2).to(pipeline.vae.dtype) / 127.5 - 1
+        latents = [pipeline.vae.encode(image[None]).latent_dist.mean for image in images]
+    return torch.cat(latents) * pipeline.vae.config.scaling_factor
+
+
+def _decode(pipeline: Any, codec: PatchCodec | None, latents: Tensor) -> Tensor:
+    if codec is not None:
+        return codec.decode(latents).cpu()
+    with torch.no_grad():
+        scaled = latents / pipeline.vae.config.scaling_factor
+        images = torch.cat([pipeline.vae.decode(latent[None]).sample for latent in scaled])
+    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu()
+
+
+def _rows(runs: dict[str, Run], truth: Tensor, steps: int) -> list[dict[str, Any]]:
+    """One row per backend, eager first; the fused one is judged by the 2x rule."""
+    errors = {name: (run.latents.double() - truth).abs() for name, run in runs.items()}
+    eager = errors["reference"]
+    rows = []
+    for name in ("reference", *(name for name in runs if name != "reference")):
+        error, took = errors[name], runs[name].measurement
+        within = error.max() <= 2 * eager.max() + 1e-5 and error.mean() <= 2 * eager.mean() + 1e-5
+        rows.append({
+            "backend": name,
+            "attention_s": took.attention_s,
+            "step_s": took.seconds / steps,
+            "peak_mib": took.peak_mib,
+            "latent_error": error.max().item(),
+            "latent_error_mean": error.mean().item(),
+            "passed": bool(within) and bool(runs[name].latents.isfinite().all()),
+        })  # fmt: skip
+    return rows
+
+
+def _write(
+    out: Path,
+    report: dict,
+    rows: list[dict],
+    clip: Tensor,
+    masks: Tensor,
+    names: list[str],
+    runs: dict[str, Run],
+    decode,
+) -> None:
+    pictures = {"source": clip}
+    pictures |= {f"edited, {name}": decode(run.latents.float()) for name, run in runs.items()}
+    fused, eager = list(pictures.values())[1:]
+    gap = (fused.int() - eager.int()).abs()
+    pictures["difference x 64"] = (gap * 64).clamp(max=255).to(torch.uint8)
+    side_by_side_gif(out / "side_by_side.gif", pictures, FPS)
+    mask_overlay(out / "mask_overlay.png", clip, masks, names)
+    if all(row["peak_mib"] is not None for row in rows):
+        comparison_chart(out / "comparison.png", rows)
+    layout = SpaceTimeLayout.from_masks(masks)
+    tokens = layout.tokens(report["size"] // 8, report["size"] // 8)
+    plans = {}
+    for name, modulation in (
+        ("FAME default", Modulation.fame(layout.num_frames)),
+        ("hard mask, decay", Modulation.region_mask(layout.num_frames, decay=0.1)),
+    ):
+        tables = merge_frames(modulation, layout.num_frames, layout.num_frames)
+        plans[name] = tile_plan(tokens, tokens, tables, 128, 64)
+    plot_plans(out / "tile_plan.png", plans)
+    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    text = [[_cell(column, row[column]) for column in _COLUMNS] for row in rows]
+    widths = [max(len(line[i]) for line in [_COLUMNS, *text]) for i in range(len(_COLUMNS))]
+    print()
+    for line in [_COLUMNS, ["-" * width for width in widths], *text]:
+        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
+    eager, fused = rows
+    print(
+        f"\nIn this run {fused['backend']} spent {eager['attention_s'] / fused['attention_s']:.1f}x less time in "
+        f"attention layers than eager and {eager['step_s'] / fused['step_s']:.1f}x less a step. "
+        "Errors are of the final latents against float64."
+    )
+
+
+def _cell(column: str, value: Any) -> str:
+    if value is None:
+        return "n/a"
+    if isinstance(value, bool):
+        return "yes" if value else "NO"
+    if isinstance(value, float):
+        return (
+            f"{value:.1e}"
+            if column.startswith("latent_error")
+            else f"{value:.1f}"
+            if "mib" in column
+            else f"{value:.2f}"
+        )
+    return str(value)
+
+
+def _device_name(device: str) -> str:
+    return (
+        torch.cuda.get_device_name(device) if device.startswith("cuda") else f"CPU, {torch.get_num_threads()} threads"
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("fame-accel", "torch", "triton", "diffusers", "transformers"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
