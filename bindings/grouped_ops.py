@@ -22,8 +22,8 @@ from .torch_attention import attend, row_chunks
 
 
 @dataclass(frozen=True)
-class _Side:
-    """Keys one group sees, as stretches of the ordered keys, with their biases."""
+class _Keys:
+    """Keys that a group sees: stretches of the ordered keys, and their biases [keys] or None."""
 
     stretches: list[tuple[int, int]]
     bias: Tensor | None
@@ -31,6 +31,32 @@ class _Side:
     def take(self, ordered: Tensor) -> Tensor:
         parts = [ordered[:, :, start:stop] for start, stop in self.stretches]
         return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+
+
+class _Group:
+    """The queries of one run, with the key runs and biases they may see."""
+
+    def __init__(self, bits: int, frames: int, key_runs: list[list[int]], bias: list | None) -> None:
+        self._runs = []
+        for _, start, stop, key_bits, key_frames in key_runs:
+            same = int(bits & key_bits != 0)
+            value = 0.0 if bias is None else bias[same][frames][key_frames]
+            if value > -math.inf:
+                self._runs.append((same, start, stop, value))
+
+    def keys(self, like: Tensor, wanted: tuple[int, ...] = (0, 1)) -> _Keys | None:
+        """The keys whose `same` is among `wanted`, None where there are none; the bias on the device of `like`."""
+        stretches: list[tuple[int, int]] = []
+        runs = [run for run in self._runs if run[0] in wanted]
+        for _, start, stop, _ in runs:
+            if stretches and stretches[-1][1] == start:
+                start = stretches.pop()[0]
+            stretches.append((start, stop))
+        bias = None
+        if any(value for *_, value in runs):
+            lengths = torch.tensor([stop - start for _, start, stop, _ in runs])
+            bias = torch.tensor([value for *_, value in runs]).repeat_interleave(lengths).to(like.device)
+        return _Keys(stretches, bias) if runs else None
 
 
 def _grouped_attention(
@@ -51,125 +77,69 @@ def _grouped_attention(
 
     query [B, H, Nq, D], key, value [B, H, Nk, D]; query_order [P, Nq], key_order [P, Nk] int32 with P in (1, B);
     query_runs, key_runs [runs, 5] int64 on the CPU: item, start, stop, bitset, frame class; bias [2, query classes,
-    key classes] float32 on the CPU, -inf excludes; row_strength [1 or P, Nq] float32.
+    key classes] float32 on the CPU, -inf excludes; row_strength [1 or B, Nq] float32.
     """
     out, lse = empty_outputs(query)
     if out.numel() == 0:
         return out, lse
     items = len(query_order)
     query_rows, key_rows = query_runs.tolist(), key_runs.tolist()
+    values = None if bias is None else bias.tolist()
+    strengths = (strength_other, strength_same)
     for item in range(items):
         batch = slice(None) if items == 1 else slice(item, item + 1)
         order_q, order_k = query_order[item], key_order[item]
         ordered_q = query[batch].index_select(2, order_q)
         ordered_k, ordered_v = (x[batch].index_select(2, order_k) for x in (key, value))
-        strength = None
-        if strength_other or strength_same:
-            strength = torch.ones(1, len(order_q), device=query.device)
-            if row_strength is not None:
-                lines = row_strength[batch] if len(row_strength) > 1 else row_strength
-                strength = lines.index_select(1, order_q)
+        row = None
+        if any(strengths) and row_strength is not None:
+            row = (row_strength[batch] if len(row_strength) > 1 else row_strength).index_select(1, order_q)
         ordered_out = torch.zeros_like(ordered_q)
         ordered_lse = torch.full(ordered_q.shape[:3], -math.inf, device=query.device)
-        item_keys = [row for row in key_rows if row[0] == item]
-        for _, start, stop, bits, frames in (row for row in query_rows if row[0] == item):
-            sides = _sides(item_keys, bits, frames, bias, query.device)
+        item_keys = [run for run in key_rows if run[0] == item]
+        for _, start, stop, bits, frames in (run for run in query_rows if run[0] == item):
+            group = _Group(bits, frames, item_keys, values)
             rows = slice(start, stop)
-            if strength is None:
-                result = _plain(ordered_q[:, :, rows], ordered_k, ordered_v, sides, scale)
-            else:
-                result = _modulated(
-                    ordered_q[:, :, rows], ordered_k, ordered_v, sides, scale,
-                    (strength_other, strength_same), strength[:, rows],
-                )  # fmt: skip
-            if result is not None:
-                ordered_out[:, :, rows], ordered_lse[:, :, rows] = result
-        out[batch] = out[batch].index_copy(2, order_q.long(), ordered_out)
-        lse[batch] = lse[batch].index_copy(2, order_q.long(), ordered_lse)
-    return out, lse
-
-
-def _sides(
-    key_rows: list[list[int]], bits: int, frames: int, bias: Tensor | None, device: torch.device
-) -> tuple[_Side | None, _Side | None]:
-    """The keys in different regions and in the same, None where there are none."""
-    sides: list[_Side | None] = []
-    for same in (0, 1):
-        stretches: list[tuple[int, int]] = []
-        values: list[float] = []
-        lengths: list[int] = []
-        for _, start, stop, key_bits, key_frames in key_rows:
-            value = 0.0 if bias is None else float(bias[same, frames, key_frames])
-            if bool(bits & key_bits) != bool(same) or value == -math.inf:
+            whole = group.keys(query)
+            if whole is None:
                 continue
-            values.append(value)
-            lengths.append(stop - start)
-            if stretches and stretches[-1][1] == start:
-                stretches[-1] = (stretches[-1][0], stop)
+            part = ordered_q[:, :, rows]
+            if any(strengths):
+                factor = query.new_ones(1, dtype=torch.float32) if row is None else row[:, None, rows]
+                result = _modulated(part, ordered_k, ordered_v, group, whole, scale, strengths, factor)
             else:
-                stretches.append((start, stop))
-        vector = None
-        if any(values):
-            vector = torch.tensor(values).repeat_interleave(torch.tensor(lengths)).to(device)
-        sides.append(_Side(stretches, vector) if stretches else None)
-    return sides[0], sides[1]
-
-
-def _plain(
-    query: Tensor, key: Tensor, value: Tensor, sides: tuple[_Side | None, _Side | None], scale: float
-) -> tuple[Tensor, Tensor] | None:
-    whole = _union(*sides)
-    return whole and attend(query, whole.take(key), whole.take(value), whole.bias, scale)
+                result = attend(part, whole.take(ordered_k), whole.take(ordered_v), whole.bias, scale)
+            ordered_out[:, :, rows], ordered_lse[:, :, rows] = result
+        out[batch] = torch.empty_like(ordered_out).index_copy_(2, order_q.long(), ordered_out)
+        lse[batch] = torch.empty_like(ordered_lse).index_copy_(2, order_q.long(), ordered_lse)
+    return out, lse
 
 
 def _modulated(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    sides: tuple[_Side | None, _Side | None],
+    group: _Group,
+    whole: _Keys,
     scale: float,
-    strength_pair: tuple[float, float],
+    strengths: tuple[float, float],
     row_strength: Tensor,
-) -> tuple[Tensor, Tensor] | None:
-    """row_strength [P, rows]; see the module's heading."""
-    whole = _union(*sides)
-    if whole is None:
-        return None
-    low, high = _extremes(query, whole.take(key))
+) -> tuple[Tensor, Tensor]:
+    """One group, as in the module's heading; row_strength broadcasts to [B, H, rows]."""
     parts = []
-    for side, strength, extreme in zip(sides, strength_pair, (low, high), strict=True):
+    for same, extreme in enumerate(_extremes(query, whole.take(key))):
+        side = group.keys(query, (same,))
         if side is not None:
-            pull = (strength * row_strength)[:, None]
+            pull = strengths[same] * row_strength
             scaled = (query * (1 - pull)[..., None]).to(query.dtype)
             out, lse = attend(scaled, side.take(key), side.take(value), side.bias, scale)
             parts.append((out, lse + pull * scale * extreme))
     if len(parts) == 1:
         return parts[0]
-    (out_n, lse_n), (out_p, lse_p) = parts
-    lse = torch.logaddexp(lse_n, lse_p)
-    merged = out_n * torch.exp(lse_n - lse)[..., None] + out_p * torch.exp(lse_p - lse)[..., None]
+    (out_other, lse_other), (out_same, lse_same) = parts
+    lse = torch.logaddexp(lse_other, lse_same)
+    merged = out_other * torch.exp(lse_other - lse)[..., None] + out_same * torch.exp(lse_same - lse)[..., None]
     return merged.to(query.dtype), lse
-
-
-def _union(other: _Side | None, same: _Side | None) -> _Side | None:
-    """Both sides' keys in one, in order, adjacent stretches joined."""
-    if other is None or same is None:
-        return same if other is None else other
-    pieces = []
-    for side in (other, same):
-        lengths = [stop - start for start, stop in side.stretches]
-        bias = torch.zeros(sum(lengths)) if side.bias is None else side.bias
-        pieces += zip(side.stretches, bias.split(lengths), strict=True)
-    pieces.sort(key=lambda piece: piece[0])
-    stretches: list[tuple[int, int]] = []
-    for (start, stop), _ in pieces:
-        if stretches and stretches[-1][1] == start:
-            stretches[-1] = (stretches[-1][0], stop)
-        else:
-            stretches.append((start, stop))
-    plain = other.bias is None and same.bias is None
-    device = (other.bias if other.bias is not None else same.bias).device if not plain else None
-    return _Side(stretches, None if plain else torch.cat([bias.to(device) for _, bias in pieces]))
 
 
 def _extremes(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:

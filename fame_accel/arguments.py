@@ -66,7 +66,7 @@ def check(
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     if not isinstance(scale, (int, float)) or isinstance(scale, bool):
         raise TypeError(f"scale must be a number or None, got {type(scale).__name__}")
-    if not (math.isfinite(scale) and scale > 0):
+    if not 0 < scale < math.inf:
         raise ValueError(f"scale must be finite and > 0, got {scale!r}")
     return Arguments(query, key, value, query_layout, key_layout, modulation, row_strength, key_weight, float(scale))
 

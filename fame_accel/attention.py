@@ -91,10 +91,11 @@ def _sdpa(x: Arguments) -> tuple[Tensor, Tensor]:
     plain = tables.strength is None
     if plain or (tables.strength_pair is not None and x.key_weight is None and x.key.shape[2] > FEW_KEYS):
         plan = _group_plan(*layouts)
-        return bindings.grouped_attention(
-            x.query, x.key, x.value, plan.query.order, plan.key.order, plan.query.table, plan.key.table,
-            tables.bias, None if plain else x.row_strength, x.scale, *tables.strength_pair,
-        )  # fmt: skip
+        if plan.coarse:
+            return bindings.grouped_attention(
+                x.query, x.key, x.value, plan.query.order, plan.key.order, plan.query.table, plan.key.table,
+                tables.bias, None if plain else x.row_strength, x.scale, *tables.strength_pair,
+            )  # fmt: skip
     strength, bias = _frame_tables(*layouts)
     return bindings.chunked_attention(
         x.query, x.key, x.value, x.query_layout.region, x.query_layout.frame, x.key_layout.region,

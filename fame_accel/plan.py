@@ -17,6 +17,9 @@ from torch import Tensor
 from fame_accel.layout import TokenLayout
 from fame_accel.modulation import Modulation
 
+_WORTH_A_CALL = 32  # tokens
+_MOST_PAIRS = 2**27  # list entries of one item: 2 GiB
+
 
 @dataclass(frozen=True)
 class Tables:
@@ -67,11 +70,12 @@ class TilePlan:
 
 @dataclass(frozen=True)
 class GroupPlan:
-    """Runs of both sides, for backends that call attention once a group; the tables are those of `Tables`."""
+    """Runs of both sides, for a backend that calls attention once a query run; coarse: whether the runs are few and
+    long enough for that to pay."""
 
     query: Runs
     key: Runs
-    tables: Tables
+    coarse: bool
 
 
 def merge_frames(modulation: Modulation, query_frames: int, key_frames: int) -> Tables:
@@ -115,7 +119,9 @@ def find_runs(layout: TokenLayout, frame_class: Tensor, by_region: bool, items: 
 
 def group_plan(query_layout: TokenLayout, key_layout: TokenLayout, tables: Tables) -> GroupPlan:
     """Plan of a modulation whose strength depends on `same` alone."""
-    return GroupPlan(*_both_runs(query_layout, key_layout, tables), tables)
+    query, key = _both_runs(query_layout, key_layout, tables)
+    calls = len(query.table)
+    return GroupPlan(query, key, coarse=calls <= 64 or _WORTH_A_CALL * calls <= query.order.numel())
 
 
 def tile_plan(
@@ -128,8 +134,6 @@ def tile_plan(
     for part_tiles, spans, _ in parts:
         tiles.append(part_tiles + torch.tensor([0, 0, offset, offset, offset]))
         offset += len(spans)
-    if offset >= 2**31:
-        raise ValueError(f"query_layout and key_layout give {offset} pairs of tiles, more than 2**31: merge regions")
     device = query_layout.device
     return TilePlan(
         query.order,
@@ -159,6 +163,11 @@ def _item_plan(
     query_runs = query_runs[query_runs[:, 0] == item]
     key_runs = key_runs[key_runs[:, 0] == item]
     query_tiles, key_tiles = _cut(query_runs, block_q), _cut(key_runs, block_k)
+    if len(query_runs) * len(key_tiles) > _MOST_PAIRS:
+        raise ValueError(
+            f"query_layout and key_layout fall into {len(query_runs)} and {len(key_runs)} runs of one region set and "
+            "frame, too many to plan tiles for: smooth or merge the masks, or use backend='sdpa'"
+        )
     short = key_tiles[:, 1] < block_k
     key_tiles = key_tiles[short.sort(stable=True)[1]]
     bits_q, bits_k = query_runs[:, None, 3], key_runs[None, :, 3]

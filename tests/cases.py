@@ -35,7 +35,7 @@ class Target:
 
     @property
     def many_keys(self) -> int:
-        """More keys than the few-keys paths take, but in the interpreter, which has the tile path at any length."""
+        """More than the few-keys paths take; few in the interpreter, where a time table reaches the tiles."""
         return 40 if self.backend == "triton" and self.device == "cpu" else 530
 
     def param(self) -> object:
@@ -57,7 +57,9 @@ GPU = [
 TARGETS = [target.param() for target in (*SDPA, *TRITON, *GPU)]
 on_targets = pytest.mark.parametrize("target", TARGETS)
 # For properties that do not hang on the precision.
-on_backends = pytest.mark.parametrize("target", [SDPA[0].param(), TRITON[0].param(), GPU[0].param(), GPU[3].param()])
+on_backends = pytest.mark.parametrize(
+    "target", [target.param() for target in (SDPA[0], TRITON[0], *GPU) if target.dtype == torch.float32]
+)
 
 Make = Callable[[int], Modulation | None]
 
@@ -108,7 +110,7 @@ KINDS = {
 def layout(
     tokens: int, frames: int = FRAMES, kind: str = "mixed", batch: int | None = None, device: str = "cpu"
 ) -> TokenLayout:
-    """Frames in order, regions drawn at random; "one_token" gives each of up to five tokens a region of its own."""
+    """Frames in order and regions drawn at random; "one_token" gives up to five tokens a region each."""
     shape = (tokens,) if batch is None else (batch, tokens)
     if kind == "one_token":
         region = torch.zeros(shape, dtype=torch.int64)
@@ -162,8 +164,7 @@ def make_case(
 ) -> Case:
     """A case in the target's dtype on its device; `text` makes the keys one frame of `num_keys` tokens.
 
-    Without num_keys queries and keys share a layout. `arguments` are those of Case; tensors among them go to the
-    device.
+    Without num_keys queries and keys share a layout. `arguments` are those of Case; tensors go to the device.
     """
     num_queries = target.tokens if num_queries is None else num_queries
     query_layout = layout(num_queries, kind=kind, batch=layout_batch, device=target.device)
@@ -183,7 +184,7 @@ def make_case(
 
 
 def error(got: Tensor, wanted: Tensor) -> tuple[float, float]:
-    """Largest and mean absolute difference in float64; 0 for empty tensors and where both are the same infinity."""
+    """Largest and mean absolute difference in float64; 0 for empty tensors and between equal infinities."""
     if got.numel() == 0:
         return 0.0, 0.0
     got, wanted = got.double(), wanted.double()
@@ -194,8 +195,8 @@ def error(got: Tensor, wanted: Tensor) -> tuple[float, float]:
 def assert_parity(out: Tensor, lse: Tensor, case: Case, eager: Case | None = None) -> None:
     """err <= 2 * err(eager in the same dtype) + 1e-5, in max and in mean, against the reference in float64.
 
-    All of `out` is finite, and `lse` is finite exactly where the oracle's is. The constant of lse grows with lse, whose
-    rounding does. eager: a case of the same meaning for the eager run, where that run overflows on `case` itself.
+    All of `out` is finite, and `lse` is finite exactly where the oracle's is; the constant for lse grows with
+    its size. eager: a case of the same meaning to run eagerly, where `case` itself overflows.
     """
     exact, exact_lse = case.oracle()
     plain, plain_lse = (case if eager is None else eager).eager()
@@ -203,7 +204,7 @@ def assert_parity(out: Tensor, lse: Tensor, case: Case, eager: Case | None = Non
     assert lse.shape == exact_lse.shape and lse.dtype == torch.float32
     assert plain.isfinite().all(), "the eager reference overflows on this case, so it can judge nothing"
     assert out.isfinite().all()
-    assert torch.equal(lse == -math.inf, exact_lse == -math.inf) and not (lse.isnan() | (lse == math.inf)).any()
+    assert torch.equal(lse.isfinite(), exact_lse.isfinite()) and (lse[~lse.isfinite()] == -math.inf).all()
     assert not out[lse == -math.inf].any()
     for got, bound in zip(error(out, exact), error(plain, exact), strict=True):
         assert got <= 2 * bound + 1e-5

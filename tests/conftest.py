@@ -1,4 +1,4 @@
-"""Settings every test shares: Triton's interpreter where there is no GPU, seeds, and memory that starts as NaN."""
+"""What all tests share: Triton's interpreter where there is no GPU, a seed, memory that starts as NaN."""
 
 import os
 from collections.abc import Iterator
@@ -8,6 +8,8 @@ import torch
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read by Triton when fame_accel.kernels is imported
+
+torch.set_num_threads(1)  # inputs are small: waking threads costs more than it saves
 
 pytest.register_assert_rewrite("cases")
 

@@ -19,7 +19,7 @@ class FameHandle:
     processors: the installed ones by their diffusers name; config: as given.
     """
 
-    def __init__(self, unet: UNet2DConditionModel, config: FameConfig) -> None:
+    def __init__(self, called: torch.nn.Module, unet: UNet2DConditionModel, config: FameConfig) -> None:
         self.config = config
         self._unet = unet
         self._originals = dict(unet.attn_processors)
@@ -33,7 +33,7 @@ class FameHandle:
         if not self.processors:
             raise ValueError("config modulates neither self- nor cross-attention: set self_modulation or token_regions")
         unet.set_attn_processor(self._originals | self.processors)
-        self._hook = unet.register_forward_pre_hook(self._before_forward, with_kwargs=True)
+        self._hook = called.register_forward_pre_hook(self._before_forward, with_kwargs=True)
 
     def _processor_for(self, name: str) -> FameSelfAttnProcessor | FameCrossAttnProcessor | None:
         if name.endswith(".attn1.processor") and self.config.self_modulation is not None:
@@ -55,9 +55,8 @@ class FameHandle:
     def __exit__(self, *exception: object) -> None:
         self.restore()
 
-    @torch.compiler.disable
-    def _before_forward(self, unet: UNet2DConditionModel, args: tuple, kwargs: dict[str, Any]) -> None:
-        current = unet.attn_processors
+    def _before_forward(self, _: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        current = self._unet.attn_processors
         lost = [name for name, processor in self.processors.items() if current.get(name) is not processor]
         if lost:
             raise RuntimeError(
@@ -77,12 +76,14 @@ def apply_fame(model_or_pipeline: Any, config: FameConfig) -> FameHandle:
 
     model_or_pipeline: a diffusers UNet2DConditionModel, or a pipeline with one as `.unet` (StableDiffusionPipeline,
     Img2Img, ControlNet, ControlNetImg2Img), called with the frames of the clip as its batch: a list with the prompt
-    once per frame. Returns a handle with `.restore()`, usable in a `with` statement. Raises TypeError for another
+    once per frame. A model wrapped by torch.compile, or with compile_repeated_blocks, keeps its compiled code from step
+    to step. Returns a handle with `.restore()`, usable in a `with` statement. Raises TypeError for another
     model, RuntimeError where processors are installed already or could not work. Needs the `diffusers` extra.
     """
     if not isinstance(config, FameConfig):
         raise TypeError(f"config must be a FameConfig, got {type(config).__name__}")
-    unet = getattr(model_or_pipeline, "unet", model_or_pipeline)
+    called = getattr(model_or_pipeline, "unet", model_or_pipeline)
+    unet = getattr(called, "_orig_mod", called)  # torch.compile's wrapper: the hook must run outside, uncompiled
     if not isinstance(unet, UNet2DConditionModel):
         raise TypeError(
             "model_or_pipeline must be a UNet2DConditionModel or a pipeline with one as .unet, "
@@ -96,7 +97,7 @@ def apply_fame(model_or_pipeline: Any, config: FameConfig) -> FameHandle:
             raise RuntimeError(f"{name} is a {kind}: FAME does not support IP-Adapter, unload it first")
         if kind.startswith("Fused"):
             raise RuntimeError(f"{name} is a {kind}: call unfuse_qkv_projections() first")
-    return FameHandle(unet, config)
+    return FameHandle(called, unet, config)
 
 
 def _argument(args: tuple, kwargs: dict[str, Any], position: int, name: str) -> Tensor | Any:

@@ -1,0 +1,54 @@
+"""The kernels compile, as launched, for GPUs that are not here. A subprocess: the interpreter must be off."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+KERNELS = {"extremes", "attention", "attention_modulated", "attention_weighted", "few_keys_77", "few_keys_512"}
+
+
+def compiled(*arguments: str) -> list[dict]:
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.ahead_of_time", *arguments]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100", "gfx942"])
+@pytest.mark.parametrize("head_dim", [40, 128])
+def test_compiles(target: str, head_dim: int) -> None:
+    rows = compiled("--targets", target, "--head-dims", str(head_dim))
+    assert {row["kernel"] for row in rows} == KERNELS
+    for row in rows:
+        assert 0 < row["shared_bytes"] <= row["shared_limit"], row
+        assert row["registers"] > 0, row
+        if row["kernel"].startswith(("extremes", "attention")) and target.startswith("sm_"):
+            assert row["spill_bytes"] == 0, row
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_compiles_other_dtypes(dtype: str) -> None:
+    rows = compiled("--targets", "sm_90", "--head-dims", "72", "--dtypes", dtype)
+    assert {row["kernel"] for row in rows} == KERNELS
+    assert all(row["shared_bytes"] <= row["shared_limit"] for row in rows)
+
+
+def test_refuses_the_interpreter() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "benchmarks.ahead_of_time", "--targets", "sm_90"],
+        cwd=ROOT,
+        env=os.environ | {"TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 2 and "TRITON_INTERPRET" in result.stderr

@@ -1,0 +1,99 @@
+"""More than 2**31 elements: shapes without memory, and strides past 2**31 over memory never touched."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from cases import MODULATIONS, SDPA, TRITON, Case, Target, assert_parity, layout
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from fame_accel import bindings
+
+FAR = 2**31
+
+
+@pytest.fixture(autouse=True)
+def poisoned_memory() -> None:
+    """In place of the poison, which would fill the gigabytes that these tests reserve and never touch."""
+
+
+def _operator_arguments(name: str, query: Tensor) -> tuple:
+    tokens = query.shape[2]
+    ints, floats = (query.new_empty((1, tokens), dtype=dtype) for dtype in (torch.int32, torch.float32))
+    tiles, spans, values = (
+        query.new_empty(shape, dtype=dtype)
+        for shape, dtype in (((1, 9, 5), torch.int32), ((9, 2), torch.int32), ((9, 2), torch.float32))
+    )
+    table, runs = query.new_empty((2, 3, 3), dtype=torch.float32), query.new_empty((4, 5), dtype=torch.int64)
+    qkv = (query, query, query)
+    return {
+        "tile_attention": (*qkv, ints, ints, tiles, spans, values, floats, None, 0.125, True),
+        "few_keys_attention": (*qkv, ints, ints, ints, table[..., 0], table[..., 0], floats, None, 0.125),
+        "grouped_attention": (*qkv, ints, ints, runs, runs, table, floats, 0.125, 1.0, 1.0),
+        "chunked_attention": (*qkv, ints, ints, ints, ints, table, table, floats, floats, 0.125),
+    }[name]
+
+
+@pytest.mark.parametrize("how", ["meta", "fake"])
+@pytest.mark.parametrize(
+    "name", ["tile_attention", "few_keys_attention", "grouped_attention", "chunked_attention"]
+)
+def test_shapes_beyond_31_bits(name: str, how: str):
+    shape = (2, 8, 2**21, 80)
+    if how == "meta":
+        query = torch.empty(shape, dtype=torch.float16, device="meta")
+        out, lse = getattr(bindings, name)(*_operator_arguments(name, query))
+    else:
+        with FakeTensorMode():
+            query = torch.empty(shape, dtype=torch.float16)
+            out, lse = getattr(bindings, name)(*_operator_arguments(name, query))
+    assert query.numel() > FAR
+    assert (out.shape, out.dtype, out.stride()) == (shape, torch.float16, query.stride())
+    assert (lse.shape, lse.dtype, lse.is_contiguous()) == (shape[:3], torch.float32, True)
+
+
+def _resident_bytes() -> int:
+    status = Path("/proc/self/status")
+    if not status.exists():
+        pytest.skip("needs /proc/self/status to see resident memory")
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS"))
+    return 1024 * int(line.split()[1])
+
+
+# Axis -> (shape, its stride): the last index along the axis lies 2**31 elements or more from the first.
+AXES = {
+    "batch": ((2, 1, 3, 16), FAR),
+    "head": ((1, 2, 3, 16), FAR),
+    "token": ((1, 1, 2, 16), FAR),
+    "channel": ((1, 1, 3, 17), FAR // 16),
+}
+
+
+@pytest.mark.parametrize("target", [SDPA[1].param(), TRITON[1].param()])
+@pytest.mark.parametrize("axis", AXES)
+@pytest.mark.parametrize("name", ["plain", "videograin", "fame"])
+def test_strides_beyond_31_bits(target: Target, axis: str, name: str):
+    before = _resident_bytes()
+    shape, far = AXES[axis]
+    strides = list(torch.empty(shape, device="meta").stride())
+    strides[list(AXES).index(axis)] = far
+    if axis == "channel":
+        strides[2] = 1
+    try:
+        memory = torch.empty(2 * FAR + 4096, dtype=target.dtype)  # committed page by page as it is written
+    except RuntimeError as error:
+        pytest.skip(f"cannot reserve 8 GiB of address space: {error}")
+    # In the middle, so that an offset wrapped to 32 bits reads zeros and not memory of others.
+    query, key, value = (memory.as_strided(shape, strides, FAR + 1000 * place) for place in range(3))
+    for x in (query, key, value):
+        x.copy_(torch.randn(shape))
+    tokens = shape[2]
+    case = Case(query, key, value, layout(tokens, kind="two"), modulation=MODULATIONS[name](2))
+    out, lse = case.run(target.backend)
+    assert _resident_bytes() - before < 2**28, "the untouched part of the storage was committed"
+    near = {part: getattr(case, part).contiguous() for part in ("query", "key", "value")}
+    assert_parity(out, lse, replace(case, **near))
