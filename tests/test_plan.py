@@ -77,7 +77,9 @@ def _assert_tiles_are_whole_and_pure(query: TokenLayout, tables: Tables, plan: T
             assert len(tables.query_class[frames[rows]].unique()) == 1
 
 
-def _assert_good(query: TokenLayout, key: TokenLayout, modulation: Modulation, blocks: tuple[int, int]) -> None:
+def _assert_good(
+    query: TokenLayout, key: TokenLayout, modulation: Modulation, blocks: tuple[int, int]
+) -> None:
     tables, plan = _plan(query, key, modulation, blocks)
     _assert_plan_is_the_tables(query, key, modulation, plan)
     _assert_tiles_are_whole_and_pure(query, tables, plan)

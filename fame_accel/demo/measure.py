@@ -32,35 +32,36 @@ def measured(unet: torch.nn.Module) -> Iterator[Measurement]:
     result = Measurement()
 
     def before(*_: object) -> None:
-        result._started.append(_now(device))
+        result._started.append(now(device))
 
     def after(*_: object) -> None:
-        result.attention_s += _now(device) - result._started.pop()
+        result.attention_s += now(device) - result._started.pop()
 
     hooks = []
     for name, module in unet.named_modules():
         if name.endswith((".attn1", ".attn2")):
             hooks += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
-    base = _reset_peak(device)
-    start = _now(device)
+    base = reset_peak(device)
+    start = now(device)
     try:
         yield result
     finally:
-        result.seconds = _now(device) - start
-        peak = _peak(device)
+        result.seconds = now(device) - start
+        peak = peak_bytes(device)
         result.peak_mib = None if peak is None or base is None else (peak - base) / 2**20
         for hook in hooks:
             hook.remove()
 
 
-def _now(device: torch.device) -> float:
+def now(device: torch.device) -> float:
+    """Seconds on a monotonic clock, once the device has finished what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
-def _reset_peak(device: torch.device) -> int | None:
-    """Bytes in use now, from which the peak counts."""
+def reset_peak(device: torch.device) -> int | None:
+    """Forget the peak so far; bytes in use now, None where the system does not tell."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -75,7 +76,8 @@ def _reset_peak(device: torch.device) -> int | None:
     return _status("VmRSS")
 
 
-def _peak(device: torch.device) -> int | None:
+def peak_bytes(device: torch.device) -> int | None:
+    """Most bytes in use since `reset_peak`; None where the system does not tell."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return _status("VmHWM") if sys.platform == "linux" else None
