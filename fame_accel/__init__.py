@@ -34,10 +34,6 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in _ADAPTER:
         raise AttributeError(f"module 'fame_accel' has no attribute {name!r}")
-    from importlib.util import find_spec
-
-    if find_spec("diffusers") is None:
-        raise ImportError(f"fame_accel.{name} needs diffusers: pip install 'fame-accel[diffusers]'")
     from fame_accel import adapter
 
     return getattr(adapter, name)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from cases import (
     FRAMES,
+    GPU,
     MODULATIONS,
     SDPA,
     TARGETS,
@@ -32,6 +33,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from fame_accel import Modulation, TokenLayout, layout_attention
 
+# Lanes past the end of a short tile overflow before they are masked.
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp2:RuntimeWarning")
+
 # Between them these reach every operator: on sdpa grouped, chunked, and grouped with exclusion; on triton few
 # keys, tiles, and tiles with exclusion.
 on_core = pytest.mark.parametrize("name", ["plain", "fame", "region_mask"])
@@ -52,6 +56,20 @@ def test_text_keys(target: Target, name: str, num_keys: int):
     check(
         make_case(
             target, num_queries=70, num_keys=num_keys, kind="two", text=True, modulation=modulation,
+            row_strength=row_strength,
+        ),
+        target,
+    )  # fmt: skip
+
+
+@on_backends
+def test_many_queries_of_few_keys(target: Target):
+    """So many that a program of the few-keys kernel walks over several tiles of them."""
+    num_queries = 20_000 if target.device == "cuda" else 300
+    modulation, row_strength = text_modulation("fame"), torch.rand(num_queries)
+    check(
+        make_case(
+            target, num_queries=num_queries, num_keys=77, heads=8, text=True, modulation=modulation,
             row_strength=row_strength,
         ),
         target,
@@ -352,6 +370,12 @@ def test_out_alone_is_the_same_out(target: Target, name: str):
 def test_auto_on_a_cpu_is_sdpa():
     case = make_case(SDPA[0], num_queries=40, modulation=Modulation.fame(FRAMES))
     assert torch.equal(case.run("auto")[0], case.run("sdpa")[0])
+
+
+@pytest.mark.gpu
+def test_auto_on_a_gpu_is_triton():
+    case = make_case(GPU[0], num_queries=40, modulation=Modulation.fame(FRAMES))
+    assert torch.equal(case.run("auto")[0], case.run("triton")[0])
 
 
 # Properties that need no oracle

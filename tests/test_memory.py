@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-HEADS, TOKENS = 2, (4608, 9216)
+HEADS, TOKENS = 4, (4608, 9216)
 
 # Prints the peak of resident memory above what stood before the call, in bytes, for each length.
 MEASURE = """
@@ -24,7 +24,7 @@ def status(name):
 def extra(modulation, tokens, weighted):
     frames = 4
     layout = fame_accel.TokenLayout(torch.arange(tokens) % 3, torch.arange(tokens) * frames // tokens, frames)
-    query, key, value = torch.randn(3, 1, {heads}, tokens, 16).unbind()
+    query, key, value = torch.randn(3, 1, {heads}, tokens, 32).unbind()
     arguments = dict(row_strength=torch.rand(tokens), key_weight=torch.rand(tokens) if weighted else None)
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
     before = status("VmRSS")
