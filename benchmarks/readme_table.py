@@ -1,6 +1,6 @@
 """Write the README's table of measurements from the committed CSV.
 
-    python -m benchmarks.readme_table
+python -m benchmarks.readme_table
 """
 
 from __future__ import annotations

@@ -33,14 +33,12 @@ def _chunked_attention(
     [P, Nk] int32; strength, bias [2, Fq, Fk] float32 (bias -inf excludes); row_strength [P, Nq], key_weight [P, Nk]
     float32; every P is 1 or B."""
     out, lse = empty_outputs(query)
-    if out.numel() == 0:
-        return out, lse
     batch, heads, num_queries, _ = query.shape
     chunks = row_chunks(batch * heads, num_queries, key.shape[2])
-    keys = key.transpose(-1, -2)
+    keys = key.transpose(-1, -2).float()  # logits may pass float16's range
     for start in chunks:
         rows = slice(start, start + chunks.step)
-        logits = (query[:, :, rows] @ keys).float().mul_(scale)
+        logits = (query[:, :, rows].float() * scale) @ keys
         same = (query_region[:, rows, None] & key_region[:, None, :]) != 0
         place = (same.long(), query_frame[:, rows, None].long(), key_frame[:, None, :].long())
         pair_bias = None if bias is None else bias[place][:, None]
@@ -56,8 +54,7 @@ def _chunked_attention(
             logits += pair_bias
         chunk_lse = logits.logsumexp(-1)
         lse[:, :, rows] = chunk_lse
-        pivot = chunk_lse.masked_fill(chunk_lse == -math.inf, 0)
-        weights = logits.sub_(pivot[..., None]).exp_()
+        weights = logits.softmax(-1).masked_fill_((chunk_lse == -math.inf)[..., None], 0)
         out[:, :, rows] = weights.to(value.dtype) @ value
     return out, lse
 

@@ -80,8 +80,6 @@ def _grouped_attention(
     key classes] float32 on the CPU, -inf excludes; row_strength [1 or B, Nq] float32.
     """
     out, lse = empty_outputs(query)
-    if out.numel() == 0:
-        return out, lse
     items = len(query_order)
     query_rows, key_rows = query_runs.tolist(), key_runs.tolist()
     values = None if bias is None else bias.tolist()
@@ -138,19 +136,24 @@ def _modulated(
         return parts[0]
     (out_other, lse_other), (out_same, lse_same) = parts
     lse = torch.logaddexp(lse_other, lse_same)
-    merged = out_other * torch.exp(lse_other - lse)[..., None] + out_same * torch.exp(lse_same - lse)[..., None]
+    merged = torch.lerp(out_other.float(), out_same.float(), torch.sigmoid(lse_same - lse_other)[..., None])
     return merged.to(query.dtype), lse
 
 
 def _extremes(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
     """min and max over keys of <q, k>, unscaled float32 [B, H, rows]."""
-    low, high = (query.new_empty(query.shape[:3]) for _ in range(2))
-    chunks = row_chunks(query.shape[0] * query.shape[1], query.shape[2], key.shape[2])
+    low, high = (query.new_empty(query.shape[:3], dtype=torch.float32) for _ in range(2))
+    keys = key.transpose(-1, -2).float()  # logits may pass float16's range
+    batch, heads, num_rows, _ = query.shape
+    chunks = row_chunks(batch * heads, num_rows, key.shape[2])
+    memory = keys.new_empty(batch * heads * min(chunks.step, num_rows) * key.shape[2])  # one for all chunks
     for start in chunks:
         rows = slice(start, start + chunks.step)
-        logits = query[:, :, rows] @ key.transpose(-1, -2)
+        part = query[:, :, rows].float()
+        logits = memory[: part.shape[:3].numel() * key.shape[2]].view(*part.shape[:3], key.shape[2])
+        torch.matmul(part, keys, out=logits)
         low[:, :, rows], high[:, :, rows] = logits.amin(-1), logits.amax(-1)
-    return low.float(), high.float()
+    return low, high
 
 
 grouped_attention = declare(

@@ -15,9 +15,10 @@ from .library import declare, empty_outputs
 
 try:
     import triton
-    from triton import knobs
+
+    _INTERPRETED = triton.knobs.runtime.interpret  # as it was when the kernels were decorated
 except ImportError:
-    triton = None
+    triton, _INTERPRETED = None, False
 
 
 def triton_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -28,7 +29,7 @@ def triton_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
         return None
     if device.type != "cpu":
         return f"the Triton kernels do not run on {device.type} devices: use backend='sdpa'"
-    if not knobs.runtime.interpret:
+    if not _INTERPRETED:
         return (
             "the Triton kernels run on CPU tensors only in the interpreter: set TRITON_INTERPRET=1 before Python "
             "starts, or use backend='sdpa'"
@@ -38,6 +39,7 @@ def triton_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
+@torch.compiler.assume_constant_result
 def tile_shape(device: torch.device, dtype: torch.dtype, head_dim: int) -> tuple[int, int]:
     """(block_q, block_k) that a plan for `tile_attention` must be cut to."""
     launch = _launch(device, head_dim, dtype.itemsize)
@@ -64,8 +66,6 @@ def _tile_attention(
     from fame_accel.kernels.extremes import extremes_call
 
     out, lse = empty_outputs(query)
-    if out.numel() == 0:
-        return out, lse
     launch = _launch(query.device, query.shape[-1], query.element_size())
     precision, high, low = _precision(), None, None
     if modulated:
@@ -98,8 +98,6 @@ def _few_keys_attention(
     from fame_accel.kernels.few_keys import few_keys_call
 
     out, lse = empty_outputs(query)
-    if out.numel() == 0:
-        return out, lse
     _run(few_keys_call(
         query, key, value, out, lse, query_region, query_frame, key_region, strength, bias, row_strength, key_weight,
         scale, _precision(), _programs(query.device),

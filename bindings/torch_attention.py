@@ -15,14 +15,13 @@ def attend(query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor | None, s
     query [B, H, Nq, D], key and value [B, H, Nk, D] with Nk >= 1; key_bias [Nk] float32, finite, or None. Returns
     out [B, H, Nq, D] in the query's dtype and lse [B, H, Nq] float32.
     """
-    bias = None if key_bias is None else key_bias.to(query.dtype)
     if query.device.type == "cpu":
-        mask = None if bias is None else bias[None, None, None]
+        mask = None if key_bias is None else key_bias[None, None, None]
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             query, key, value, attn_mask=mask, scale=scale
         )
     if query.device.type == "cuda":
-        return _attend_cuda(query, key, value, bias, scale)
+        return _attend_cuda(query, key, value, key_bias, scale)
     return _attend_chunked(query, key, value, key_bias, scale)
 
 
@@ -32,13 +31,16 @@ def row_chunks(batch_heads: int, num_queries: int, num_keys: int) -> range:
     return range(0, num_queries, max(16, rows))
 
 
-def _attend_cuda(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+def _attend_cuda(
+    query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
     """The memory-efficient kernel: any dtype, a bias broadcast over rows. It wants aligned rows, hence the padding."""
     batch, heads, num_queries, head_dim = query.shape
     num_keys = key.shape[2]
     query, key, value = (pad(x, (0, -head_dim % 8)) for x in (query, key, value))
-    if bias is not None:
-        bias = pad(bias, (0, -num_keys % 16))[:num_keys].expand(batch, heads, num_queries, num_keys)
+    bias = None
+    if key_bias is not None:
+        bias = pad(key_bias.to(query.dtype), (0, -num_keys % 16))[:num_keys].expand(batch, heads, num_queries, num_keys)
     out, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, bias, True, scale=scale)
     return out[..., :head_dim], lse[..., :num_queries].float()
 
@@ -51,7 +53,7 @@ def _attend_chunked(
     chunks = row_chunks(batch * heads, num_queries, key.shape[2])
     for start in chunks:
         rows = slice(start, start + chunks.step)
-        logits = (query[:, :, rows] @ key.transpose(-1, -2)).float() * scale
+        logits = (query[:, :, rows].float() * scale) @ key.transpose(-1, -2).float()
         if key_bias is not None:
             logits += key_bias
         lse[:, :, rows] = logits.logsumexp(-1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -65,7 +67,10 @@ def layout_attention(
         reason = bindings.triton_unavailable(query.device, query.dtype)
         if reason is not None:
             raise RuntimeError(f"backend='triton' cannot run here: {reason}")
-    out, lse = _RUN[backend](arguments)
+    if 0 in (*query.shape, *key.shape):  # no row, or no key for any row
+        out, lse = torch.zeros_like(query), query.new_full(query.shape[:3], -math.inf, dtype=torch.float32)
+    else:
+        out, lse = _RUN[backend](arguments)
     return (out, lse) if return_lse else out
 
 

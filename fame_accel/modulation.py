@@ -130,6 +130,7 @@ class Modulation:
     @classmethod
     def frames(cls, num_frames: int, keep: Keep) -> Modulation:
         """Attention restricted to the key frames of `keep` (see `keep_frames`), otherwise plain."""
+        _check_count("num_frames", num_frames)
         return cls(bias_table=torch.zeros(2, num_frames, num_frames)).keep_frames(keep)
 
     def keep_frames(self, keep: Keep) -> Modulation:

@@ -114,7 +114,7 @@ def find_runs(layout: TokenLayout, frame_class: Tensor, by_region: bool, items: 
         first = order[item].long()[start]
         bits, frames = region[item % len(region)][first], classes[item % len(classes)][first]
         rows.append(torch.stack([torch.full_like(start, item), start, stop, bits.long(), frames], 1))
-    return Runs(order, torch.cat(rows).cpu() if rows else torch.zeros(0, 5, dtype=torch.int64))
+    return Runs(order, torch.cat(rows).cpu())
 
 
 def group_plan(query_layout: TokenLayout, key_layout: TokenLayout, tables: Tables) -> GroupPlan:
@@ -149,8 +149,6 @@ def tile_plan(
 
 def _both_runs(query_layout: TokenLayout, key_layout: TokenLayout, tables: Tables) -> tuple[Runs, Runs]:
     items = max(query_layout.region.shape[0], key_layout.region.shape[0])
-    if query_layout.batch == 0 or key_layout.batch == 0:
-        items = 0
     query = find_runs(query_layout, tables.query_class, tables.by_region, items)
     key = find_runs(key_layout, tables.key_class, tables.by_region, items)
     return query, key

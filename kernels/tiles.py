@@ -38,7 +38,7 @@ def load_block(
 ):  # fmt: skip
     """Columns FIRST.. of the rows, [rows, WIDTH]; zero past head_dim D and, where MASKED, outside `inside`."""
     dim = FIRST + tl.arange(0, WIDTH)
-    pointers = base + tl.multiple_of(rows * stride_n, ALIGN)[:, None] + dim[None, :] * stride_d
+    pointers = base + tl.multiple_of(rows * stride_n, ALIGN)[:, None] + dim.to(tl.int64)[None, :] * stride_d
     if FIRST + WIDTH <= D:
         if MASKED:
             return tl.load(pointers, mask=inside[:, None], other=0.0)
@@ -70,7 +70,7 @@ def store_block(
     FIRST: tl.constexpr, WIDTH: tl.constexpr, D: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
     dim = FIRST + tl.arange(0, WIDTH)
-    pointers = base + tl.multiple_of(rows * stride_n, ALIGN)[:, None] + dim[None, :] * stride_d
+    pointers = base + tl.multiple_of(rows * stride_n, ALIGN)[:, None] + dim.to(tl.int64)[None, :] * stride_d
     tl.store(pointers, block.to(base.dtype.element_ty), mask=inside[:, None] & (dim < D)[None, :])
 
 

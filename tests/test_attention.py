@@ -124,9 +124,7 @@ def test_other_frames_of_keys(target: Target):
 
 
 @on_backends
-@pytest.mark.parametrize(
-    "kind", ["no_region", "one_region", "one_token", "overlapping", "uncovered", "highest_bit"]
-)
+@pytest.mark.parametrize("kind", ["no_region", "one_region", "one_token", "overlapping", "uncovered", "highest_bit"])
 @pytest.mark.parametrize("name", ["videograin", "fame", "region_mask"])
 def test_regions(target: Target, kind: str, name: str):
     check(make_case(target, kind=kind, modulation=MODULATIONS[name](FRAMES)), target)
@@ -149,7 +147,7 @@ def test_row_strength_zero_turns_strength_off(target: Target):
 
 @on_backends
 @pytest.mark.parametrize("name", ["videograin", "fame", "random", "region_mask"])
-@pytest.mark.parametrize("num_keys, text", [(77, True), (560, True), (97, False)])
+@pytest.mark.parametrize("num_keys, text", [(77, True), (300, True), (560, True), (97, False)])
 def test_key_weight(target: Target, name: str, num_keys: int, text: bool):
     weight = torch.cat([torch.tensor([0.0, 1.0, 0.5]), torch.rand(num_keys - 3)])
     modulation = text_modulation(name) if text else MODULATIONS[name](FRAMES)

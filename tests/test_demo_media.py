@@ -101,9 +101,7 @@ def test_person_covers_the_man_and_not_the_car(clip):
     assert (area > 0.35).all() and (area < 0.65).all()
     assert person[:, 48:80, 56:72].all()  # the face
     assert person[:, 110:, 32:112].all()  # the jacket
-    assert (
-        person[:, 96:104, 112:].all() and not person[:, 96:104, :10].any()
-    )  # leaning: one shoulder is higher
+    assert person[:, 96:104, 112:].all() and not person[:, 96:104, :10].any()  # leaning: one shoulder is higher
     assert not person[:, :4].any() and not person[:, 8:56, 104:].any()  # the roof, the window
 
 
@@ -159,9 +157,7 @@ def test_tokenizer_has_clips_vocabulary():
 
 def test_token_regions_mark_every_span():
     prompt = "A female doctor in a car, and the bespectacled doctor"
-    regions = token_regions(
-        clip_tokenizer(), prompt, {"Female doctor": 1, "doctor": 4, "car": 2, "bespectacled": 8}
-    )
+    regions = token_regions(clip_tokenizer(), prompt, {"Female doctor": 1, "doctor": 4, "car": 2, "bespectacled": 8})
     # start, a, female, doctor, in, a, car, comma, and, the, be-spectac-led, doctor, end
     expected = [0, 0, 1, 5, 0, 0, 2, 0, 0, 0, 8, 8, 8, 4, 0]
     assert regions.dtype == torch.int32 and regions.shape == (77,)

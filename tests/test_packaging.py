@@ -66,9 +66,7 @@ def imports_of(files: list[Path], *packages: str) -> list[str]:
     ]
 
 
-def run(
-    *arguments: object, cwd: Path, python: str | Path = sys.executable, first_on_path: Path | None = None
-) -> str:
+def run(*arguments: object, cwd: Path, python: str | Path = sys.executable, first_on_path: Path | None = None) -> str:
     env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONSAFEPATH")}
     inherited = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     elsewhere = [entry for entry in inherited if Path(entry).resolve() != ROOT]

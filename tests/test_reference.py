@@ -109,6 +109,12 @@ def test_loop_with_rows_that_see_nothing():
     assert case.eager()[1].isinf().any() and case.eager()[1].isfinite().any()
 
 
+@on_modulations
+def test_zero_keys(name: str):
+    out, lse = make_case(DOUBLE, num_queries=7, num_keys=0, modulation=MODULATIONS[name](FRAMES)).eager()
+    assert out.shape == (1, 1, 7, 16) and not out.any() and (lse == -math.inf).all()
+
+
 def test_a_token_in_no_region_differs_from_itself():
     """With same-region pairs alone, a token without a region sees nothing, not even itself."""
     regions = torch.tensor([0, 1, 1])
@@ -133,9 +139,7 @@ def test_no_modulation_equals_torch(dtype: torch.dtype):
 @on_modulations
 def test_low_precision_approaches_the_oracle(dtype: torch.dtype, name: str):
     modulation, row_strength = MODULATIONS[name](FRAMES), torch.rand(60)
-    case = make_case(
-        Target("reference", dtype), num_queries=60, modulation=modulation, row_strength=row_strength
-    )
+    case = make_case(Target("reference", dtype), num_queries=60, modulation=modulation, row_strength=row_strength)
     out, lse = case.eager()
     exact, exact_lse = case.oracle()
     assert out.dtype == dtype and lse.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)

@@ -23,9 +23,7 @@ MASKS[2, 1:, :2] = True  # absent from the first frame
 HEADS, HEAD_DIM = 2, 16
 
 
-def _videograin(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, factor: float
-) -> tuple[Tensor, Tensor]:
+def _videograin(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, factor: float) -> tuple[Tensor, Tensor]:
     """Output and size_reg; mask [Nq, Nk] bool, factor lambda * t."""
     mask = mask.to(query.dtype)
     size_reg = 1 - mask.mean(-1, keepdim=True)
