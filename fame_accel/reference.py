@@ -40,6 +40,9 @@ def layout_attention(
 def evaluate(arguments: Arguments) -> tuple[Tensor, Tensor]:
     """out [B, H, Nq, D] in the dtype of the query and lse [B, H, Nq] (float64 for fp64, else float32)."""
     x = arguments
+    if x.key.shape[2] == 0:
+        lse = x.query.new_full(x.query.shape[:3], -math.inf, dtype=torch.promote_types(x.query.dtype, torch.float32))
+        return torch.zeros_like(x.query), lse
     logits = x.scale * (x.query @ x.key.transpose(-1, -2))
     region_q, region_k = x.query_layout.region[:, :, None], x.key_layout.region[:, None, :]
     frame_q, frame_k = x.query_layout.frame.long()[:, :, None], x.key_layout.frame.long()[:, None, :]
