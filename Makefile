@@ -1,5 +1,6 @@
 # make demo   edit a short clip, writing to demo_out/
 # make test   lint, then run the whole test suite
+# make static count what the kernels cost on GPUs that are not here
 # make lint   lint alone
 # make clean  remove what the targets above wrote, the virtual environment included
 #
@@ -11,7 +12,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 DEPS := $(VENV)/.deps-installed
 READY := $(VENV)/.package-installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test static lint clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -19,6 +20,10 @@ demo: $(READY)
 
 test: lint
 	$(VENV)/bin/python -m pytest -q -ra
+
+# what the kernels cost on GPUs that are not here; writes benchmarks/results/static.json
+static: $(READY)
+	$(VENV)/bin/python -W ignore -m benchmarks.static
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

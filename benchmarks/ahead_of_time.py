@@ -126,14 +126,18 @@ def _cuobjdump(cubin: bytes) -> str:
         ).stdout
 
 
+def refuse_interpreter(parser: argparse.ArgumentParser) -> None:
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        parser.error("TRITON_INTERPRET=1 is set: kernels would be interpreted, not compiled; unset it")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--targets", nargs="+", default=list(TARGETS), choices=TARGETS)
     parser.add_argument("--head-dims", nargs="+", type=int, default=[40, 64, 80, 128, 160])
     parser.add_argument("--dtypes", nargs="+", default=["float16"], choices=["float16", "bfloat16", "float32"])
     args = parser.parse_args()
-    if os.environ.get("TRITON_INTERPRET") == "1":
-        parser.error("TRITON_INTERPRET=1 is set: kernels would be interpreted, not compiled; unset it")
+    refuse_interpreter(parser)
     for target in args.targets:
         for head_dim in args.head_dims:
             for dtype in args.dtypes:

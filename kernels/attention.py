@@ -19,7 +19,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from .launch import Call, Launch, item_stride, options, row_alignment, split_head_dim, strides
+from .launch import Call, Launch, item_stride, options, past_int32, row_alignment, split_head_dim, strides
 from .tiles import (
     add_weighted,
     finish,
@@ -41,16 +41,16 @@ def _attend(
     stride_kn, stride_kd, stride_vn, stride_vd,
     SHORT: tl.constexpr, MODULATED: tl.constexpr, HAS_KEY_WEIGHT: tl.constexpr,
     BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr,
-    ALIGN: tl.constexpr, PRECISION: tl.constexpr,
+    ALIGN: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Online softmax continued over the key tiles of pairs first..last."""
     for pair in range(first, last):
         start = tl.load(pair_span + 2 * pair)
         bias = tl.load(pair_value + 2 * pair + 1)
         if SHORT:
-            rows, inside = gathered_rows(key_order, start, tl.load(pair_span + 2 * pair + 1), BLOCK_K)
+            rows, inside = gathered_rows(key_order, start, tl.load(pair_span + 2 * pair + 1), BLOCK_K, WIDE)
         else:
-            rows = gathered_full_rows(key_order, start, BLOCK_K)
+            rows = gathered_full_rows(key_order, start, BLOCK_K, WIDE)
             inside = rows
         k_head, k_tail = load_rows(k, rows, inside, stride_kn, stride_kd, SHORT, HEAD, TAIL, D, ALIGN)
         z = logits_tile(q_head, q_tail, k_head, k_tail, TAIL, PRECISION)
@@ -99,7 +99,7 @@ def attention_kernel(
     stride_vb, stride_vh, stride_vn, stride_vd, stride_ob, stride_oh, stride_on, stride_od,
     MODULATED: tl.constexpr, HAS_ROW_STRENGTH: tl.constexpr, HAS_KEY_WEIGHT: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr,
-    ALIGN: tl.constexpr, PRECISION: tl.constexpr,
+    ALIGN: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     batch_head = (program // num_tiles).to(tl.int64)
@@ -108,7 +108,7 @@ def attention_kernel(
     length = tl.load(tile + 1)
     if length > 0:
         first, full, last = tl.load(tile + 2), tl.load(tile + 3), tl.load(tile + 4)
-        rows, inside = gathered_rows(query_order + batch * order_stride_q, tl.load(tile), length, BLOCK_Q)
+        rows, inside = gathered_rows(query_order + batch * order_stride_q, tl.load(tile), length, BLOCK_Q, WIDE)
         q = head_of(q, batch, head, stride_qb, stride_qh, ALIGN)
         k = head_of(k, batch, head, stride_kb, stride_kh, ALIGN)
         v = head_of(v, batch, head, stride_vb, stride_vh, ALIGN)
@@ -133,13 +133,13 @@ def attention_kernel(
             acc_head, acc_tail, row_max, row_sum, q_head, q_tail, strength_row, row_high, row_low,
             k, v, key_weight, key_order, pair_span, pair_value, first, full, base2_scale,
             stride_kn, stride_kd, stride_vn, stride_vd,
-            False, MODULATED, HAS_KEY_WEIGHT, BLOCK_K, HEAD, TAIL, D, ALIGN, PRECISION,
+            False, MODULATED, HAS_KEY_WEIGHT, BLOCK_K, HEAD, TAIL, D, ALIGN, WIDE, PRECISION,
         )  # fmt: skip
         acc_head, acc_tail, row_max, row_sum = _attend(
             acc_head, acc_tail, row_max, row_sum, q_head, q_tail, strength_row, row_high, row_low,
             k, v, key_weight, key_order, pair_span, pair_value, full, last, base2_scale,
             stride_kn, stride_kd, stride_vn, stride_vd,
-            True, MODULATED, HAS_KEY_WEIGHT, BLOCK_K, HEAD, TAIL, D, ALIGN, PRECISION,
+            True, MODULATED, HAS_KEY_WEIGHT, BLOCK_K, HEAD, TAIL, D, ALIGN, WIDE, PRECISION,
         )  # fmt: skip
         acc_head, acc_tail, row_lse = finish(acc_head, acc_tail, row_max, row_sum, TAIL)
         out = head_of(out, batch, head, stride_ob, stride_oh, ALIGN)
@@ -170,7 +170,7 @@ def attention_call(
         MODULATED=modulated, HAS_ROW_STRENGTH=modulated and row_strength is not None,
         HAS_KEY_WEIGHT=modulated and key_weight is not None,
         BLOCK_Q=launch.block_q, BLOCK_K=launch.block_k, HEAD=head, TAIL=tail, D=head_dim,
-        ALIGN=row_alignment(q, k, v, out), PRECISION=precision,
+        ALIGN=row_alignment(q, k, v, out), WIDE=past_int32(q, k, v, out), PRECISION=precision,
     )  # fmt: skip
     return Call(
         attention_kernel,

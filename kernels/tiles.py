@@ -12,17 +12,18 @@ LOG2E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
-def gathered_rows(order, start, length, BLOCK: tl.constexpr):
-    """Token indices (int64: N * row stride may pass 2**31) at places start.. of the order, and which are real."""
+def gathered_rows(order, start, length, BLOCK: tl.constexpr, WIDE: tl.constexpr):
+    """Token indices at places start.. of the order, and which are real; int64 where WIDE, as N * row stride may then
+    pass 2**31."""
     lane = tl.arange(0, BLOCK)
     inside = lane < length
-    return tl.load(order + start + lane, mask=inside, other=0).to(tl.int64), inside
+    return tl.load(order + start + lane, mask=inside, other=0).to(tl.int64 if WIDE else tl.int32), inside
 
 
 @triton.jit
-def gathered_full_rows(order, start, BLOCK: tl.constexpr):
+def gathered_full_rows(order, start, BLOCK: tl.constexpr, WIDE: tl.constexpr):
     """As `gathered_rows` for a full tile."""
-    return tl.load(order + start + tl.arange(0, BLOCK)).to(tl.int64)
+    return tl.load(order + start + tl.arange(0, BLOCK)).to(tl.int64 if WIDE else tl.int32)
 
 
 @triton.jit
@@ -38,7 +39,7 @@ def load_block(
 ):  # fmt: skip
     """Columns FIRST.. of the rows, [rows, WIDTH]; zero past head_dim D and, where MASKED, outside `inside`."""
     dim = FIRST + tl.arange(0, WIDTH)
-    pointers = base + tl.multiple_of(rows * stride_n, ALIGN)[:, None] + dim.to(tl.int64)[None, :] * stride_d
+    pointers = base + tl.multiple_of(rows * stride_n, ALIGN)[:, None] + dim.to(rows.dtype)[None, :] * stride_d
     if FIRST + WIDTH <= D:
         if MASKED:
             return tl.load(pointers, mask=inside[:, None], other=0.0)
@@ -70,7 +71,7 @@ def store_block(
     FIRST: tl.constexpr, WIDTH: tl.constexpr, D: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
     dim = FIRST + tl.arange(0, WIDTH)
-    pointers = base + tl.multiple_of(rows * stride_n, ALIGN)[:, None] + dim.to(tl.int64)[None, :] * stride_d
+    pointers = base + tl.multiple_of(rows * stride_n, ALIGN)[:, None] + dim.to(rows.dtype)[None, :] * stride_d
     tl.store(pointers, block.to(base.dtype.element_ty), mask=inside[:, None] & (dim < D)[None, :])
 
 

@@ -52,3 +52,22 @@ def test_refuses_the_interpreter() -> None:
         text=True,
     )
     assert result.returncode == 2 and "TRITON_INTERPRET" in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
+def test_main_loops_stay_within_their_counts(target: str, tmp_path: Path) -> None:
+    """Against the committed benchmarks/results/static.json, with which `make static` replaces it knowingly."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    out = tmp_path / "static.json"
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.static", "--targets", target, "--out", str(out)]
+    subprocess.run([*command, "--head-dims", "40", "64"], cwd=ROOT, env=environment, check=True, capture_output=True)
+    committed = json.loads((ROOT / "benchmarks/results/static.json").read_text())
+    baseline = {(row["kernel"], row["target"], row["head_dim"]): row for row in committed}
+    rows = json.loads(out.read_text())
+    assert len(rows) == 2 * len(KERNELS)
+    for row in rows:
+        before = baseline[row["kernel"], row["target"], row["head_dim"]]
+        assert row["loop_instructions"] <= 1.03 * before["loop_instructions"], (row, before)
+        assert row["spill_bytes"] <= before["spill_bytes"], (row, before)
+        assert (row["ratio"] or 0) <= 1.03 * (before["ratio"] or 0), (row, before)
