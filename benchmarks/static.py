@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 
 import torch
+import triton
 from fame_accel.kernels.launch import choose_launch
 
 from benchmarks.ahead_of_time import TARGETS, calls, compile_call, refuse_interpreter, resources
@@ -39,6 +40,7 @@ def rows(target: str, head_dim: int, dtype: torch.dtype = torch.float16) -> list
         loop = main_loop(compiled.asm["cubin"])
         comparable = not name.startswith("few_keys")
         found.append({
+            "triton": triton.__version__,
             "kernel": name,
             "target": target,
             "head_dim": head_dim,

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -58,11 +59,13 @@ def test_refuses_the_interpreter() -> None:
 @pytest.mark.parametrize("target", ["sm_80", "sm_90"])
 def test_main_loops_stay_within_their_counts(target: str, tmp_path: Path) -> None:
     """Against the committed benchmarks/results/static.json, with which `make static` replaces it knowingly."""
+    committed = json.loads((ROOT / "benchmarks/results/static.json").read_text())
+    if committed[0]["triton"] != version("triton"):
+        pytest.skip(f"counted with Triton {committed[0]['triton']}, this is {version('triton')}")
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     out = tmp_path / "static.json"
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.static", "--targets", target, "--out", str(out)]
     subprocess.run([*command, "--head-dims", "40", "64"], cwd=ROOT, env=environment, check=True, capture_output=True)
-    committed = json.loads((ROOT / "benchmarks/results/static.json").read_text())
     baseline = {(row["kernel"], row["target"], row["head_dim"]): row for row in committed}
     rows = json.loads(out.read_text())
     assert len(rows) == 2 * len(KERNELS)
