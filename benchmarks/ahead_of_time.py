@@ -22,7 +22,7 @@ import triton
 from fame_accel.kernels.attention import attention_call
 from fame_accel.kernels.extremes import extremes_call
 from fame_accel.kernels.few_keys import few_keys_call
-from fame_accel.kernels.launch import Call, choose_launch
+from fame_accel.kernels.launch import Call, choose_launch, few_keys_launch
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -94,11 +94,14 @@ def calls(target: str, head_dim: int, dtype: torch.dtype) -> Iterator[tuple[str,
         )
     for keys in (text, 512):
         kt, vt = (torch.empty(2, keys, 8, head_dim, dtype=dtype, **meta).transpose(1, 2) for _ in range(2))
+        few_launch = few_keys_launch(TARGETS[target][0], keys, head_dim, dtype.itemsize)
         bits = torch.empty(1, keys, dtype=torch.int32, **meta)
         table, g = torch.empty(2, 8, **meta), torch.empty(1, keys, **meta)
         yield (
             f"few_keys_{keys}",
-            few_keys_call(q, kt, vt, out, lse, order, order, bits, table, None, strength, g, 0.125, "ieee", 528),
+            few_keys_call(
+                q, kt, vt, out, lse, order, order, bits, table, None, strength, g, 0.125, "ieee", 528, few_launch
+            ),
         )
 
 

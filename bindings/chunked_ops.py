@@ -38,7 +38,7 @@ def _chunked_attention(
     keys = key.transpose(-1, -2).float()  # logits may pass float16's range
     for start in chunks:
         rows = slice(start, start + chunks.step)
-        logits = (query[:, :, rows].float() * scale) @ keys
+        logits = (query[:, :, rows].float() @ keys).mul_(scale)
         same = (query_region[:, rows, None] & key_region[:, None, :]) != 0
         place = (same.long(), query_frame[:, rows, None].long(), key_frame[:, None, :].long())
         pair_bias = None if bias is None else bias[place][:, None]

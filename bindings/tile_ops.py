@@ -96,11 +96,13 @@ def _few_keys_attention(
     """Layout attention over few keys; see kernels/few_keys.py for shapes."""
     _require(query)
     from fame_accel.kernels.few_keys import few_keys_call
+    from fame_accel.kernels.launch import few_keys_launch
 
     out, lse = empty_outputs(query)
+    launch = few_keys_launch(_family(query.device), key.shape[2], query.shape[-1], query.element_size())
     _run(few_keys_call(
         query, key, value, out, lse, query_region, query_frame, key_region, strength, bias, row_strength, key_weight,
-        scale, _precision(), _programs(query.device),
+        scale, _precision(), _programs(query.device), launch,
     ), query)  # fmt: skip
     return out, lse
 

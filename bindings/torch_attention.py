@@ -53,7 +53,7 @@ def _attend_chunked(
     chunks = row_chunks(batch * heads, num_queries, key.shape[2])
     for start in chunks:
         rows = slice(start, start + chunks.step)
-        logits = (query[:, :, rows].float() * scale) @ key.transpose(-1, -2).float()
+        logits = (query[:, :, rows].float() @ key.transpose(-1, -2).float()).mul_(scale)
         if key_bias is not None:
             logits += key_bias
         lse[:, :, rows] = logits.logsumexp(-1)

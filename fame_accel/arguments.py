@@ -142,4 +142,4 @@ def _check_vector(name: str, vector: Tensor | None, side: Tensor) -> Tensor | No
         torch._assert_async(inside, message)  # no synchronisation: the device reports it
     elif vector.device.type != "meta" and not bool(inside):
         raise ValueError(f"{message}, got values from {vector.min().item():g} to {vector.max().item():g}")
-    return torch.atleast_2d(vector).to(torch.float32)
+    return torch.atleast_2d(vector).to(torch.float32).contiguous()

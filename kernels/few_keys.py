@@ -20,7 +20,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from .launch import Call, few_keys_launch, item_stride, options, row_alignment, split_head_dim, strides
+from .launch import Call, Launch, item_stride, options, row_alignment, split_head_dim, strides
 from .tiles import LOG2E, add_weighted, finish, head_of, load_rows, logits_tile, rescale, store_rows
 
 
@@ -196,13 +196,13 @@ def few_keys_kernel(
 def few_keys_call(
     q: Any, k: Any, v: Any, out: Any, lse: Any, query_region: Any, query_frame: Any, key_region: Any,
     strength: Any, bias: Any, row_strength: Any, key_weight: Any, scale: float, precision: str, programs: int,
+    launch: Launch,
 ) -> Call:  # fmt: skip
     """The launch for these tensors; shapes as in the heading, None for an absent table or factor. programs: how many
     the chip runs at once; each keeps its keys and walks over query tiles."""
     batch, num_heads, num_queries, head_dim = q.shape
     num_keys = k.shape[2]
     head, tail = split_head_dim(head_dim)
-    launch = few_keys_launch(num_keys)
     per_head = max(1, min(triton.cdiv(num_queries, launch.block_q), triton.cdiv(programs, batch * num_heads)))
     modulated = strength is not None
     table = strength if modulated else bias

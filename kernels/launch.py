@@ -125,8 +125,13 @@ def choose_launch(family: str, head_dim: int, element_size: int) -> Launch:
     return _TABLE[family][min(fits, key=lambda key: (key[1], key[0]))]
 
 
-def few_keys_launch(num_keys: int) -> Launch:
-    """Launch of the few-keys kernel: all keys in one tile up to 128 of them, else tiles of 32."""
-    if num_keys <= 128:
+def few_keys_launch(family: str, num_keys: int, head_dim: int, element_size: int) -> Launch:
+    """Launch of the few-keys kernel: all keys in one tile where they and their rows are small enough for the shared
+    memory of a known chip, else small tiles."""
+    row_bytes = sum(split_head_dim(head_dim)) * element_size
+    roomy = family in _TABLE and family != "rdna"
+    if num_keys <= 128 and row_bytes <= 256 and roomy:
         return Launch(32, max(16, 1 << (num_keys - 1).bit_length()), 4, 2)
-    return Launch(64, 32, 8, 2)
+    if row_bytes <= 256 and roomy:
+        return Launch(64, 32, 8, 2)
+    return Launch(32, 32 if row_bytes <= 256 else 16, 4, 2 if roomy and family != "cdna" else 1)

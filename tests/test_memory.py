@@ -45,9 +45,8 @@ for tokens in (600, *{tokens}):  # the first call warms up
         ("fame_accel.Modulation.fame(4)", False),
         ("fame_accel.Modulation.region_mask(4, 0.1)", False),
         ("fame_accel.Modulation.fame(4)", True),
-        ("fame_accel.Modulation.fame(4, decay_on='strength')", False),
     ],
-    ids=["plain", "fame", "region_mask", "key_weight", "strength"],
+    ids=["plain", "fame", "region_mask", "key_weight"],
 )
 def test_extra_memory_is_linear(modulation: str, weighted: bool):
     reset = Path("/proc/self/clear_refs")

@@ -69,6 +69,7 @@ FAR_AXES = {
     "batch": ((3, 1, 3, 16), 0, FAR // 2),
     "head": ((1, 3, 3, 16), 1, FAR // 2),
     "token": ((1, 1, 3, 16), 2, FAR // 2),
+    "token within": ((1, 1, 3, 16), 2, FAR // 2 - 8),  # the last offset that 32 bits hold
     "token64": ((1, 1, 2, 16), 2, FAR),
     "channel": ((1, 1, 3, 17), 3, FAR // 16),
 }
