@@ -67,7 +67,7 @@ def _tile_attention(
 
     out, lse = empty_outputs(query)
     launch = _launch(query.device, query.shape[-1], query.element_size())
-    precision, high, low = _precision(), None, None
+    precision, high, low = _precision(query.dtype), None, None
     if modulated:
         high, low = torch.empty_like(lse), torch.empty_like(lse)
         _run(extremes_call(
@@ -102,7 +102,7 @@ def _few_keys_attention(
     launch = few_keys_launch(_family(query.device), key.shape[2], query.shape[-1], query.element_size())
     _run(few_keys_call(
         query, key, value, out, lse, query_region, query_frame, key_region, strength, bias, row_strength, key_weight,
-        scale, _precision(), _programs(query.device), launch,
+        scale, _precision(query.dtype), _programs(query.device), launch,
     ), query)  # fmt: skip
     return out, lse
 
@@ -118,8 +118,11 @@ def _run(call, like: Tensor) -> None:
         call.kernel[call.grid](**call.arguments, **call.options)
 
 
-def _precision() -> str:
-    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+def _precision(dtype: torch.dtype) -> str:
+    """How fp32 products are computed: tf32 where torch is told to, on NVIDIA chips."""
+    if dtype != torch.float32 or torch.version.hip:
+        return "ieee"
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
 
 
 def _launch(device: torch.device, head_dim: int, element_size: int):

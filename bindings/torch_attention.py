@@ -37,12 +37,15 @@ def _attend_cuda(
     """The memory-efficient kernel: any dtype, a bias broadcast over rows. It wants aligned rows, hence the padding."""
     batch, heads, num_queries, head_dim = query.shape
     num_keys = key.shape[2]
-    query, key, value = (pad(x, (0, -head_dim % 8)) for x in (query, key, value))
-    bias = None
-    if key_bias is not None:
-        bias = pad(key_bias.to(query.dtype), (0, -num_keys % 16))[:num_keys].expand(batch, heads, num_queries, num_keys)
+    if head_dim % 8:
+        query, key, value = (pad(x, (0, -head_dim % 8)) for x in (query, key, value))
+    bias, top = None, 0.0
+    if key_bias is not None:  # in the query's dtype, whose range it may pass: counted from its maximum
+        top = key_bias.max()
+        bias = (key_bias - top).clamp(min=torch.finfo(query.dtype).min).to(query.dtype)
+        bias = pad(bias, (0, -num_keys % 16))[:num_keys].expand(batch, heads, num_queries, num_keys)
     out, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, bias, True, scale=scale)
-    return out[..., :head_dim], lse[..., :num_queries].float()
+    return out[..., :head_dim], lse[..., :num_queries].float() + top
 
 
 def _attend_chunked(

@@ -45,8 +45,8 @@ class TokenLayout:
         self.batch = region.shape[0] if region.dim() == 2 else None
         self.num_frames = num_frames
         self.num_tokens = region.shape[-1]
-        self.region = torch.atleast_2d(region).to(torch.int32).contiguous()
-        self.frame = torch.atleast_2d(frame).to(torch.int32).contiguous()
+        self.region = torch.atleast_2d(region).to(torch.int32, copy=True).contiguous()
+        self.frame = torch.atleast_2d(frame).to(torch.int32, copy=True).contiguous()
         self.plans: OrderedDict[object, object] = OrderedDict()
 
     @property

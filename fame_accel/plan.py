@@ -134,6 +134,8 @@ def tile_plan(
     for part_tiles, spans, _ in parts:
         tiles.append(part_tiles + torch.tensor([0, 0, offset, offset, offset]))
         offset += len(spans)
+    if offset >= 2**30:  # the kernels count twice that in int32
+        raise ValueError(f"query_layout and key_layout give {offset} pairs of tiles over the batch: split the batch")
     device = query_layout.device
     return TilePlan(
         query.order,

@@ -130,8 +130,8 @@ def few_keys_launch(family: str, num_keys: int, head_dim: int, element_size: int
     memory of a known chip, else small tiles."""
     row_bytes = sum(split_head_dim(head_dim)) * element_size
     roomy = family in _TABLE and family != "rdna"
-    if num_keys <= 128 and row_bytes <= 256 and roomy:
+    if num_keys <= 128 and element_size <= 2 and row_bytes <= 256 and roomy:
         return Launch(32, max(16, 1 << (num_keys - 1).bit_length()), 4, 2)
-    if row_bytes <= 256 and roomy:
+    if element_size <= 2 and row_bytes <= 256 and roomy:
         return Launch(64, 32, 8, 2)
     return Launch(32, 32 if row_bytes <= 256 else 16, 4, 2 if roomy and family != "cdna" else 1)

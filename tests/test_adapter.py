@@ -50,7 +50,7 @@ def config(**changes) -> fa.FameConfig:
 
 def inputs(chunks: int, seed: int = 1) -> tuple[Tensor, Tensor]:
     torch.manual_seed(seed)
-    sample = torch.randn(chunks * FRAMES, 4, SIZE, SIZE)
+    sample = torch.randn(FRAMES, 4, SIZE, SIZE).repeat(chunks, 1, 1, 1)  # guidance repeats the latents
     text = torch.randn(chunks, 1, TOKENS, CHANNELS).expand(-1, FRAMES, -1, -1).flatten(0, 1)
     return sample, text.contiguous()
 
@@ -221,6 +221,28 @@ def test_processor_made_anew_says_so() -> None:
         forward(unet, sample, text)
 
 
+def test_inference_mode_and_back() -> None:
+    unet, (sample, text) = make_unet(), inputs(1)
+    with fa.apply_fame(unet, config()):
+        wanted = forward(unet, sample, text)
+    with fa.apply_fame(unet, config()):
+        with torch.inference_mode():
+            for _ in range(2):
+                inside = unet(sample.clone(), 900, encoder_hidden_states=text.clone()).sample
+        outside = forward(unet, sample, text)
+    torch.testing.assert_close(inside.clone(), wanted)
+    torch.testing.assert_close(outside, wanted)
+
+
+def test_merged_tokens_are_reported() -> None:
+    unet, (sample, text) = make_unet(), inputs(1)
+    attn = unet.get_submodule("down_blocks.0.attentions.0.transformer_blocks.0.attn1")
+    with fa.apply_fame(unet, config()):
+        forward(unet, sample, text)
+        with pytest.raises(ValueError, match="a layer has 40 tokens a frame"), torch.no_grad():
+            attn(torch.randn(FRAMES, 40, 16))
+
+
 def test_mistakes() -> None:
     unet, (sample, text) = make_unet(), inputs(1)
     with pytest.raises(TypeError, match="UNet2DConditionModel"):
@@ -234,6 +256,10 @@ def test_mistakes() -> None:
             fa.apply_fame(unet, config())
         with pytest.raises(ValueError, match="layout has 3 frames, but the model got a batch of 2"):
             forward(unet, sample[:2], text[:2])
+        with pytest.raises(ValueError, match="not the same latents repeated"):  # a clip of twice the frames
+            forward(unet, torch.randn(2 * FRAMES, 4, SIZE, SIZE), text.repeat(2, 1, 1))
+        with pytest.raises(ValueError, match="cannot tell the conditional one"):
+            forward(unet, sample.repeat(3, 1, 1, 1), text.repeat(3, 1, 1))
         with pytest.raises(ValueError, match="token_regions has 7 tokens"):
             forward(unet, sample, text[:, :5])
         with pytest.raises(ValueError, match="must share one prompt"):
@@ -253,6 +279,8 @@ def test_mistakes() -> None:
         (dict(cross_factor=float("nan")), ValueError, "cross_factor"),
         (dict(active_fraction=-0.1), ValueError, "active_fraction"),
         (dict(power=-1.0), ValueError, "power"),
+        (dict(power=float("inf")), ValueError, "power"),
+        (dict(token_regions=torch.full((TOKENS,), 4)), ValueError, "token_regions must use the layout's 2 regions"),
         (dict(levels=(3,)), ValueError, "levels"),
         (dict(levels=()), ValueError, "levels"),
         (dict(guidance="both"), ValueError, "guidance"),

@@ -58,8 +58,8 @@ class FameConfig:
             value = getattr(self, name)
             if not (isinstance(value, (int, float)) and 0 <= value <= 1):
                 raise ValueError(f"{name} must lie in [0, 1], got {value!r}")
-        if not (isinstance(self.power, (int, float)) and self.power >= 0):
-            raise ValueError(f"power must be >= 0, got {self.power!r}")
+        if not (isinstance(self.power, (int, float)) and 0 <= self.power < float("inf")):
+            raise ValueError(f"power must be finite and >= 0, got {self.power!r}")
         if not (isinstance(self.num_train_timesteps, int) and self.num_train_timesteps >= 1):
             raise ValueError(f"num_train_timesteps must be an int >= 1, got {self.num_train_timesteps!r}")
         powers = {1 << shift for shift in range(8)}
@@ -88,6 +88,11 @@ class FameConfig:
         if not isinstance(self.token_regions, Tensor) or self.token_regions.dim() != 1:
             raise TypeError("token_regions must be an integer tensor [tokens] or None")
         TokenLayout(self.token_regions, torch.zeros_like(self.token_regions), 1)  # checks dtype and range
+        if len(self.token_regions) and int(self.token_regions.max()) >> self.layout.num_regions:
+            raise ValueError(
+                f"token_regions must use the layout's {self.layout.num_regions} regions, "
+                f"got the bitset {int(self.token_regions.max()):#b}"
+            )
         if self.token_weights is not None:
             shape = getattr(self.token_weights, "shape", None)
             if shape != self.token_regions.shape or not self.token_weights.is_floating_point():

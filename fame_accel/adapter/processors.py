@@ -81,6 +81,8 @@ class FameCrossAttnProcessor(_FameProcessor):
         _refuse_mask(attention_mask)
         clip = hidden_states.unflatten(0, (state.chunks, state.frames)).flatten(1, 2)
         text = encoder_hidden_states[:: state.frames]
+        if attn.norm_cross:
+            text = attn.norm_encoder_hidden_states(text)
         query = _heads(attn, attn.to_q(clip))
         key, value = _heads(attn, attn.to_k(text)), _heads(attn, attn.to_v(text))
         query, key = _normalised(attn, query, key)

@@ -43,8 +43,11 @@ class FameState:
         self.text_weights: Tensor | None = None
         self._levels: dict[tuple[int, int, torch.device], Level] = {}
         self._current: dict[int, Level] = {}
+        self._sizes: set[int] = set()
         self._shared_text: tuple[ref, int] | None = None
 
+    @torch.inference_mode(False)  # what is kept for later steps must be usable outside inference mode too
+    @torch.no_grad()
     def prepare(self, sample: Tensor, timestep: Tensor | float | int, text: Tensor | None) -> None:
         """Take over the batch [chunks * frames, C, H, W], the timestep and the text embeddings of a step."""
         batch, _, height, width = sample.shape
@@ -54,6 +57,16 @@ class FameState:
                 "once, or once per part of a guided batch"
             )
         self.chunks = batch // self.frames
+        if self.chunks > 2 and self.config.guidance == "conditional":
+            raise ValueError(
+                f"the batch holds {self.chunks} parts of {self.frames} frames, of which guidance='conditional' cannot "
+                "tell the conditional one: use guidance='all'"
+            )
+        if self.chunks > 1 and not torch.equal(sample[self.frames :], sample[: -self.frames]):
+            raise ValueError(
+                f"the batch of {batch} is {self.chunks} times the layout's {self.frames} frames, but not the same "
+                "latents repeated, as under guidance: the masks must have one frame for each frame of the clip"
+            )
         if self.config.token_regions is not None:
             self._prepare_text(text, sample.device)
         step = float(timestep.flatten()[0]) if isinstance(timestep, Tensor) else float(timestep)
@@ -73,17 +86,21 @@ class FameState:
 
     def level(self, tokens: int) -> Level | None:
         """The configured level with that many tokens a frame, None for a layer to leave alone."""
+        if tokens not in self._sizes:
+            raise ValueError(
+                f"a layer has {tokens} tokens a frame, but halving the latents gives {sorted(self._sizes)}: "
+                "methods that merge or drop tokens cannot be combined with FAME"
+            )
         return self._current.get(tokens)
 
     def _prepare_levels(self, height: int, width: int, device: torch.device) -> None:
-        self._current = {}
-        factor = 1
-        while factor <= max(self.config.levels):
-            if factor in self.config.levels and height * width not in self._current:
-                self._current[height * width] = self._level(height, width, device)
-            if (height, width) == (1, 1):
-                break
-            height, width, factor = (height + 1) // 2, (width + 1) // 2, 2 * factor
+        self._current, self._sizes = {}, set()
+        for shift in range(8):
+            tokens = height * width
+            if 1 << shift in self.config.levels and tokens not in self._current:
+                self._current[tokens] = self._level(height, width, device)
+            self._sizes.add(tokens)
+            height, width = (height + 1) // 2, (width + 1) // 2
 
     def _level(self, height: int, width: int, device: torch.device) -> Level:
         key = (height, width, device)
@@ -112,13 +129,14 @@ class FameState:
             weights = self.config.token_weights
             self.text_weights = None if weights is None else weights.to(device, torch.float32)
         seen = self._shared_text
-        if seen is None or seen[0]() is not text or seen[1] != text._version:  # once per edit, not per step
+        version = None if text.is_inference() else text._version
+        if seen is None or version is None or seen != (ref(text), version):  # once per edit, not per step
             if len(text) != self.chunks * self.frames:
                 raise ValueError(
                     f"the text embeddings have batch {len(text)}, but the latents have {self.chunks * self.frames}"
                 )
             parts = text.unflatten(0, (self.chunks, self.frames))
-            apart = (parts - parts[:, :1]).abs().amax()
-            if bool(apart > _ROUNDING * parts.abs().amax()):  # a batched text encoder rounds its rows differently
+            apart, size = ((x.abs().amax((0, 1, 2))) for x in (parts - parts[:, :1], parts))
+            if bool((apart > _ROUNDING * size).any()):  # a batched text encoder rounds its rows differently
                 raise ValueError("the frames of a clip must share one prompt, but their text embeddings differ")
-            self._shared_text = (ref(text), text._version)
+            self._shared_text = (ref(text), version)
