@@ -1,7 +1,7 @@
 """Fused attention modulated by regions, time and fairness, for diffusion video editing.
 
 Public names: `layout_attention`, `TokenLayout`, `SpaceTimeLayout`, `Modulation`, `time_weights`, and, with the
-`diffusers` extra, `apply_fame`, `FameConfig`, `FameSelfAttnProcessor` and `FameCrossAttnProcessor`.
+`diffusers` extra, `apply_fame`, `restore_fame`, `FameConfig`, `FameSelfAttnProcessor` and `FameCrossAttnProcessor`.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ from fame_accel.modulation import Modulation, time_weights  # noqa: E402
 
 __version__ = "0.1.0"
 
-_ADAPTER = ("apply_fame", "FameConfig", "FameHandle", "FameSelfAttnProcessor", "FameCrossAttnProcessor")
+_ADAPTER = ("apply_fame", "restore_fame", "FameConfig", "FameHandle", "FameSelfAttnProcessor", "FameCrossAttnProcessor")
 
 __all__ = [
     "Modulation",
@@ -27,7 +27,6 @@ __all__ = [
     "layout_attention",
     "reference",
     "time_weights",
-    *_ADAPTER,
 ]
 
 

@@ -27,6 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = vars(parser.parse_args(argv))
     arguments.pop("command")
     try:
+        from fame_accel.demo._packages import require
+
+        for package in ("numpy", "diffusers", "transformers", "av", "PIL", "matplotlib", "tqdm", "cv2"):
+            require(package)
         from fame_accel.demo.run import run_demo
 
         report = run_demo(**arguments)

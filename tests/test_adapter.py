@@ -221,6 +221,31 @@ def test_processor_made_anew_says_so() -> None:
         forward(unet, sample, text)
 
 
+def test_restoring_without_the_handle() -> None:
+    unet, (sample, text) = make_unet(), inputs(1)
+    plain = forward(unet, sample, text)
+    fa.apply_fame(unet, config())
+    with pytest.raises(RuntimeError, match="restore_fame"):
+        fa.apply_fame(unet, config())
+    fa.restore_fame(unet)
+    fa.restore_fame(unet)
+    assert torch.equal(forward(unet, sample, text), plain)
+
+    fa.apply_fame(unet, config())
+    unet.set_attn_processor(diffusers.models.attention_processor.AttnProcessor2_0())
+    with fa.apply_fame(unet, config()):  # takes the place of the one whose processors were replaced
+        forward(unet, sample, text)
+    assert torch.equal(forward(unet, sample, text), plain)
+
+
+def test_edit_without_a_modulated_step_warns() -> None:
+    unet, (sample, text) = make_unet(), inputs(1)
+    handle = fa.apply_fame(unet, config())
+    forward(unet, sample, text, timestep=667)
+    with pytest.warns(UserWarning, match="none of the 1 steps was modulated: no timestep reached 700"):
+        handle.restore()
+
+
 def test_inference_mode_and_back() -> None:
     unet, (sample, text) = make_unet(), inputs(1)
     with fa.apply_fame(unet, config()):
@@ -264,6 +289,8 @@ def test_mistakes() -> None:
             forward(unet, sample, text[:, :5])
         with pytest.raises(ValueError, match="must share one prompt"):
             forward(unet, sample, torch.randn_like(text))
+        with pytest.raises(ValueError, match=r"\[prompt\] \* frames"):
+            forward(unet, sample, text[:1])
         with pytest.raises(ValueError, match="timestep must lie in"):
             forward(unet, sample, text, timestep=1001)
         with pytest.raises(RuntimeError, match="IP-Adapter"):

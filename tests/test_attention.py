@@ -448,3 +448,26 @@ def test_splitting_the_keys_and_merging_is_the_whole(target: Target, name: str):
     lse = torch.stack(lses).logsumexp(0)
     shares = torch.exp(torch.stack(lses) - lse).nan_to_num(0)  # rows without keys: -inf - -inf
     _assert_same(((torch.stack(outs) * shares[..., None]).sum(0), lse), case.run(target.backend))
+
+
+@on_backends
+@pytest.mark.parametrize("how", ["transposed", "stepped", "expanded"])
+@pytest.mark.parametrize("num_keys", [40, None], ids=["few keys", "self"])
+def test_factors_with_strides(target: Target, how: str, num_keys: int | None):
+    def factor(tokens: int) -> torch.Tensor:
+        if how == "transposed":
+            return torch.rand(tokens, 2, device=target.device).t()
+        if how == "stepped":
+            return torch.rand(2 * tokens, device=target.device)[::2]
+        return torch.rand(1, device=target.device).expand(tokens)
+
+    case = make_case(
+        target,
+        num_queries=50,
+        num_keys=num_keys,
+        batch=2,
+        modulation=MODULATIONS["videograin" if num_keys else "fame"](FRAMES),
+        row_strength=factor(50),
+        key_weight=factor(num_keys or 50),
+    )
+    check(case, target)

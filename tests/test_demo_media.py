@@ -49,7 +49,7 @@ def test_modules_import_no_optional_package():
 )
 def test_missing_package_names_the_extra(monkeypatch, module, call):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ImportError, match=r"pip install fame-accel\[demo\]"):
+    with pytest.raises(ImportError, match=r"pip install 'fame-accel\[demo\]'"):
         call()
 
 

@@ -25,8 +25,9 @@ class FameConfig:
     cross_modulation: tables [2, frames, 1] of cross-attention; default VideoGrain's (A = 1, B = 0).
     self_factor, cross_factor: in [0, 1]. A row's strength at timestep t is
         factor * size_regularization * ((t - 1) / num_train_timesteps) ** power.
-    active_fraction: share of the timesteps, from the noisy end, that are modulated: 0.3 is 15 of 50 steps. At the
-        others the configured layers run plain attention.
+    active_fraction: share of the timesteps, from the noisy end, that are modulated: 0.3 is 15 of 50 steps, the
+        timesteps from 700 up, which fewer than 4 steps may never reach. At the others the configured layers run plain
+        attention.
     levels: downsampling of the layers concerned, relative to the latents: 1 is full resolution. Self-attention of
         these layers spans all frames at every step; layers at other levels keep their own processor.
     guidance: "conditional" modulates the conditional (last) part of a guided batch alone, "all" every part.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -33,6 +35,7 @@ class FameHandle:
         if not self.processors:
             raise ValueError("config modulates neither self- nor cross-attention: set self_modulation or token_regions")
         unet.set_attn_processor(self._originals | self.processors)
+        _HANDLES[unet] = self
         self._hook = called.register_forward_pre_hook(self._before_forward, with_kwargs=True)
 
     def _processor_for(self, name: str) -> FameSelfAttnProcessor | FameCrossAttnProcessor | None:
@@ -47,7 +50,16 @@ class FameHandle:
         if self._hook is not None:
             self._hook.remove()
             self._hook = None
+            _HANDLES.pop(self._unet, None)
             self._unet.set_attn_processor(dict(self._originals))
+            state = self._state
+            if state.steps and not state.active_steps and self.config.active_fraction > 0:
+                threshold = (1 - self.config.active_fraction) * self.config.num_train_timesteps
+                warnings.warn(
+                    f"none of the {state.steps} steps was modulated: no timestep reached {threshold:g}; "
+                    "take more steps or raise active_fraction",
+                    stacklevel=2,
+                )
 
     def __enter__(self) -> FameHandle:
         return self
@@ -68,6 +80,7 @@ class FameHandle:
         self._state.prepare(sample, timestep, text)
 
 
+_HANDLES: WeakKeyDictionary[torch.nn.Module, FameHandle] = WeakKeyDictionary()
 _FORWARD = ("sample", "timestep", "encoder_hidden_states")
 
 
@@ -89,15 +102,28 @@ def apply_fame(model_or_pipeline: Any, config: FameConfig) -> FameHandle:
             "model_or_pipeline must be a UNet2DConditionModel or a pipeline with one as .unet, "
             f"got {type(model_or_pipeline).__name__}"
         )
+    previous = _HANDLES.get(unet)
+    if previous is not None:
+        if any(unet.attn_processors.get(name) is processor for name, processor in previous.processors.items()):
+            raise RuntimeError(
+                "FAME attention is installed already: restore() its handle, or call restore_fame(), first"
+            )
+        previous._hook.remove()  # its processors were all replaced: nothing of it is left to restore
     for name, processor in unet.attn_processors.items():
-        if isinstance(processor, (FameSelfAttnProcessor, FameCrossAttnProcessor)):
-            raise RuntimeError(f"FAME attention is installed already ({name}): restore() its handle first")
         kind = type(processor).__name__
         if "IPAdapter" in kind:
             raise RuntimeError(f"{name} is a {kind}: FAME does not support IP-Adapter, unload it first")
         if kind.startswith("Fused"):
             raise RuntimeError(f"{name} is a {kind}: call unfuse_qkv_projections() first")
     return FameHandle(called, unet, config)
+
+
+def restore_fame(model_or_pipeline: Any) -> None:
+    """Undo `apply_fame` without its handle; does nothing where FAME attention is not installed."""
+    called = getattr(model_or_pipeline, "unet", model_or_pipeline)
+    handle = _HANDLES.get(getattr(called, "_orig_mod", called))
+    if handle is not None:
+        handle.restore()
 
 
 def _argument(args: tuple, kwargs: dict[str, Any], position: int, name: str) -> Tensor | Any:

@@ -31,13 +31,15 @@ class Level:
 
 class FameState:
     """Shared by all processors of a model. `active`: whether this step is modulated; `chunks`: how many times the
-    frames stand in the batch (2 under classifier-free guidance)."""
+    frames stand in the batch (2 under classifier-free guidance); `steps`, `active_steps`: how many were prepared."""
 
     def __init__(self, config: FameConfig) -> None:
         self.config = config
         self.frames = config.layout.num_frames
         self.active = False
         self.chunks = 1
+        self.steps = 0
+        self.active_steps = 0
         self.cross_modulation = config.cross_modulation or Modulation.videograin(self.frames, key_frames=1)
         self.text_layout: TokenLayout | None = None
         self.text_weights: Tensor | None = None
@@ -67,6 +69,8 @@ class FameState:
                 f"the batch of {batch} is {self.chunks} times the layout's {self.frames} frames, but not the same "
                 "latents repeated, as under guidance: the masks must have one frame for each frame of the clip"
             )
+        if isinstance(text, Tensor):
+            self._check_one_prompt(text)
         if self.config.token_regions is not None:
             self._prepare_text(text, sample.device)
         step = float(timestep.flatten()[0]) if isinstance(timestep, Tensor) else float(timestep)
@@ -76,6 +80,8 @@ class FameState:
         if not 0 <= step <= steps:
             raise ValueError(f"timestep must lie in [0, num_train_timesteps = {steps}], got {step}")
         self.active = step >= (1 - self.config.active_fraction) * steps
+        self.steps += 1
+        self.active_steps += self.active
         self._prepare_levels(height, width, sample.device)
         schedule = max(step - 1, 0.0) / steps
         schedule **= self.config.power
@@ -128,15 +134,22 @@ class FameState:
             self.text_layout = TokenLayout(regions, torch.zeros_like(regions), 1)
             weights = self.config.token_weights
             self.text_weights = None if weights is None else weights.to(device, torch.float32)
-        seen = self._shared_text
+
+    def _check_one_prompt(self, text: Tensor) -> None:
+        """Every frame of a part must have the same text embeddings."""
         version = None if text.is_inference() else text._version
-        if seen is None or version is None or seen != (ref(text), version):  # once per edit, not per step
-            if len(text) != self.chunks * self.frames:
-                raise ValueError(
-                    f"the text embeddings have batch {len(text)}, but the latents have {self.chunks * self.frames}"
-                )
-            parts = text.unflatten(0, (self.chunks, self.frames))
-            apart, size = ((x.abs().amax((0, 1, 2))) for x in (parts - parts[:, :1], parts))
-            if bool((apart > _ROUNDING * size).any()):  # a batched text encoder rounds its rows differently
-                raise ValueError("the frames of a clip must share one prompt, but their text embeddings differ")
-            self._shared_text = (ref(text), version)
+        if version is not None and self._shared_text == (ref(text), version):  # once per edit, not per step
+            return
+        if len(text) != self.chunks * self.frames:
+            raise ValueError(
+                f"the text embeddings have batch {len(text)}, but the latents have {self.chunks * self.frames}: "
+                "pass the prompt once per frame, [prompt] * frames"
+            )
+        parts = text.unflatten(0, (self.chunks, self.frames))
+        apart, size = (x.abs().amax((0, 1, 2)) for x in (parts - parts[:, :1], parts))
+        if bool((apart > _ROUNDING * size).any()):  # a batched text encoder rounds its rows differently
+            raise ValueError(
+                f"the {self.frames} frames of a clip must share one prompt and one negative prompt, "
+                "but their text embeddings differ"
+            )
+        self._shared_text = (ref(text), version)

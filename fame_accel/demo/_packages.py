@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import ModuleType
 
-INSTALL = "pip install fame-accel[demo]"
+INSTALL = "pip install 'fame-accel[demo]'"
 
 
 def require(module: str) -> ModuleType:

@@ -33,7 +33,7 @@ def load_pipeline(folder: str | Path) -> StableDiffusionPipeline:
     if not (folder / "model_index.json").is_file():
         raise ValueError(f"--model {folder} is not a diffusers checkpoint folder: it has no model_index.json")
     pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, safety_checker=None, torch_dtype=torch.float32
+        folder, local_files_only=True, use_safetensors=True, safety_checker=None, dtype=torch.float32
     )
     pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config)
     return pipeline

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -42,20 +43,22 @@ def run_demo(
 
     frames: 1 to 120; size: pixels, a multiple of 64; model: a local diffusers checkpoint folder, None for random
     weights. Returns the report: frames, size, steps and, under "backends", per backend attention_s and step_s in
-    seconds, peak_mib, latent_error (max, against the same edit in float64), latent_error_mean, passed (the fused
-    backend's error is at most twice the eager one's + 1e-5, in max and in mean).
+    seconds per step, peak_mib, latent_error (max, against the same edit in float64), latent_error_mean, passed (the
+    fused backend's error is at most twice the eager one's + 1e-5, in max and in mean).
     """
     for package in ("transformers", "diffusers"):  # they warn of image processors and casts that do not matter here
         require(package).utils.logging.set_verbosity_error()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device {device}: torch sees no CUDA device here")
     fused = _fused_backend(backend, torch.device(device))
-    if steps < 1:
-        raise ValueError(f"--steps must be at least 1, got {steps}")
+    if not 1 <= steps <= 1000:
+        raise ValueError(f"--steps must lie in 1 to 1000, got {steps}")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
 
     clip = load_clip(frames, size)
-    masks, names = region_masks(clip)
+    masks, regions = region_masks(clip)
     pipeline = (random_pipeline(seed) if model is None else load_pipeline(model)).to(device)
     weights = (
         "Weights are random (seeded): parity, time and memory are real, the edited picture means nothing."
@@ -81,14 +84,15 @@ def run_demo(
         "frames": frames,
         "size": size,
         "steps": steps,
+        "seed": seed,
         "device": _device_name(device),
         "versions": _versions(),
         "weights": "random" if model is None else str(model),
         "backends": {row["backend"]: {k: v for k, v in row.items() if k != "backend"} for row in rows},
     }
-    _write(out, report, rows, clip, masks, names, runs, lambda z: _decode(pipeline, codec, z))
+    names = _write(out, report, rows, clip, masks, regions, runs, lambda z: _decode(pipeline, codec, z))
     _print_table(rows)
-    print(f"\nWrote {', '.join(sorted(path.name for path in out.iterdir()))} to {out}")
+    print(f"\nWrote {', '.join(sorted(names))} to {out}")
     return report
 
 
@@ -132,7 +136,7 @@ def _rows(runs: dict[str, Run], truth: Tensor, steps: int) -> list[dict[str, Any
         within = error.max() <= 2 * eager.max() + 1e-5 and error.mean() <= 2 * eager.mean() + 1e-5
         rows.append({
             "backend": name,
-            "attention_s": took.attention_s,
+            "attention_s": took.attention_s / steps,
             "step_s": took.seconds / steps,
             "peak_mib": took.peak_mib,
             "latent_error": error.max().item(),
@@ -150,16 +154,19 @@ def _write(
     masks: Tensor,
     names: list[str],
     runs: dict[str, Run],
-    decode,
-) -> None:
+    decode: Callable[[Tensor], Tensor],
+) -> list[str]:
+    """Write pictures and report; the names of the files."""
     pictures = {"source": clip}
-    pictures |= {f"edited, {name}": decode(run.latents.float()) for name, run in runs.items()}
+    made = "edited (random weights)" if report["weights"] == "random" else "edited"
+    pictures |= {f"{made}, {name}": decode(run.latents.float()) for name, run in runs.items()}
     fused, eager = list(pictures.values())[1:]
     gap = (fused.int() - eager.int()).abs()
-    pictures["difference x 64"] = (gap * 64).clamp(max=255).to(torch.uint8)
+    pictures[f"difference x 64 (at most {gap.max().item()}/255)"] = (gap * 64).clamp(max=255).to(torch.uint8)
     side_by_side_gif(out / "side_by_side.gif", pictures, FPS)
     mask_overlay(out / "mask_overlay.png", clip, masks, names)
-    if all(row["peak_mib"] is not None for row in rows):
+    measured_memory = all(row["peak_mib"] is not None for row in rows)
+    if measured_memory:
         comparison_chart(out / "comparison.png", rows)
     layout = SpaceTimeLayout.from_masks(masks)
     tokens = layout.tokens(report["size"] // 8, report["size"] // 8)
@@ -172,6 +179,8 @@ def _write(
         plans[name] = tile_plan(tokens, tokens, tables, 128, 64)
     plot_plans(out / "tile_plan.png", plans)
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    written = ["side_by_side.gif", "mask_overlay.png", "tile_plan.png", "report.json"]
+    return [*written, "comparison.png"] if measured_memory else written
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
@@ -181,11 +190,16 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     for line in [_COLUMNS, ["-" * width for width in widths], *text]:
         print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
     eager, fused = rows
+    attention, whole = (_faster(eager[column], fused[column]) for column in ("attention_s", "step_s"))
     print(
-        f"\nIn this run {fused['backend']} spent {eager['attention_s'] / fused['attention_s']:.1f}x less time in "
-        f"attention layers than eager and {eager['step_s'] / fused['step_s']:.1f}x less a step. "
+        f"\nOne run each, seconds a step: {fused['backend']} was {attention} than eager in attention layers and {whole} "
+        "in all. "
         "Errors are of the final latents against float64."
     )
+
+
+def _faster(eager: float, fused: float) -> str:
+    return f"{eager / fused:.1f}x faster" if fused <= eager else f"{fused / eager:.1f}x slower"
 
 
 def _cell(column: str, value: Any) -> str:
