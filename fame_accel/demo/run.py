@@ -192,8 +192,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     eager, fused = rows
     attention, whole = (_faster(eager[column], fused[column]) for column in ("attention_s", "step_s"))
     print(
-        f"\nOne run each, seconds a step: {fused['backend']} was {attention} than eager in attention layers and {whole} "
-        "in all. "
+        f"\nOne run each, per step: {fused['backend']} was {attention} than eager in attention layers, {whole} in all. "
         "Errors are of the final latents against float64."
     )
 
