@@ -22,7 +22,10 @@ import triton
 from fame_accel.kernels.attention import attention_call
 from fame_accel.kernels.extremes import extremes_call
 from fame_accel.kernels.few_keys import few_keys_call
-from fame_accel.kernels.launch import Call, choose_launch, few_keys_launch
+from fame_accel.kernels.launch import Call, choose_launch, few_keys_launch, split_head_dim
+from fame_accel.kernels.modulated import modulated_call
+from fame_accel.kernels.one_pass import one_pass_call
+from fame_accel.kernels.pack import pack_call
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -76,22 +79,30 @@ def calls(target: str, head_dim: int, dtype: torch.dtype) -> Iterator[tuple[str,
     tokens, text = 8 * 64 * 64, 77
     q, k, v, out = (torch.empty(2, tokens, 8, head_dim, dtype=dtype, **meta).transpose(1, 2) for _ in range(4))
     lse, high, low = (torch.empty(2, 8, tokens, **meta) for _ in range(3))
+    width = sum(split_head_dim(head_dim))
+    packed_k, packed_v = (torch.empty(2, 8, tokens, width, dtype=dtype, **meta) for _ in range(2))
     order = torch.empty(1, tokens, dtype=torch.int32, **meta)
-    tiles = torch.empty(1, 520, 5, dtype=torch.int32, **meta)
     span = torch.empty(4096, 2, dtype=torch.int32, **meta)
     value = torch.empty(4096, 2, **meta)
-    strength = torch.empty(1, tokens, **meta)
-    weight = torch.empty(1, tokens, **meta)
-    yield "extremes", extremes_call(q, k, high, low, order, order, tiles, span, "ieee", launch)
-    for name, h, l, s, g in (
-        ("attention", None, None, None, None),
-        ("attention_modulated", high, low, strength, None),
-        ("attention_weighted", high, low, strength, weight),
+    plan = (order, torch.empty(1, 520, 7, dtype=torch.int32, **meta), span, value)
+    strength, weight = (torch.empty(1, tokens, **meta) for _ in range(2))
+    parked = torch.empty(2, 8, tokens, width, **meta)
+    again = torch.empty(2 * 8 * 520, dtype=torch.int32, **meta)
+    how = (0.125, "ieee", launch)
+    packed = (q, packed_k, packed_v, out, lse)
+    yield "pack", pack_call(k, v, packed_k, packed_v, order)
+    yield "attention", attention_call(*packed, *plan, *how)
+    for name, last in (("one_pass_same", False), ("one_pass_other", True)):
+        factors = (high, low, parked, strength)
+        yield name, one_pass_call(*packed, *factors, *plan, 1.0, 0.5, 0.125, "ieee", last, launch)
+    yield "extremes", extremes_call(q, packed_k, high, low, *plan[:3], "ieee", launch)
+    for name, g, pinned in (
+        ("modulated", None, True),
+        ("modulated_again", None, False),
+        ("modulated_weighted", weight, True),
     ):
-        yield (
-            name,
-            attention_call(q, k, v, out, lse, h, l, s, g, order, order, tiles, span, value, 0.125, "ieee", launch),
-        )
+        factors = (high, low, strength, g, again)
+        yield name, modulated_call(*packed, *factors, *plan, 0.0, 0.125, "ieee", pinned, launch)
     for keys in (text, 512):
         kt, vt = (torch.empty(2, keys, 8, head_dim, dtype=dtype, **meta).transpose(1, 2) for _ in range(2))
         few_launch = few_keys_launch(TARGETS[target][0], keys, head_dim, dtype.itemsize)

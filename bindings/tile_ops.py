@@ -59,24 +59,53 @@ def _tile_attention(
     key_weight: Tensor | None,
     scale: float,
     modulated: bool,
+    one_pass: bool,
+    strength_other: float,
+    strength_same: float,
+    most_bias: float,
 ) -> tuple[Tensor, Tensor]:
     """Layout attention over the pure tiles of a plan; see kernels/attention.py for shapes."""
     _require(query)
     from fame_accel.kernels.attention import attention_call
     from fame_accel.kernels.extremes import extremes_call
+    from fame_accel.kernels.launch import split_head_dim
+    from fame_accel.kernels.modulated import modulated_call
+    from fame_accel.kernels.one_pass import one_pass_call
+    from fame_accel.kernels.pack import pack_call
 
     out, lse = empty_outputs(query)
     launch = _launch(query.device, query.shape[-1], query.element_size())
-    precision, high, low = _precision(query.dtype), None, None
-    if modulated:
-        high, low = torch.empty_like(lse), torch.empty_like(lse)
-        _run(extremes_call(
-            query, key, high, low, query_order, key_order, tiles, pair_span, precision, launch
+    width = sum(split_head_dim(query.shape[-1]))
+    if key.shape[2] * width >= 2**31:
+        raise ValueError(
+            f"key has {key.shape[2]} tokens, the kernels take fewer than {2**31 // width} of {width} channels "
+            "(head_dim padded): split the keys and merge by lse"
+        )
+    precision = _precision(query.dtype)
+    packed_k, packed_v = (key.new_empty(*key.shape[:3], width) for _ in range(2))
+    _run(pack_call(key, value, packed_k, packed_v, key_order), query)
+    plan = (query_order, tiles, pair_span, pair_value)
+    if not modulated:
+        _run(attention_call(query, packed_k, packed_v, out, lse, *plan, scale, precision, launch), query)
+        return out, lse
+    high, low = torch.empty_like(lse), torch.empty_like(lse)
+    tensors = (query, packed_k, packed_v, out, lse, high, low)
+    if one_pass:
+        parked = lse.new_empty(*lse.shape, width)
+        for last in (False, True):
+            _run(one_pass_call(
+                *tensors, parked, row_strength, *plan, strength_same, strength_other, scale, precision, last, launch
+            ), query)  # fmt: skip
+        return out, lse
+    if key_weight is not None:
+        items = max(len(key_weight), len(key_order))
+        key_weight = key_weight.expand(items, -1).gather(1, key_order.expand(items, -1).long())
+    _run(extremes_call(query, packed_k, high, low, *plan[:3], precision, launch), query)
+    again = torch.empty(tiles.shape[1] * lse.shape[0] * lse.shape[1], dtype=torch.int32, device=lse.device)
+    for pinned in (True, False):
+        _run(modulated_call(
+            *tensors, row_strength, key_weight, again, *plan, most_bias, scale, precision, pinned, launch
         ), query)  # fmt: skip
-    _run(attention_call(
-        query, key, value, out, lse, high, low, row_strength, key_weight,
-        query_order, key_order, tiles, pair_span, pair_value, scale, precision, launch,
-    ), query)  # fmt: skip
     return out, lse
 
 
@@ -153,7 +182,8 @@ def _programs(device: torch.device) -> int:
 tile_attention = declare(
     "tile_attention",
     "(Tensor query, Tensor key, Tensor value, Tensor query_order, Tensor key_order, Tensor tiles, "
-    "Tensor pair_span, Tensor pair_value, Tensor? row_strength, Tensor? key_weight, float scale, bool modulated)",
+    "Tensor pair_span, Tensor pair_value, Tensor? row_strength, Tensor? key_weight, float scale, bool modulated, "
+    "bool one_pass, float strength_other, float strength_same, float most_bias)",
     _tile_attention,
     ("CUDA", "CPU"),
 )

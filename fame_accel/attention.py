@@ -87,6 +87,7 @@ def _triton(x: Arguments) -> tuple[Tensor, Tensor]:
     return bindings.tile_attention(
         x.query, x.key, x.value, plan.query_order, plan.key_order, plan.tiles, plan.pair_span, plan.pair_value,
         x.row_strength, x.key_weight, x.scale, plan.modulated,
+        plan.strength_pair is not None and x.key_weight is None, *(plan.strength_pair or (0.0, 0.0)), plan.most_bias,
     )  # fmt: skip
 
 

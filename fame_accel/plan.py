@@ -53,9 +53,11 @@ class TilePlan:
     """Pure tiles and, per query tile, its key tiles that are not excluded; all on the layouts' device.
 
     query_order [P, Nq], key_order [P, Nk] int32: token index at each place of the order.
-    tiles [P, T, 5] int32: (start, length, first pair, end of full pairs, end of pairs); length 0 pads.
-    pair_span [L, 2] int32: (start, length) of the key tile; pair_value [L, 2] float32: A, negative where the regions
-    differ, and B in base-2 units.
+    tiles [P, T, 7] int32, the ones with the most pairs first: place, length, first pair, and the ends of its pairs
+    that are full and in the same region, full, short and in the same region, short. Length 0 pads.
+    pair_span [L, 2] int32: (place, length) of the key tile; pair_value [L, 2] float32: A, negative where the regions
+    differ, and B in base-2 units. most_bias: the largest B there.
+    modulated: whether A is not all zero; strength_pair: (A for different, A for same) where it depends on `same` alone.
     """
 
     query_order: Tensor
@@ -65,7 +67,9 @@ class TilePlan:
     pair_value: Tensor
     block_q: int
     block_k: int
+    most_bias: float
     modulated: bool
+    strength_pair: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -132,20 +136,23 @@ def tile_plan(
     parts = [_item_plan(query.table, key.table, item, tables, block_q, block_k) for item in range(len(query.order))]
     offset, tiles = 0, []
     for part_tiles, spans, _ in parts:
-        tiles.append(part_tiles + torch.tensor([0, 0, offset, offset, offset]))
+        tiles.append(part_tiles + torch.tensor([0, 0, *[offset] * 5]))
         offset += len(spans)
     if offset >= 2**30:  # the kernels count twice that in int32
         raise ValueError(f"query_layout and key_layout give {offset} pairs of tiles over the batch: split the batch")
     device = query_layout.device
+    values = torch.cat([values for _, _, values in parts])
     return TilePlan(
         query.order,
         key.order,
         torch.nn.utils.rnn.pad_sequence(tiles, batch_first=True).to(torch.int32).to(device),
         torch.cat([spans for _, spans, _ in parts]).to(torch.int32).to(device),
-        torch.cat([values for _, _, values in parts]).to(device),
+        values.to(device),
         block_q,
         block_k,
+        values[:, 1].max().item() if len(values) else 0.0,
         tables.strength is not None,
+        tables.strength_pair,
     )
 
 
@@ -159,7 +166,7 @@ def _both_runs(query_layout: TokenLayout, key_layout: TokenLayout, tables: Table
 def _item_plan(
     query_runs: Tensor, key_runs: Tensor, item: int, tables: Tables, block_q: int, block_k: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Tiles [T, 5], pair spans [L, 2] and pair values [L, 2] of one batch item, pairs counted from 0."""
+    """Tiles [T, 7], pair spans [L, 2] and pair values [L, 2] of one batch item, pairs counted from 0."""
     query_runs = query_runs[query_runs[:, 0] == item]
     key_runs = key_runs[key_runs[:, 0] == item]
     query_tiles, key_tiles = _cut(query_runs, block_q), _cut(key_runs, block_k)
@@ -168,8 +175,6 @@ def _item_plan(
             f"query_layout and key_layout fall into {len(query_runs)} and {len(key_runs)} runs of one region set and "
             "frame, too many to plan tiles for: smooth or merge the masks, or use backend='sdpa'"
         )
-    short = key_tiles[:, 1] < block_k
-    key_tiles = key_tiles[short.sort(stable=True)[1]]
     bits_q, bits_k = query_runs[:, None, 3], key_runs[None, :, 3]
     same = ((bits_q & bits_k) != 0).long()
     place = (same, query_runs[:, None, 4], key_runs[None, :, 4])
@@ -177,13 +182,17 @@ def _item_plan(
     bias = torch.zeros(same.shape) if tables.bias is None else tables.bias[place]
     run, tile = (bias > -math.inf)[:, key_tiles[:, 2]].nonzero(as_tuple=True)
     key_run = key_tiles[tile, 2]
+    # by query run: full before short, the same region before others
+    kind = 2 * (key_tiles[tile, 1] < block_k).long() + 1 - same[run, key_run]
+    kind, order = (4 * run + kind).sort(stable=True)
+    run, tile, key_run = run[order], tile[order], key_run[order]
+    count = torch.bincount(kind, minlength=4 * len(query_runs)).view(-1, 4)
+    ends = count.flatten().cumsum(0).view(-1, 4)
+    lists = torch.cat([ends[:, :1] - count[:, :1], ends], 1)
     signed = torch.where(same.bool(), strength, -strength)
     values = torch.stack([signed[run, key_run], bias[run, key_run] * math.log2(math.e)], 1)
-    full = key_tiles[tile, 1] == block_k
-    count = torch.bincount(run, minlength=len(query_runs))
-    full_count = torch.bincount(run[full], minlength=len(query_runs))
-    first = count.cumsum(0) - count
-    lists = torch.stack([first, first + full_count, first + count], 1)
+    # the longest lists first, so that no long one starts when the others are done
+    query_tiles = query_tiles[count.sum(1)[query_tiles[:, 2]].sort(descending=True, stable=True)[1]]
     return torch.cat([query_tiles[:, :2], lists[query_tiles[:, 2]]], 1), key_tiles[tile, :2], values
 
 

@@ -21,7 +21,8 @@ import triton
 import triton.language as tl
 
 from .launch import Call, Launch, item_stride, options, row_alignment, split_head_dim, strides
-from .tiles import LOG2E, add_weighted, finish, head_of, load_rows, logits_tile, rescale, store_rows
+from .softmax import LOG2E, finish
+from .tiles import add_weighted, head_of, load_rows, logits_tile, rescale, store_rows
 
 
 @triton.jit
@@ -65,7 +66,7 @@ def _load_keys(
     """Which of the keys are real, their region bits and both blocks of their rows."""
     inside = keys < num_keys
     bits = tl.load(key_region + keys, mask=inside, other=0)
-    head, tail = load_rows(k, keys.to(tl.int64), inside, stride_n, stride_d, True, HEAD, TAIL, D, ALIGN)
+    head, tail = load_rows(k, keys.to(tl.int64), inside, stride_n, stride_d, HEAD, TAIL, D, ALIGN)
     return inside, bits, head, tail
 
 
@@ -109,15 +110,13 @@ def few_keys_kernel(
         keys_inside, bits_k, k_head, k_tail = _load_keys(
             k, key_region, lane_k, num_keys, stride_kn, stride_kd, HEAD, TAIL, D, ALIGN
         )
-        v_head, v_tail = load_rows(
-            v, lane_k.to(tl.int64), keys_inside, stride_vn, stride_vd, True, HEAD, TAIL, D, ALIGN
-        )
+        v_head, v_tail = load_rows(v, lane_k.to(tl.int64), keys_inside, stride_vn, stride_vd, HEAD, TAIL, D, ALIGN)
         weight = _load_weight(key_weight, lane_k, keys_inside, HAS_KEY_WEIGHT)
 
     for tile in range(program % programs_per_head, tl.cdiv(num_queries, BLOCK_Q), programs_per_head):
         rows = (tile * BLOCK_Q + lane_q).to(tl.int64)
         rows_inside = rows < num_queries
-        q_head, q_tail = load_rows(q, rows, rows_inside, stride_qn, stride_qd, True, HEAD, TAIL, D, ALIGN)
+        q_head, q_tail = load_rows(q, rows, rows_inside, stride_qn, stride_qd, HEAD, TAIL, D, ALIGN)
         bits_q = tl.load(query_region + rows, mask=rows_inside, other=0)
         frame = tl.load(query_frame + rows, mask=rows_inside, other=0)
         strength_same = tl.full([BLOCK_Q], 0.0, tl.float32)
@@ -185,7 +184,7 @@ def few_keys_kernel(
                 row_sum = row_sum * factor + tl.sum(weights, 1)
                 acc_head, acc_tail = rescale(acc_head, acc_tail, factor, TAIL)
                 keys = (start + lane_k).to(tl.int64)
-                vc_head, vc_tail = load_rows(v, keys, inside, stride_vn, stride_vd, True, HEAD, TAIL, D, ALIGN)
+                vc_head, vc_tail = load_rows(v, keys, inside, stride_vn, stride_vd, HEAD, TAIL, D, ALIGN)
                 acc_head, acc_tail = add_weighted(acc_head, acc_tail, weights, vc_head, vc_tail, TAIL, PRECISION)
 
         acc_head, acc_tail, row_lse = finish(acc_head, acc_tail, row_max, row_sum, TAIL)

@@ -49,11 +49,6 @@ def row_alignment(*tensors: Any) -> int:
     return wide if aligned else 1
 
 
-def past_int32(*tensors: Any) -> bool:
-    """Whether an offset within one head of these [B, H, N, D] tensors passes 2**31 elements."""
-    return any((t.shape[2] - 1) * t.stride(2) + (t.shape[3] - 1) * t.stride(3) >= 2**31 for t in tensors)
-
-
 def options(num_warps: int, num_stages: int) -> dict[str, int]:
     """Compile options; fusion into multiply-adds is pinned, as Triton 3.10 turns its default off."""
     return dict(num_warps=num_warps, num_stages=num_stages, enable_fp_fusion=True)

@@ -1,4 +1,4 @@
-"""Tile primitives that the kernels share: gathering rows, the split head dimension, the online softmax.
+"""Tile primitives that the kernels share: rows of tokens, packed key tiles, the split head dimension.
 
 A head dimension is held as one or two power-of-two blocks: `head` [rows, HEAD] and `tail` [rows, TAIL]. Where TAIL
 is 0 the tail is a dead copy of the head that the compiler removes.
@@ -7,23 +7,25 @@ is 0 the tail is a dead copy of the head that the compiler removes.
 import triton
 import triton.language as tl
 
-LN2 = tl.constexpr(0.6931471805599453)
-LOG2E = tl.constexpr(1.4426950408889634)
+TILE_FIELDS = tl.constexpr(7)  # place, length, first pair, ends of: same full, full, same short, all pairs
 
 
 @triton.jit
-def gathered_rows(order, start, length, BLOCK: tl.constexpr, WIDE: tl.constexpr):
-    """Token indices at places start.. of the order, and which are real; int64 where WIDE, as N * row stride may then
-    pass 2**31."""
+def gathered_rows(order, start, length, BLOCK: tl.constexpr):
+    """Token indices at places start.. of the order, int64 as N * row stride may pass 2**31, and which are real."""
     lane = tl.arange(0, BLOCK)
     inside = lane < length
-    return tl.load(order + start + lane, mask=inside, other=0).to(tl.int64 if WIDE else tl.int32), inside
+    return tl.load(order + start + lane, mask=inside, other=0).to(tl.int64), inside
 
 
 @triton.jit
-def gathered_full_rows(order, start, BLOCK: tl.constexpr, WIDE: tl.constexpr):
-    """As `gathered_rows` for a full tile."""
-    return tl.load(order + start + tl.arange(0, BLOCK)).to(tl.int64 if WIDE else tl.int32)
+def query_tile(tiles, tiles_stride, num_heads, num_tiles):
+    """The (batch, head, query tile) of this program: batch, head, their joint index, the tile's entry in the plan."""
+    program = tl.program_id(0)
+    batch_head = (program // num_tiles).to(tl.int64)
+    batch = batch_head // num_heads
+    tile = tiles + batch * tiles_stride + TILE_FIELDS * (program % num_tiles)
+    return batch, batch_head % num_heads, batch_head, tile
 
 
 @triton.jit
@@ -35,33 +37,51 @@ def head_of(base, batch, head, stride_b, stride_h, ALIGN: tl.constexpr):
 @triton.jit
 def load_block(
     base, rows, inside, stride_n, stride_d,
-    MASKED: tl.constexpr, FIRST: tl.constexpr, WIDTH: tl.constexpr, D: tl.constexpr, ALIGN: tl.constexpr,
+    FIRST: tl.constexpr, WIDTH: tl.constexpr, D: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
-    """Columns FIRST.. of the rows, [rows, WIDTH]; zero past head_dim D and, where MASKED, outside `inside`."""
+    """Columns FIRST.. of the rows, [rows, WIDTH]; zero past head_dim D and outside `inside`."""
     dim = FIRST + tl.arange(0, WIDTH)
     pointers = base + tl.multiple_of(rows * stride_n, ALIGN)[:, None] + dim.to(rows.dtype)[None, :] * stride_d
     if FIRST + WIDTH <= D:
-        if MASKED:
-            return tl.load(pointers, mask=inside[:, None], other=0.0)
-        else:
-            return tl.load(pointers)
+        return tl.load(pointers, mask=inside[:, None], other=0.0)
     else:
-        if MASKED:
-            return tl.load(pointers, mask=inside[:, None] & (dim < D)[None, :], other=0.0)
-        else:
-            return tl.load(pointers, mask=(dim < D)[None, :], other=0.0)
+        return tl.load(pointers, mask=inside[:, None] & (dim < D)[None, :], other=0.0)
 
 
 @triton.jit
 def load_rows(
-    base, rows, inside, stride_n, stride_d,
-    MASKED: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr, ALIGN: tl.constexpr,
+    base, rows, inside, stride_n, stride_d, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr,
+    ALIGN: tl.constexpr,
 ):  # fmt: skip
     """Both blocks of the rows."""
-    head = load_block(base, rows, inside, stride_n, stride_d, MASKED, 0, HEAD, D, ALIGN)
+    head = load_block(base, rows, inside, stride_n, stride_d, 0, HEAD, D, ALIGN)
     tail = head
     if TAIL > 0:
-        tail = load_block(base, rows, inside, stride_n, stride_d, MASKED, HEAD, TAIL, D, ALIGN)
+        tail = load_block(base, rows, inside, stride_n, stride_d, HEAD, TAIL, D, ALIGN)
+    return head, tail
+
+
+@triton.jit
+def packed_block(
+    base, start, inside, MASKED: tl.constexpr, FIRST: tl.constexpr, WIDTH: tl.constexpr, ROW: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Columns FIRST.. of packed rows start.., [BLOCK, WIDTH]; where MASKED, zero outside `inside`."""
+    place = tl.arange(0, BLOCK)[:, None] * ROW + FIRST + tl.arange(0, WIDTH)[None, :]
+    pointers = base + (tl.multiple_of(start * ROW, 16) + place)
+    if MASKED:
+        return tl.load(pointers, mask=inside[:, None], other=0.0)
+    else:
+        return tl.load(pointers)
+
+
+@triton.jit
+def packed_rows(base, start, inside, MASKED: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, BLOCK: tl.constexpr):
+    """Both blocks of packed rows start..; rows of HEAD + TAIL, see `pack`."""
+    head = packed_block(base, start, inside, MASKED, 0, HEAD, HEAD + TAIL, BLOCK)
+    tail = head
+    if TAIL > 0:
+        tail = packed_block(base, start, inside, MASKED, HEAD, TAIL, HEAD + TAIL, BLOCK)
     return head, tail
 
 
@@ -112,19 +132,3 @@ def rescale(acc_head, acc_tail, factor, TAIL: tl.constexpr):
     if TAIL > 0:
         acc_tail = acc_tail * factor[:, None]
     return acc_head, acc_tail
-
-
-@triton.jit
-def finish(acc_head, acc_tail, row_max, row_sum, TAIL: tl.constexpr):
-    """Normalised blocks and the natural-log lse; 0 and -inf for rows that saw no key."""
-    empty = row_sum == 0.0
-    inverse = 1.0 / tl.where(empty, 1.0, row_sum)
-    acc_head, acc_tail = rescale(acc_head, acc_tail, inverse, TAIL)
-    lse = tl.where(empty, -float("inf"), (row_max + tl.log2(tl.where(empty, 1.0, row_sum))) * LN2)
-    return acc_head, acc_tail, lse
-
-
-@triton.jit
-def pull_target(strength, high, low):
-    """The extreme a signed strength pulls to, times its size: positive (same region) high, negative low."""
-    return tl.maximum(strength, 0.0) * high + tl.maximum(-strength, 0.0) * low

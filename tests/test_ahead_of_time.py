@@ -12,7 +12,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-KERNELS = {"extremes", "attention", "attention_modulated", "attention_weighted", "few_keys_77", "few_keys_512"}
+TILED = {
+    *("attention", "one_pass_same", "one_pass_other"),
+    *("extremes", "modulated", "modulated_again", "modulated_weighted"),
+}
+KERNELS = TILED | {"pack", "few_keys_77", "few_keys_512"}
 
 
 def compiled(*arguments: str) -> list[dict]:

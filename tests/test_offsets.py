@@ -26,12 +26,12 @@ def _operator_arguments(name: str, query: Tensor) -> tuple:
     ints, floats = (query.new_empty((1, tokens), dtype=dtype) for dtype in (torch.int32, torch.float32))
     tiles, spans, values = (
         query.new_empty(shape, dtype=dtype)
-        for shape, dtype in (((1, 9, 5), torch.int32), ((9, 2), torch.int32), ((9, 2), torch.float32))
+        for shape, dtype in (((1, 9, 7), torch.int32), ((9, 2), torch.int32), ((9, 2), torch.float32))
     )
     table, runs = query.new_empty((2, 3, 3), dtype=torch.float32), query.new_empty((4, 5), dtype=torch.int64)
     qkv = (query, query, query)
     return {
-        "tile_attention": (*qkv, ints, ints, tiles, spans, values, floats, None, 0.125, True),
+        "tile_attention": (*qkv, ints, ints, tiles, spans, values, floats, None, 0.125, True, True, 0.5, 1.0, 0.0),
         "few_keys_attention": (*qkv, ints, ints, ints, table[..., 0], table[..., 0], floats, None, 0.125),
         "grouped_attention": (*qkv, ints, ints, runs, runs, table, floats, 0.125, 1.0, 1.0),
         "chunked_attention": (*qkv, ints, ints, ints, ints, table, table, floats, floats, 0.125),

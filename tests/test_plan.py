@@ -36,30 +36,38 @@ def _dense(one: TokenLayout, other: TokenLayout, modulation: Modulation, item: i
     return torch.where(same, strength, -strength), bias
 
 
-def _rebuilt(plan: TilePlan, item: int) -> tuple[Tensor, Tensor, Tensor]:
-    """A and B as the plan gives them, and how often it visits each pair."""
+def _rebuilt(plan: TilePlan, item: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A and B as the plan gives them, how often it visits each pair, and which it lists as in the same region."""
     order_q, order_k = plan.query_order[item].long(), plan.key_order[item].long()
     shape = (len(order_q), len(order_k))
+    is_same = torch.zeros(shape, dtype=torch.bool)
     strength, bias, visits = torch.full(shape, math.nan), torch.full(shape, math.nan), torch.zeros(shape)
-    for start, length, first, full, last in plan.tiles[item].tolist():
+    for start, length, *ends in plan.tiles[item].tolist():
         rows = order_q[start : start + length]
-        assert length <= plan.block_q and first <= full <= last
-        for pair in range(first, last) if length else ():
+        assert length <= plan.block_q and ends == sorted(ends)
+        for pair in range(ends[0], ends[4]) if length else ():
             key_start, key_length = plan.pair_span[pair].tolist()
-            assert (key_length == plan.block_k) if pair < full else (0 < key_length < plan.block_k)
+            kind = sum(pair >= end for end in ends[1:])  # full same, full other, short same, short other
+            assert (key_length == plan.block_k) if kind < 2 else (0 < key_length < plan.block_k)
+            is_same[rows[:, None], order_k[key_start : key_start + key_length]] = kind % 2 == 0
             square = (rows[:, None], order_k[key_start : key_start + key_length])
             strength[square], bias[square] = plan.pair_value[pair]
             visits[square] += 1
-    return strength, bias / math.log2(math.e), visits
+    return strength, bias / math.log2(math.e), visits, is_same
 
 
 def _assert_plan_is_the_tables(query: TokenLayout, key: TokenLayout, modulation: Modulation, plan: TilePlan) -> None:
     for item in range(len(plan.query_order)):
         strength, bias = _dense(query, key, modulation, item)
-        got_strength, got_bias, visits = _rebuilt(plan, item)
+        got_strength, got_bias, visits, got_same = _rebuilt(plan, item)
         seen = bias > -math.inf
         assert torch.equal(visits, seen.float())
         assert torch.equal(got_strength[seen], strength[seen])
+        pulled = seen & (strength != 0)
+        assert torch.equal(got_same[pulled], strength[pulled] > 0)
+        counts = [ends[4] - ends[0] for _, length, *ends in plan.tiles[item].tolist() if length]
+        assert counts == sorted(counts, reverse=True)
+        assert not seen.any() or plan.most_bias >= math.log2(math.e) * bias[seen].max().item() - 1e-5
         torch.testing.assert_close(got_bias[seen], bias[seen], rtol=1e-6, atol=1e-6)
 
 
@@ -132,8 +140,8 @@ def test_frames_alike_are_merged():
 def test_merged_frames_share_tiles():
     """VideoGrain's tables do not know time: one run a bitset, across frames."""
     one = TokenLayout(torch.ones(64, dtype=torch.int32), torch.arange(64) % 8, 8)
-    assert _plan(one, one, Modulation.videograin(8))[1].tiles.shape == (1, 2, 5)
-    assert _plan(one, one, Modulation.fame(8))[1].tiles.shape == (1, 8, 5)
+    assert _plan(one, one, Modulation.videograin(8))[1].tiles.shape == (1, 2, 7)
+    assert _plan(one, one, Modulation.fame(8))[1].tiles.shape == (1, 8, 7)
     assert _plan(one, one, Modulation.frames(8, "first"))[1].pair_span.shape == (1, 2)
 
 

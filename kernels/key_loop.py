@@ -1,0 +1,43 @@
+"""The loop over key tiles that the online kernels share.
+
+    z_ij = alpha_i * <q_i, k_j> + B
+
+alpha of a row is constant over the loop, B a scalar of a tile pair: per element one multiply-add and one exp2, as in
+plain flash attention, and one minimum more where the row extremes of <q_i, k_j> are wanted (EXTREMES). The loop over
+full tiles (not SHORT) has no bounds mask.
+"""
+
+import triton
+import triton.language as tl
+
+from .softmax import online_step, part_minima
+from .tiles import add_weighted, logits_tile, packed_rows
+
+
+@triton.jit
+def attend(
+    acc_head, acc_tail, row_max, sum_parts, high, low_parts,
+    q_head, q_tail, alpha, k, v, pair_span, pair_value, first, last,
+    SHORT: tl.constexpr, EXTREMES: tl.constexpr, BLOCK_K: tl.constexpr,
+    HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The softmax state, and the extremes, continued over the key tiles of pairs first..last."""
+    for pair in range(first, last):
+        start = tl.load(pair_span + 2 * pair)
+        bias = tl.load(pair_value + 2 * pair + 1)
+        inside = alpha
+        if SHORT:
+            inside = tl.arange(0, BLOCK_K) < tl.load(pair_span + 2 * pair + 1)
+        k_head, k_tail = packed_rows(k, start, inside, SHORT, HEAD, TAIL, BLOCK_K)
+        z = logits_tile(q_head, q_tail, k_head, k_tail, TAIL, PRECISION)
+        if EXTREMES:
+            low_parts = tl.minimum(low_parts, part_minima(tl.where(inside[None, :], z, float("inf")) if SHORT else z))
+        weights, tile_max, acc_head, acc_tail, row_max, sum_parts = online_step(
+            z, inside, alpha, tl.zeros_like(alpha) + bias, acc_head, acc_tail, row_max, sum_parts,
+            SHORT, D == HEAD + TAIL, TAIL,
+        )  # fmt: skip
+        if EXTREMES:
+            high = tl.maximum(high, tile_max)
+        v_head, v_tail = packed_rows(v, start, inside, SHORT, HEAD, TAIL, BLOCK_K)
+        acc_head, acc_tail = add_weighted(acc_head, acc_tail, weights, v_head, v_tail, TAIL, PRECISION)
+    return acc_head, acc_tail, row_max, sum_parts, high, low_parts

@@ -1,0 +1,155 @@
+"""Attention pulled to its row extremes, any tables: the second pass, after `extremes`.
+
+    s_ij  = scale * <q_i, k_j>
+    a_ij  = lambda_i * g_j * |A|                          A signed: positive in the same region, negative elsewhere
+    z_ij  = s_ij + a_ij * ((high_i if A > 0 else low_i) - s_ij) + B
+    out_i = softmax_j(z_ij) @ v,   lse_i = logsumexp_j(z_ij)
+
+A and B are scalars of a tile pair, so without g the whole modulation is z = alpha_i * <q_i, k_j> + beta_i. With a in
+[0, 1] no z passes high_i + max B: that is the pivot of the exponentials, and the loop keeps no running maximum and
+rescales nothing (PINNED). A tile with a row pulled so far below its pivot that its weights lose precision (their sum
+falls under `least_sum`) is marked in `again`, and a second launch without PINNED does the marked tiles with running
+maxima.
+
+Shapes as in `attention`; high, low float32 [B, H, Nq] contiguous, unscaled; row_strength (lambda) float32 [P, Nq] and
+key_weight (g) float32 [P, Nk] in the order of the packed keys, read where HAS_ROW_STRENGTH, HAS_KEY_WEIGHT; again
+int32, one a program.
+"""
+
+import math
+from typing import Any
+
+import triton
+import triton.language as tl
+
+from .launch import Call, Launch, item_stride, options, row_alignment, split_head_dim, strides
+from .softmax import finish, online_step, pinned_step, whole_sum, zero_state
+from .tiles import add_weighted, gathered_rows, head_of, load_rows, logits_tile, packed_rows, query_tile, store_rows
+
+
+@triton.jit
+def _attend(
+    acc_head, acc_tail, row_max, sum_parts, q_head, q_tail, strength_row, high, low,
+    k, v, key_weight, pair_span, pair_value, first, last, base2_scale,
+    PINNED: tl.constexpr, SHORT: tl.constexpr, HAS_KEY_WEIGHT: tl.constexpr,
+    BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The softmax state continued over the key tiles of pairs first..last; where PINNED, row_max is the pivot."""
+    for pair in range(first, last):
+        start = tl.load(pair_span + 2 * pair)
+        strength = tl.load(pair_value + 2 * pair)
+        bias = tl.load(pair_value + 2 * pair + 1)
+        inside = high
+        if SHORT:
+            inside = tl.arange(0, BLOCK_K) < tl.load(pair_span + 2 * pair + 1)
+        k_head, k_tail = packed_rows(k, start, inside, SHORT, HEAD, TAIL, BLOCK_K)
+        z = logits_tile(q_head, q_tail, k_head, k_tail, TAIL, PRECISION)
+        pull = strength_row * tl.abs(strength)
+        target = pull * tl.where(strength > 0.0, high, low)
+        if HAS_KEY_WEIGHT:
+            place = start + tl.arange(0, BLOCK_K)
+            if SHORT:
+                weight = tl.load(key_weight + place, mask=inside, other=0.0)
+            else:
+                weight = tl.load(key_weight + place)
+            z = z - weight[None, :] * (pull[:, None] * z - target[:, None])
+            alpha = tl.zeros_like(pull) + base2_scale
+            beta = tl.zeros_like(pull) + bias
+        else:
+            alpha = base2_scale - base2_scale * pull
+            beta = base2_scale * target + bias
+        if PINNED:
+            weights, sum_parts = pinned_step(z, inside, alpha, beta - row_max, sum_parts, SHORT, D == HEAD + TAIL)
+        else:
+            weights, tile_max, acc_head, acc_tail, row_max, sum_parts = online_step(
+                z, inside, alpha, beta, acc_head, acc_tail, row_max, sum_parts, SHORT, D == HEAD + TAIL, TAIL
+            )
+        v_head, v_tail = packed_rows(v, start, inside, SHORT, HEAD, TAIL, BLOCK_K)
+        acc_head, acc_tail = add_weighted(acc_head, acc_tail, weights, v_head, v_tail, TAIL, PRECISION)
+    return acc_head, acc_tail, row_max, sum_parts
+
+
+@triton.jit
+def modulated_kernel(
+    q, k, v, out, lse, high, low, row_strength, key_weight, again, query_order, tiles, pair_span, pair_value,
+    num_heads, num_tiles, num_queries, num_keys, base2_scale, most_bias, least_sum,
+    order_stride, tiles_stride, strength_stride, weight_stride,
+    stride_qb, stride_qh, stride_qn, stride_qd, stride_ob, stride_oh, stride_on, stride_od,
+    PINNED: tl.constexpr, HAS_ROW_STRENGTH: tl.constexpr, HAS_KEY_WEIGHT: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr,
+    ALIGN: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    batch, head, batch_head, tile = query_tile(tiles, tiles_stride, num_heads, num_tiles)
+    length = tl.load(tile + 1)
+    again += tl.program_id(0)
+    wanted = length > 0
+    if not PINNED:
+        wanted = wanted & (tl.load(again) > 0)
+    if wanted:
+        rows, inside = gathered_rows(query_order + batch * order_stride, tl.load(tile), length, BLOCK_Q)
+        q = head_of(q, batch, head, stride_qb, stride_qh, ALIGN)
+        q_head, q_tail = load_rows(q, rows, inside, stride_qn, stride_qd, HEAD, TAIL, D, ALIGN)
+        k += batch_head * num_keys * (HEAD + TAIL)
+        v += batch_head * num_keys * (HEAD + TAIL)
+        row_high = tl.load(high + batch_head * num_queries + rows, mask=inside, other=0.0)
+        row_low = tl.load(low + batch_head * num_queries + rows, mask=inside, other=0.0)
+        strength_row = tl.full([BLOCK_Q], 1.0, tl.float32)
+        if HAS_ROW_STRENGTH:
+            strength_row = tl.load(row_strength + batch * strength_stride + rows, mask=inside, other=0.0)
+        if HAS_KEY_WEIGHT:
+            key_weight += batch * weight_stride
+        acc_head, acc_tail, row_max, sum_parts = zero_state(BLOCK_Q, HEAD, TAIL)
+        if PINNED:
+            row_max = base2_scale * row_high + most_bias
+        acc_head, acc_tail, row_max, sum_parts = _attend(
+            acc_head, acc_tail, row_max, sum_parts, q_head, q_tail, strength_row, row_high, row_low,
+            k, v, key_weight, pair_span, pair_value, tl.load(tile + 2), tl.load(tile + 4), base2_scale,
+            PINNED, False, HAS_KEY_WEIGHT, BLOCK_K, HEAD, TAIL, D, PRECISION,
+        )  # fmt: skip
+        acc_head, acc_tail, row_max, sum_parts = _attend(
+            acc_head, acc_tail, row_max, sum_parts, q_head, q_tail, strength_row, row_high, row_low,
+            k, v, key_weight, pair_span, pair_value, tl.load(tile + 4), tl.load(tile + 6), base2_scale,
+            PINNED, True, HAS_KEY_WEIGHT, BLOCK_K, HEAD, TAIL, D, PRECISION,
+        )  # fmt: skip
+        row_sum = whole_sum(acc_head, acc_tail, sum_parts, HEAD, TAIL, D)
+        if PINNED:
+            tl.store(again, (tl.min(tl.where(inside, row_sum, least_sum), 0) < least_sum).to(tl.int32))
+        acc_head, acc_tail, row_lse = finish(acc_head, acc_tail, row_max, row_sum, TAIL)
+        # again, rather than held in registers over the loops
+        rows, inside = gathered_rows(query_order + batch * order_stride, tl.load(tile), length, BLOCK_Q)
+        out = head_of(out, batch, head, stride_ob, stride_oh, ALIGN)
+        store_rows(out, rows, inside, stride_on, stride_od, acc_head, acc_tail, HEAD, TAIL, D, ALIGN)
+        tl.store(lse + batch_head * num_queries + rows, row_lse, mask=inside)
+
+
+def modulated_call(
+    q: Any, k: Any, v: Any, out: Any, lse: Any, high: Any, low: Any, row_strength: Any, key_weight: Any,
+    again: Any, query_order: Any, tiles: Any, pair_span: Any, pair_value: Any,
+    most_bias: float, scale: float, precision: str, pinned: bool, launch: Launch,
+) -> Call:  # fmt: skip
+    """The launch for these tensors; shapes as in the heading. row_strength and key_weight are None where they are 1;
+    most_bias: the largest B, in base-2 units."""
+    batch, num_heads, num_queries, head_dim = q.shape
+    num_tiles = tiles.shape[1]
+    head, tail = split_head_dim(head_dim)
+    arguments = dict(
+        q=q, k=k, v=v, out=out, lse=lse, high=high, low=low, row_strength=row_strength, key_weight=key_weight,
+        again=again, query_order=query_order, tiles=tiles, pair_span=pair_span, pair_value=pair_value,
+        num_heads=num_heads, num_tiles=num_tiles, num_queries=num_queries, num_keys=k.shape[2],
+        base2_scale=scale * math.log2(math.e), most_bias=most_bias, least_sum=_least_sum(v),
+        order_stride=item_stride(query_order), tiles_stride=item_stride(tiles),
+        strength_stride=0 if row_strength is None else item_stride(row_strength),
+        weight_stride=0 if key_weight is None else item_stride(key_weight),
+        **strides(q, "q"), **strides(out, "o"),
+        PINNED=pinned, HAS_ROW_STRENGTH=row_strength is not None, HAS_KEY_WEIGHT=key_weight is not None,
+        BLOCK_Q=launch.block_q, BLOCK_K=launch.block_k, HEAD=head, TAIL=tail, D=head_dim,
+        ALIGN=row_alignment(q, out), PRECISION=precision,
+    )  # fmt: skip
+    grid = (num_tiles * batch * num_heads,)
+    return Call(modulated_kernel, grid, arguments, options(launch.num_warps, launch.num_stages))
+
+
+def _least_sum(v: Any) -> float:
+    """float16 weights are subnormal, hence coarse, below 2**-14: a row's sum must reach what a plain softmax's does.
+    The wider exponents of the other dtypes only need to be clear of underflow."""
+    return 0.5 if str(v.dtype) == "torch.float16" else 2.0**-64
