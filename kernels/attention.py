@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from .key_loop import attend
-from .launch import Call, Launch, item_stride, options, row_alignment, split_head_dim, strides
+from .launch import Call, Launch, tiled_call
 from .softmax import finish, whole_sum, zero_state
 from .tiles import gathered_rows, head_of, load_rows, query_tile, store_rows
 
@@ -63,17 +63,7 @@ def attention_call(
     scale: float, precision: str, launch: Launch,
 ) -> Call:  # fmt: skip
     """The launch for these tensors; shapes as in the heading."""
-    batch, num_heads, num_queries, head_dim = q.shape
-    num_tiles = tiles.shape[1]
-    head, tail = split_head_dim(head_dim)
-    arguments = dict(
-        q=q, k=k, v=v, out=out, lse=lse, query_order=query_order, tiles=tiles, pair_span=pair_span,
-        pair_value=pair_value, num_heads=num_heads, num_tiles=num_tiles, num_queries=num_queries,
-        num_keys=k.shape[2], base2_scale=scale * math.log2(math.e),
-        order_stride=item_stride(query_order), tiles_stride=item_stride(tiles),
-        **strides(q, "q"), **strides(out, "o"),
-        BLOCK_Q=launch.block_q, BLOCK_K=launch.block_k, HEAD=head, TAIL=tail, D=head_dim,
-        ALIGN=row_alignment(q, out), PRECISION=precision,
+    return tiled_call(
+        attention_kernel, q, k, out, query_order, tiles, precision, launch,
+        v=v, lse=lse, pair_span=pair_span, pair_value=pair_value, base2_scale=scale * math.log2(math.e),
     )  # fmt: skip
-    grid = (num_tiles * batch * num_heads,)
-    return Call(attention_kernel, grid, arguments, options(launch.num_warps, launch.num_stages))

@@ -10,7 +10,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from .launch import Call, Launch, item_stride, options, row_alignment, split_head_dim, strides
+from .launch import Call, Launch, tiled_call
 from .softmax import PARTS, part_maxima, part_minima
 from .tiles import gathered_rows, head_of, load_rows, logits_tile, packed_rows, query_tile
 
@@ -72,15 +72,6 @@ def extremes_call(
     q: Any, k: Any, high: Any, low: Any, query_order: Any, tiles: Any, pair_span: Any, precision: str, launch: Launch
 ) -> Call:
     """The launch for these tensors; shapes as in the heading."""
-    batch, num_heads, num_queries, head_dim = q.shape
-    num_tiles = tiles.shape[1]
-    head, tail = split_head_dim(head_dim)
-    arguments = dict(
-        q=q, k=k, high=high, low=low, query_order=query_order, tiles=tiles, pair_span=pair_span,
-        num_heads=num_heads, num_tiles=num_tiles, num_queries=num_queries, num_keys=k.shape[2],
-        order_stride=item_stride(query_order), tiles_stride=item_stride(tiles), **strides(q, "q"),
-        BLOCK_Q=launch.block_q, BLOCK_K=launch.block_k, HEAD=head, TAIL=tail, D=head_dim,
-        ALIGN=row_alignment(q), PRECISION=precision,
-    )  # fmt: skip
-    grid = (num_tiles * batch * num_heads,)
-    return Call(extremes_kernel, grid, arguments, options(launch.num_warps, launch.num_stages))
+    return tiled_call(
+        extremes_kernel, q, k, None, query_order, tiles, precision, launch, high=high, low=low, pair_span=pair_span
+    )

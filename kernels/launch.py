@@ -54,6 +54,26 @@ def options(num_warps: int, num_stages: int) -> dict[str, int]:
     return dict(num_warps=num_warps, num_stages=num_stages, enable_fp_fusion=True)
 
 
+def tiled_call(
+    kernel: Any, q: Any, k: Any, out: Any, query_order: Any, tiles: Any, precision: str, launch: Launch, **rest: Any
+) -> Call:
+    """Launch of a kernel over the query tiles of a plan, one program per (batch, head, query tile): what all of them
+    take, and `rest`. out is None for a kernel without one."""
+    batch, num_heads, num_queries, head_dim = q.shape
+    num_tiles = tiles.shape[1]
+    head, tail = split_head_dim(head_dim)
+    outputs = {} if out is None else dict(out=out, **strides(out, "o"))
+    arguments = dict(
+        q=q, k=k, query_order=query_order, tiles=tiles, num_heads=num_heads, num_tiles=num_tiles,
+        num_queries=num_queries, num_keys=k.shape[2], order_stride=item_stride(query_order),
+        tiles_stride=item_stride(tiles), **strides(q, "q"), **outputs, **rest,
+        BLOCK_Q=launch.block_q, BLOCK_K=launch.block_k, HEAD=head, TAIL=tail, D=head_dim,
+        ALIGN=row_alignment(q) if out is None else row_alignment(q, out), PRECISION=precision,
+    )  # fmt: skip
+    grid = (num_tiles * batch * num_heads,)
+    return Call(kernel, grid, arguments, options(launch.num_warps, launch.num_stages))
+
+
 def split_head_dim(head_dim: int) -> tuple[int, int]:
     """Power-of-two blocks (head, tail) that cover head_dim with the least padding; tail 0 where one block does.
 

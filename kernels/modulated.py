@@ -22,7 +22,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from .launch import Call, Launch, item_stride, options, row_alignment, split_head_dim, strides
+from .launch import Call, Launch, item_stride, tiled_call
 from .softmax import finish, online_step, pinned_step, whole_sum, zero_state
 from .tiles import add_weighted, gathered_rows, head_of, load_rows, logits_tile, packed_rows, query_tile, store_rows
 
@@ -123,30 +123,21 @@ def modulated_kernel(
 
 
 def modulated_call(
-    q: Any, k: Any, v: Any, out: Any, lse: Any, high: Any, low: Any, row_strength: Any, key_weight: Any,
-    again: Any, query_order: Any, tiles: Any, pair_span: Any, pair_value: Any,
+    q: Any, k: Any, v: Any, out: Any, lse: Any, high: Any, low: Any, row_strength: Any, key_weight: Any, again: Any,
+    query_order: Any, tiles: Any, pair_span: Any, pair_value: Any,
     most_bias: float, scale: float, precision: str, pinned: bool, launch: Launch,
 ) -> Call:  # fmt: skip
-    """The launch for these tensors; shapes as in the heading. row_strength and key_weight are None where they are 1;
-    most_bias: the largest B, in base-2 units."""
-    batch, num_heads, num_queries, head_dim = q.shape
-    num_tiles = tiles.shape[1]
-    head, tail = split_head_dim(head_dim)
-    arguments = dict(
-        q=q, k=k, v=v, out=out, lse=lse, high=high, low=low, row_strength=row_strength, key_weight=key_weight,
-        again=again, query_order=query_order, tiles=tiles, pair_span=pair_span, pair_value=pair_value,
-        num_heads=num_heads, num_tiles=num_tiles, num_queries=num_queries, num_keys=k.shape[2],
-        base2_scale=scale * math.log2(math.e), most_bias=most_bias, least_sum=_least_sum(v),
-        order_stride=item_stride(query_order), tiles_stride=item_stride(tiles),
+    """One of the two launches for these tensors; shapes as in the heading. row_strength and key_weight are None where
+    they are 1; most_bias: the largest B, in base-2 units."""
+    return tiled_call(
+        modulated_kernel, q, k, out, query_order, tiles, precision, launch,
+        v=v, lse=lse, high=high, low=low, row_strength=row_strength, key_weight=key_weight, again=again,
+        pair_span=pair_span, pair_value=pair_value, base2_scale=scale * math.log2(math.e),
+        most_bias=most_bias, least_sum=_least_sum(v),
         strength_stride=0 if row_strength is None else item_stride(row_strength),
         weight_stride=0 if key_weight is None else item_stride(key_weight),
-        **strides(q, "q"), **strides(out, "o"),
         PINNED=pinned, HAS_ROW_STRENGTH=row_strength is not None, HAS_KEY_WEIGHT=key_weight is not None,
-        BLOCK_Q=launch.block_q, BLOCK_K=launch.block_k, HEAD=head, TAIL=tail, D=head_dim,
-        ALIGN=row_alignment(q, out), PRECISION=precision,
     )  # fmt: skip
-    grid = (num_tiles * batch * num_heads,)
-    return Call(modulated_kernel, grid, arguments, options(launch.num_warps, launch.num_stages))
 
 
 def _least_sum(v: Any) -> float:

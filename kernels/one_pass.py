@@ -21,7 +21,7 @@ import triton
 import triton.language as tl
 
 from .key_loop import attend
-from .launch import Call, Launch, item_stride, options, row_alignment, split_head_dim, strides
+from .launch import Call, Launch, item_stride, tiled_call
 from .softmax import LN2, PARTS, finish, shares, whole_sum, zero_state
 from .tiles import gathered_rows, head_of, load_rows, query_tile, store_rows
 
@@ -103,19 +103,11 @@ def one_pass_call(
     strength_same: float, strength_other: float, scale: float, precision: str, last: bool, launch: Launch,
 ) -> Call:  # fmt: skip
     """One of the two launches for these tensors; shapes as in the heading. row_strength is None where it is 1."""
-    batch, num_heads, num_queries, head_dim = q.shape
-    num_tiles = tiles.shape[1]
-    head, tail = split_head_dim(head_dim)
-    arguments = dict(
-        q=q, k=k, v=v, out=out, lse=lse, high=high, low=low, parked=parked, row_strength=row_strength,
-        query_order=query_order, tiles=tiles, pair_span=pair_span, pair_value=pair_value, num_heads=num_heads, num_tiles=num_tiles,
-        num_queries=num_queries, num_keys=k.shape[2], base2_scale=scale * math.log2(math.e),
+    return tiled_call(
+        one_pass_kernel, q, k, out, query_order, tiles, precision, launch,
+        v=v, lse=lse, high=high, low=low, parked=parked, row_strength=row_strength,
+        pair_span=pair_span, pair_value=pair_value, base2_scale=scale * math.log2(math.e),
         strength_same=strength_same, strength_other=strength_other,
-        order_stride=item_stride(query_order), tiles_stride=item_stride(tiles),
         strength_stride=0 if row_strength is None else item_stride(row_strength),
-        **strides(q, "q"), **strides(out, "o"), LAST=last, HAS_ROW_STRENGTH=row_strength is not None,
-        BLOCK_Q=launch.block_q, BLOCK_K=launch.block_k, HEAD=head, TAIL=tail, D=head_dim,
-        ALIGN=row_alignment(q, out), PRECISION=precision,
+        LAST=last, HAS_ROW_STRENGTH=row_strength is not None,
     )  # fmt: skip
-    grid = (num_tiles * batch * num_heads,)
-    return Call(one_pass_kernel, grid, arguments, options(launch.num_warps, launch.num_stages))
