@@ -22,10 +22,12 @@ import triton
 from fame_accel.kernels.attention import attention_call
 from fame_accel.kernels.extremes import extremes_call
 from fame_accel.kernels.few_keys import few_keys_call
-from fame_accel.kernels.launch import Call, choose_launch, few_keys_launch, split_head_dim
+from fame_accel.kernels.launch import Call, split_head_dim
+from fame_accel.kernels.launch_table import FEW_KEYS, choose_launch
 from fame_accel.kernels.modulated import modulated_call
 from fame_accel.kernels.one_pass import one_pass_call
 from fame_accel.kernels.pack import pack_call
+from fame_accel.kernels.streamed_keys import streamed_keys_call
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -75,8 +77,8 @@ def compile_call(call: Call, target: str) -> Any:
 def calls(target: str, head_dim: int, dtype: torch.dtype) -> Iterator[tuple[str, Call]]:
     """Every kernel variant an edit launches, for 8 frames of 64 x 64 tokens and 8 heads, on meta tensors."""
     meta = dict(device="meta")
-    launch = choose_launch(TARGETS[target][0], head_dim, dtype.itemsize)
-    tokens, text = 8 * 64 * 64, 77
+    launch = choose_launch("tiled", TARGETS[target][0], head_dim, dtype.itemsize)
+    tokens = 8 * 64 * 64
     q, k, v, out = (torch.empty(2, tokens, 8, head_dim, dtype=dtype, **meta).transpose(1, 2) for _ in range(4))
     lse, high, low = (torch.empty(2, 8, tokens, **meta) for _ in range(3))
     width = sum(split_head_dim(head_dim))
@@ -103,17 +105,18 @@ def calls(target: str, head_dim: int, dtype: torch.dtype) -> Iterator[tuple[str,
     ):
         factors = (high, low, strength, g, again)
         yield name, modulated_call(*packed, *factors, *plan, 0.0, 0.125, "ieee", pinned, launch)
-    for keys in (text, 512):
+    family = TARGETS[target][0]
+    for keys in (77, 512):
         kt, vt = (torch.empty(2, keys, 8, head_dim, dtype=dtype, **meta).transpose(1, 2) for _ in range(2))
-        few_launch = few_keys_launch(TARGETS[target][0], keys, head_dim, dtype.itemsize)
-        bits = torch.empty(1, keys, dtype=torch.int32, **meta)
-        table, g = torch.empty(2, 8, **meta), torch.empty(1, keys, **meta)
-        yield (
-            f"few_keys_{keys}",
-            few_keys_call(
-                q, kt, vt, out, lse, order, order, bits, table, None, strength, g, 0.125, "ieee", 528, few_launch
-            ),
-        )
+        bits, table = torch.empty(1, keys, dtype=torch.int32, **meta), torch.empty(2, 8, **meta)
+        g = torch.empty(1, keys, **meta)
+        tensors = (q, kt, vt, out, lse, order, order, bits, table, None, strength, g, 0.125, "ieee")
+        few = choose_launch("few_keys", family, head_dim, dtype.itemsize) if keys <= FEW_KEYS else None
+        if few is None:
+            few = choose_launch("streamed_keys", family, head_dim, dtype.itemsize)
+            yield f"streamed_keys_{keys}", streamed_keys_call(*tensors, few)
+        else:
+            yield f"few_keys_{keys}", few_keys_call(*tensors, 528, few)
 
 
 def resources(compiled: Any, target: str) -> dict[str, int]:

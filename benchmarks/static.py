@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 import triton
-from fame_accel.kernels.launch import choose_launch
+from fame_accel.kernels.launch_table import choose_launch
 
 from benchmarks.ahead_of_time import TARGETS, calls, compile_call, refuse_interpreter, resources
 from benchmarks.sass import main_loop
@@ -30,7 +30,7 @@ _COLUMNS = (
 
 def rows(target: str, head_dim: int, dtype: torch.dtype = torch.float16) -> list[dict[str, object]]:
     """One row per kernel."""
-    launch = choose_launch(TARGETS[target][0], head_dim, dtype.itemsize)
+    launch = choose_launch("tiled", TARGETS[target][0], head_dim, dtype.itemsize)
     shape = (2, 32768, 8, head_dim)
     tensors = (torch.empty(shape, dtype=dtype, device="meta").transpose(1, 2) for _ in range(4))
     plain = main_loop(compile_call(yardstick_call(*tensors, 0.125, launch), target).asm["cubin"])

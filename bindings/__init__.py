@@ -1,9 +1,11 @@
 """Torch operators over the kernels, in the namespace torch.ops.fame_accel."""
 
-from . import chunked_ops, grouped_ops, tile_ops
+from . import chunked_ops, grouped_ops, pair_ops, tile_ops
 from .chunked_ops import chunked_attention
+from .device import triton_unavailable
 from .grouped_ops import grouped_attention
-from .tile_ops import few_keys_attention, tile_attention, tile_shape, triton_unavailable
+from .pair_ops import few_keys_attention, short_sequences_attention
+from .tile_ops import tile_attention, tile_shape
 
 __all__ = [
     "chunked_attention",
@@ -11,6 +13,8 @@ __all__ = [
     "few_keys_attention",
     "grouped_attention",
     "grouped_ops",
+    "pair_ops",
+    "short_sequences_attention",
     "tile_attention",
     "tile_ops",
     "tile_shape",

@@ -1,17 +1,11 @@
-"""Launch table: tile sizes, warps and pipeline stages per architecture family, head_dim and element size.
+"""What a launch is made of, and the arguments that kernels share."""
 
-Chosen by ahead-of-time compilation, not yet by measurement: shared memory within the chip's limit and, for float16 in
-the tiled kernels on sm_80 and sm_90, no spills at head_dim 40, 64, 80, 128 and 160. float32 spills at large head_dim.
-"""
-
-import logging
 from typing import Any, NamedTuple
-
-log = logging.getLogger("fame_accel")
 
 
 class Launch(NamedTuple):
-    """block_q query rows and block_k keys per tile, num_warps, num_stages of the key loop."""
+    """block_q query rows and block_k keys per tile (0 where a kernel holds all keys), num_warps, num_stages of the
+    loop."""
 
     block_q: int
     block_k: int
@@ -84,70 +78,3 @@ def split_head_dim(head_dim: int) -> tuple[int, int]:
     head = padded // 2
     tail = max(16, 1 << max(head_dim - head - 1, 0).bit_length())
     return (head, tail) if head >= 16 and head + tail < padded else (padded, 0)
-
-
-# (largest head_dim, element size) -> Launch. Families: sm80 (A100), sm86 (100 KiB of shared memory: sm_86, 89, 120),
-# sm90, sm100, cdna (gfx9), rdna (gfx11, gfx12).
-_TABLE = {
-    "sm80": {
-        (64, 2): Launch(128, 64, 4, 3),
-        (128, 2): Launch(128, 32, 8, 3),
-        (256, 2): Launch(64, 32, 4, 2),
-        (64, 4): Launch(64, 32, 4, 2),
-        (256, 4): Launch(32, 32, 4, 2),
-    },
-    "sm86": {
-        (64, 2): Launch(128, 64, 4, 2),
-        (128, 2): Launch(64, 32, 4, 2),
-        (256, 2): Launch(64, 32, 4, 2),
-        (64, 4): Launch(64, 32, 4, 2),
-        (256, 4): Launch(32, 16, 4, 2),
-    },
-    "sm90": {
-        (64, 2): Launch(128, 64, 4, 3),
-        (128, 2): Launch(128, 64, 8, 3),
-        (256, 2): Launch(128, 32, 8, 2),
-        (64, 4): Launch(64, 32, 4, 2),
-        (256, 4): Launch(32, 32, 4, 2),
-    },
-    "cdna": {
-        (64, 2): Launch(128, 64, 4, 1),
-        (128, 2): Launch(128, 32, 4, 1),
-        (256, 2): Launch(64, 32, 4, 1),
-        (64, 4): Launch(64, 32, 4, 1),
-        (256, 4): Launch(32, 16, 4, 1),
-    },
-    "rdna": {
-        (64, 2): Launch(64, 32, 4, 1),
-        (256, 2): Launch(32, 32, 4, 1),
-        (64, 4): Launch(32, 32, 4, 1),
-        (256, 4): Launch(32, 16, 4, 1),
-    },
-    "interpreter": {(256, 4): Launch(32, 32, 1, 1)},
-}
-_TABLE["sm100"] = _TABLE["sm90"]
-_SAFE = Launch(32, 32, 4, 1)
-_unknown_said: set[str] = set()
-
-
-def choose_launch(family: str, head_dim: int, element_size: int) -> Launch:
-    """The entry for a family; a small safe one, with one log line, for a family that is not in the table."""
-    if family not in _TABLE:
-        if family not in _unknown_said:
-            _unknown_said.add(family)
-            log.warning("no launch table for %s: using tiles of %d x %d", family, _SAFE.block_q, _SAFE.block_k)
-        return _SAFE
-    fits = [key for key in _TABLE[family] if head_dim <= key[0] and element_size <= key[1]]
-    return _TABLE[family][min(fits, key=lambda key: (key[1], key[0]))]
-
-
-def few_keys_launch(family: str, num_keys: int, head_dim: int, element_size: int) -> Launch:
-    """Launch of the few-keys kernel: all keys in one tile where they and their rows are small enough for the shared
-    memory of a known chip, else small tiles."""
-    row_bytes = sum(split_head_dim(head_dim)) * element_size
-    roomy = family in _TABLE and family != "rdna"
-    if num_keys <= 128 and element_size <= 2 and row_bytes <= 256 and roomy:
-        return Launch(32, max(16, 1 << (num_keys - 1).bit_length()), 4, 2)
-    if element_size <= 2 and row_bytes <= 256 and roomy:
-        return Launch(64, 32, 8, 2)
-    return Launch(32, 32 if row_bytes <= 256 else 16, 4, 2 if roomy and family != "cdna" else 1)

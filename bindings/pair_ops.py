@@ -1,0 +1,48 @@
+"""Operators on the Triton kernels that find regions and tables per pair of tokens: no plan."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .device import family, precision, programs, require, run
+from .library import declare, empty_outputs
+
+
+def _few_keys_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_region: Tensor,
+    query_frame: Tensor,
+    key_region: Tensor,
+    strength: Tensor | None,
+    bias: Tensor | None,
+    row_strength: Tensor | None,
+    key_weight: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """Layout attention over few keys; see kernels/few_keys.py for shapes."""
+    require(query)
+    from fame_accel.kernels.few_keys import few_keys_call
+    from fame_accel.kernels.launch_table import FEW_KEYS, choose_launch
+    from fame_accel.kernels.streamed_keys import streamed_keys_call
+
+    out, lse = empty_outputs(query)
+    chip = (family(query.device), query.shape[-1], query.element_size())
+    launch = choose_launch("few_keys", *chip) if key.shape[2] <= FEW_KEYS else None
+    tensors = (query, key, value, out, lse, query_region, query_frame, key_region, strength, bias, row_strength)
+    how = (key_weight, scale, precision(query.dtype))
+    if launch is None:
+        run(streamed_keys_call(*tensors, *how, choose_launch("streamed_keys", *chip)), query)
+    else:
+        run(few_keys_call(*tensors, *how, programs(query.device), launch), query)
+    return out, lse
+
+
+few_keys_attention = declare(
+    "few_keys_attention",
+    "(Tensor query, Tensor key, Tensor value, Tensor query_region, Tensor query_frame, Tensor key_region, "
+    "Tensor? strength, Tensor? bias, Tensor? row_strength, Tensor? key_weight, float scale)",
+    _few_keys_attention,
+    ("CUDA", "CPU"),
+)
