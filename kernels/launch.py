@@ -19,6 +19,14 @@ class Launch(NamedTuple):
     num_stages: int
 
 
+class ShortLaunch(NamedTuple):
+    """Batch items a program of the short-sequences kernel holds, num_warps, num_stages of its loop over heads."""
+
+    items: int
+    num_warps: int
+    num_stages: int
+
+
 class Call(NamedTuple):
     """One kernel launch, built apart from its execution so that it can be compiled ahead of time as launched."""
 
@@ -136,3 +144,21 @@ def few_keys_launch(family: str, num_keys: int, head_dim: int, element_size: int
     if element_size <= 2 and row_bytes <= 256 and roomy:
         return Launch(64, 32, 8, 2)
     return Launch(32, 32 if row_bytes <= 256 else 16, 4, 2 if roomy and family != "cdna" else 1)
+
+
+def short_sequences_launch(
+    family: str, num_queries: int, num_keys: int, head_dim: int, element_size: int
+) -> ShortLaunch:
+    """Launch of the short-sequences kernel: a warp for 16 rows of an item, with up to four items of at most 16
+    tokens. More warps an item where head_dim is past 160, and in float32, which has no matrix units in full precision.
+    """
+    long = max(num_queries, num_keys) > 16
+    if family == "interpreter":
+        return ShortLaunch(1 if long else 4, 1, 1)
+    stages = 2 if family in _TABLE and family not in ("cdna", "rdna") else 1
+    if element_size > 2:
+        return ShortLaunch(1, 8 if long or head_dim > 128 else 4, 1)
+    if long or head_dim > 160:
+        return ShortLaunch(1, 4 if head_dim > 160 else 2, stages)
+    items = 4 if head_dim <= 80 else 2
+    return ShortLaunch(items, items, stages)
