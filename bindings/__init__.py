@@ -3,7 +3,13 @@
 from . import chunked_ops, grouped_ops, tile_ops
 from .chunked_ops import chunked_attention
 from .grouped_ops import grouped_attention
-from .tile_ops import few_keys_attention, tile_attention, tile_shape, triton_unavailable
+from .tile_ops import (
+    few_keys_attention,
+    short_sequences_attention,
+    tile_attention,
+    tile_shape,
+    triton_unavailable,
+)
 
 __all__ = [
     "chunked_attention",
@@ -11,6 +17,7 @@ __all__ = [
     "few_keys_attention",
     "grouped_attention",
     "grouped_ops",
+    "short_sequences_attention",
     "tile_attention",
     "tile_ops",
     "tile_shape",
