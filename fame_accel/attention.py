@@ -80,9 +80,10 @@ def layout_attention(
 def _triton(x: Arguments) -> tuple[Tensor, Tensor]:
     layouts = (x.query_layout, x.key_layout, x.modulation)
     if _many_short_sequences(x.query, x.key):
+        query_frame, key_frame = _frames(x.query_layout, x.key_layout)
         return bindings.short_sequences_attention(
-            x.query, x.key, x.value, x.query_layout.region, _frames(x.query_layout), x.key_layout.region,
-            _frames(x.key_layout), *_frame_tables(*layouts), x.row_strength, x.key_weight, x.scale,
+            x.query, x.key, x.value, x.query_layout.region, query_frame, x.key_layout.region, key_frame,
+            *_frame_tables(*layouts), x.row_strength, x.key_weight, x.scale,
         )  # fmt: skip
     if x.key.shape[2] <= FEW_KEYS and _tables(*layouts).key_classes == 1:
         strength, bias = _frame_tables(*layouts)
@@ -168,13 +169,14 @@ def _frame_tables(
 
 
 @torch.compiler.assume_constant_result
-def _frames(layout: TokenLayout) -> Tensor:
-    """The layout's frames, [1, N] where all items have the same, as pixels do."""
+def _frames(query_layout: TokenLayout, key_layout: TokenLayout) -> tuple[Tensor, Tensor]:
+    """Frames of both sides, [1, N] where all items have the same, as pixels do."""
 
-    def build() -> Tensor:
-        return layout.frame[:1] if bool((layout.frame == layout.frame[:1]).all()) else layout.frame
+    def shared(layout: TokenLayout) -> Tensor:
+        one = layout.frame[:1]
+        return layout.cached("frames", lambda: one if bool((layout.frame == one).all()) else layout.frame)
 
-    return layout.cached("frames", build)
+    return shared(query_layout), shared(key_layout)
 
 
 def _first_key_frame(table: Tensor | None) -> Tensor | None:

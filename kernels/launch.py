@@ -149,8 +149,10 @@ def few_keys_launch(family: str, num_keys: int, head_dim: int, element_size: int
 def short_sequences_launch(
     family: str, num_queries: int, num_keys: int, head_dim: int, element_size: int
 ) -> ShortLaunch:
-    """Launch of the short-sequences kernel: a warp for 16 rows of an item, with up to four items of at most 16
-    tokens. More warps an item where head_dim is past 160, and in float32, which has no matrix units in full precision.
+    """Launch of the short-sequences kernel: a warp for 16 rows of an item, and up to four items where they have no
+    more. More warps for an item of wide rows, and in float32, which has no matrix units in full precision.
+
+    A batched product of one item a warp takes half the instructions of one product over a block diagonal of items.
     """
     long = max(num_queries, num_keys) > 16
     if family == "interpreter":
@@ -159,6 +161,6 @@ def short_sequences_launch(
     if element_size > 2:
         return ShortLaunch(1, 8 if long or head_dim > 128 else 4, 1)
     if long or head_dim > 160:
-        return ShortLaunch(1, 4 if head_dim > 160 else 2, stages)
+        return ShortLaunch(1, 4 if head_dim > 128 else 2, stages)
     items = 4 if head_dim <= 80 else 2
     return ShortLaunch(items, items, stages)

@@ -99,15 +99,18 @@ def _pairs(
 
 
 @triton.jit
-def _pull(z, strength, seen, AXIS: tl.constexpr):
-    """z pulled to an extreme of its row over the keys that are seen: to the highest where the strength is positive
-    (same region), to the lowest where it is negative."""
-    high = tl.max(tl.where(seen, z, -float("inf")), AXIS)
-    low = tl.min(tl.where(seen, z, float("inf")), AXIS)
+def _pull(logits, strength, seen, AXIS: tl.constexpr):
+    """The row's highest logit over the keys that are seen, and the logits less it, pulled to it where the strength is
+    positive (same region), to the lowest where it is negative.
+
+    Less the highest, as large logits that are nearly equal then keep their differences and the bias added to them.
+    """
+    high = tl.max(tl.where(seen, logits, -float("inf")), AXIS)
+    low = tl.min(tl.where(seen, logits, float("inf")), AXIS)
     high = tl.where(high == -float("inf"), 0.0, high)  # rows that see nothing keep finite extremes
-    low = tl.where(low == float("inf"), 0.0, low)
-    target = tl.where(strength > 0, tl.expand_dims(high, -1), tl.expand_dims(low, -1))
-    return z + tl.abs(strength) * (target - z)
+    low = tl.where(low == float("inf"), 0.0, low) - high
+    z = logits - tl.expand_dims(high, -1)
+    return z + tl.abs(strength) * (tl.where(strength > 0, 0.0, tl.expand_dims(low, -1)) - z), high
 
 
 @triton.jit
@@ -171,12 +174,13 @@ def short_sequences_kernel(
         q_head, q_tail = _load_rows(q + q_at, rows_q, inside_q, stride_qd, HEAD, TAIL, D)
         k_head, k_tail = _load_rows(k + k_at, rows_k, inside_k, stride_kd, HEAD, TAIL, D)
         v_head, v_tail = _load_rows(v + v_at, rows_v, inside_k, stride_vd, HEAD, TAIL, D)
-        z = logits_tile(q_head, q_tail, k_head, k_tail, TAIL, PRECISION) * base2_scale
+        z = logits_tile(q_head, q_tail, k_head, k_tail, TAIL, PRECISION)
         if MODULATED:
-            z = _pull(z, pair_strength, pair_bias > -float("inf"), AXIS)
-        z += pair_bias
+            z, pivot = _pull(z, pair_strength, pair_bias > -float("inf"), AXIS)
+        z = z * base2_scale + pair_bias
         row_max = tl.max(z, AXIS)
-        weights = tl.exp2(z - tl.expand_dims(tl.where(row_max == -float("inf"), 0.0, row_max), -1))
+        row_max = tl.where(row_max == -float("inf"), 0.0, row_max)
+        weights = tl.exp2(z - tl.expand_dims(row_max, -1))
         row_sum = tl.sum(weights, AXIS)
         weights = weights.to(v_head.dtype)
         empty = row_sum == 0.0
@@ -187,7 +191,10 @@ def short_sequences_kernel(
         if TAIL > 0:
             block = tl.dot(weights, v_tail, input_precision=PRECISION) * inverse
             _store_block(out + o_at, rows_o, inside_q, stride_od, block, HEAD, TAIL, D)
-        row_lse = tl.where(empty, -float("inf"), (row_max + tl.log2(row_sum)) * LN2)
+        row_lse = row_max + tl.log2(row_sum)
+        if MODULATED:
+            row_lse += pivot * base2_scale
+        row_lse = tl.where(empty, -float("inf"), row_lse * LN2)
         lse_rows = _by_token((items * num_heads + head) * num_queries, lane_q, ITEMS)
         tl.store(lse + lse_rows, row_lse, mask=inside_q)
 

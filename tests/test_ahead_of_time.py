@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-KERNELS = {"extremes", "attention", "attention_modulated", "attention_weighted", "few_keys_77", "few_keys_512"}
+KERNELS = {
+    *("extremes", "attention", "attention_modulated", "attention_weighted", "few_keys_77", "few_keys_512"),
+    *("short_sequences_16", "short_sequences_32"),
+}
 
 
 def compiled(*arguments: str) -> list[dict]:
@@ -32,7 +35,7 @@ def test_compiles(target: str, head_dim: int) -> None:
     for row in rows:
         assert 0 < row["shared_bytes"] <= row["shared_limit"], row
         assert row["registers"] > 0, row
-        if row["kernel"].startswith(("extremes", "attention")) and target.startswith("sm_"):
+        if row["kernel"].startswith(("extremes", "attention", "short_sequences")) and target.startswith("sm_"):
             assert row["spill_bytes"] == 0, row
 
 
