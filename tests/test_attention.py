@@ -242,8 +242,8 @@ def test_strides(target: Target, how: str, name: str):
     case = make_case(
         target, num_queries=40, batch=2, heads=2, head_dim=24, kind="two", modulation=modulation
     )  # fmt: skip
-    strided = {part: strided(getattr(case, part), how) for part in ("query", "key", "value")}
-    check(replace(case, **strided), target)
+    views = {part: strided(getattr(case, part), how) for part in ("query", "key", "value")}
+    check(replace(case, **views), target)
 
 
 @on_backends

@@ -241,10 +241,11 @@ def test_compile(target: Target):
     torch._dynamo.reset()
 
 
-def test_plans_are_none(monkeypatch: pytest.MonkeyPatch):
-    """No plan is made, which would take time for every pixel."""
+@on_float32
+def test_no_plan_is_made(target: Target, monkeypatch: pytest.MonkeyPatch):
+    """It would take time for every pixel."""
     monkeypatch.setattr(attention, "tile_plan", None)
-    pixels(TRITON[0], 8, modulation=Modulation.fame(8)).run("triton")
+    pixels(target, 8, modulation=Modulation.fame(8)).run(target.backend)
 
 
 @pytest.mark.parametrize("target", [TRITON[1].param()])
