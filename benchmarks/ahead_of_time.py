@@ -23,10 +23,11 @@ from fame_accel.kernels.attention import attention_call
 from fame_accel.kernels.extremes import extremes_call
 from fame_accel.kernels.few_keys import few_keys_call
 from fame_accel.kernels.launch import Call, split_head_dim
-from fame_accel.kernels.launch_table import FEW_KEYS, choose_launch
+from fame_accel.kernels.launch_table import FEW_KEYS, choose_launch, short_sequences_launch
 from fame_accel.kernels.modulated import modulated_call
 from fame_accel.kernels.one_pass import one_pass_call
 from fame_accel.kernels.pack import pack_call
+from fame_accel.kernels.short_sequences import short_sequences_call
 from fame_accel.kernels.streamed_keys import streamed_keys_call
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -117,6 +118,22 @@ def calls(target: str, head_dim: int, dtype: torch.dtype) -> Iterator[tuple[str,
             yield f"streamed_keys_{keys}", streamed_keys_call(*tensors, few)
         else:
             yield f"few_keys_{keys}", few_keys_call(*tensors, 528, few)
+    for frames in (16, 32):
+        yield f"short_sequences_{frames}", short_call(target, frames, head_dim, dtype)
+
+
+def short_call(target: str, frames: int, head_dim: int, dtype: torch.dtype, tables: bool = True) -> Call:
+    """A motion module's attention over the frames of 2 x 64 x 64 pixels, with all tables and factors or plain."""
+    meta, pixels, heads = dict(device="meta"), 2 * 64 * 64, 8
+    q, k, v, out = (torch.empty(pixels, frames, heads, head_dim, dtype=dtype, **meta).transpose(1, 2) for _ in range(4))
+    lse, table = torch.empty(pixels, heads, frames, **meta), torch.empty(2, frames, frames, **meta)
+    region, frame = (torch.empty(items, frames, dtype=torch.int32, **meta) for items in (pixels, 1))
+    factor = torch.empty(pixels, frames, **meta)
+    modulation = (table, table, factor, factor) if tables else (None,) * 4
+    launch = short_sequences_launch(TARGETS[target][0], frames, frames, head_dim, dtype.itemsize)
+    return short_sequences_call(
+        q, k, v, out, lse, region, frame, region, frame, *modulation, 0.125, "ieee", 2112, launch
+    )
 
 
 def resources(compiled: Any, target: str) -> dict[str, int]:

@@ -3,7 +3,8 @@
     python -m benchmarks.static [--targets sm_80 sm_90] [--head-dims 40 64 ...] [--out static.json]
 
 Per kernel, target and head_dim: registers, spills, shared memory and the instructions of the main loop (one pair of
-full tiles), beside those of the yardstick with the same tiles. The few-keys kernel has no counterpart there: no ratio.
+full tiles), beside those of the yardstick with the same tiles. The few-keys and short-sequences kernels (a loop over
+heads) have no counterpart there: no ratio.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def rows(target: str, head_dim: int, dtype: torch.dtype = torch.float16) -> list
     for name, call in calls(target, head_dim, dtype):
         compiled = compile_call(call, target)
         loop = main_loop(compiled.asm["cubin"])
-        comparable = not name.startswith("few_keys")
+        comparable = not name.startswith(("few_keys", "short_sequences"))
         found.append({
             "triton": triton.__version__,
             "kernel": name,

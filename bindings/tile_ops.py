@@ -8,6 +8,7 @@ from torch import Tensor
 from .device import family, precision, require, run
 from .library import declare, empty_outputs
 
+
 @torch.compiler.assume_constant_result
 def tile_shape(device: torch.device, dtype: torch.dtype, head_dim: int) -> tuple[int, int]:
     """(block_q, block_k) that a plan for `tile_attention` must be cut to."""

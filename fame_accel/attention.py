@@ -14,6 +14,9 @@ from fame_accel.modulation import Modulation
 from fame_accel.plan import GroupPlan, Tables, TilePlan, group_plan, merge_frames, tile_plan
 
 FEW_KEYS = 512
+# Sequences and batches of the short-sequences kernel: from SHORT_BATCH items, the most that one of its programs holds,
+# its programs are full; fewer items go to the other kernels, which divide a single item among programs.
+SHORT_SEQUENCE, SHORT_BATCH = 32, 4
 BACKENDS = ("auto", "triton", "sdpa", "reference")
 
 
@@ -76,6 +79,12 @@ def layout_attention(
 
 def _triton(x: Arguments) -> tuple[Tensor, Tensor]:
     layouts = (x.query_layout, x.key_layout, x.modulation)
+    if _many_short_sequences(x.query, x.key):
+        query_frame, key_frame = _frames(x.query_layout, x.key_layout)
+        return bindings.short_sequences_attention(
+            x.query, x.key, x.value, x.query_layout.region, query_frame, x.key_layout.region, key_frame,
+            *_frame_tables(*layouts), x.row_strength, x.key_weight, x.scale,
+        )  # fmt: skip
     if x.key.shape[2] <= FEW_KEYS and _tables(*layouts).key_classes == 1:
         strength, bias = _frame_tables(*layouts)
         return bindings.few_keys_attention(
@@ -89,6 +98,13 @@ def _triton(x: Arguments) -> tuple[Tensor, Tensor]:
         x.row_strength, x.key_weight, x.scale, plan.modulated,
         plan.strength_pair is not None and x.key_weight is None, *(plan.strength_pair or (0.0, 0.0)), plan.most_bias,
     )  # fmt: skip
+
+
+def _many_short_sequences(query: Tensor, key: Tensor) -> bool:
+    """Motion modules: a batch of pixels, whose tokens are a few frames. float32 rows past 160 would not fit every
+    chip's shared memory."""
+    fits = query.shape[-1] * query.element_size() <= 640
+    return fits and query.shape[0] >= SHORT_BATCH and max(query.shape[2], key.shape[2]) <= SHORT_SEQUENCE
 
 
 def _sdpa(x: Arguments) -> tuple[Tensor, Tensor]:
@@ -151,6 +167,17 @@ def _frame_tables(
         return tuple(t.to(device) if t is not None and bool(t.any()) else None for t in tables)
 
     return query_layout.cached(("frame tables", modulation), build)
+
+
+@torch.compiler.assume_constant_result
+def _frames(query_layout: TokenLayout, key_layout: TokenLayout) -> tuple[Tensor, Tensor]:
+    """Frames of both sides, [1, N] where all items have the same, as pixels do."""
+
+    def shared(layout: TokenLayout) -> Tensor:
+        one = layout.frame[:1]
+        return layout.cached("frames", lambda: one if bool((layout.frame == one).all()) else layout.frame)
+
+    return shared(query_layout), shared(key_layout)
 
 
 def _first_key_frame(table: Tensor | None) -> Tensor | None:

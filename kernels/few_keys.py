@@ -106,9 +106,7 @@ def few_keys_kernel(
         if REST > 0:
             weights = tl.exp2(rest_z - pivot[:, None])
             row_sum += real_sum(weights, rest < num_keys)
-            acc_head, acc_tail = add_weighted(
-                acc_head, acc_tail, weights, rest_v_head, rest_v_tail, TAIL, PRECISION
-            )
+            acc_head, acc_tail = add_weighted(acc_head, acc_tail, weights, rest_v_head, rest_v_tail, TAIL, PRECISION)
         acc_head, acc_tail, row_lse = finish(acc_head, acc_tail, row_max, row_sum, TAIL)
         store_rows(out, rows, inside, stride_on, stride_od, acc_head, acc_tail, HEAD, TAIL, D, ALIGN)
         tl.store(lse + batch_head * num_queries + rows, row_lse, mask=inside)

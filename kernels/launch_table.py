@@ -126,6 +126,26 @@ def choose_launch(kernel: str, family: str, head_dim: int, element_size: int) ->
     return entries[min(fits, key=lambda key: (key[1], key[0]))] if fits else None
 
 
+def short_sequences_launch(
+    family: str, num_queries: int, num_keys: int, head_dim: int, element_size: int
+) -> ShortLaunch:
+    """Launch of the short-sequences kernel: a warp for 16 rows of an item, and up to four items where they have no
+    more. More warps for an item of wide rows, and in float32, which has no matrix units in full precision.
+
+    A batched product of one item a warp takes half the instructions of one product over a block diagonal of items.
+    """
+    long = max(num_queries, num_keys) > 16
+    if family == "interpreter":
+        return ShortLaunch(1 if long else 4, 1, 1)
+    stages = 2 if family in _TABLE["tiled"] and family not in ("sm75", "cdna", "rdna") else 1
+    if element_size > 2:
+        return ShortLaunch(1, 8 if long or head_dim > 128 else 4, 1)
+    if long or head_dim > 160:
+        return ShortLaunch(1, 4 if head_dim > 128 else 2, stages)
+    items = 4 if head_dim <= 80 else 2
+    return ShortLaunch(items, items, stages)
+
+
 def load(path: str | Path) -> int:
     """Put the entries of a JSON file in the table, and say how many: a list of objects with kernel, family, head_dim
     (the largest it serves), element_size (bytes), block_q, block_k, num_warps, num_stages. ValueError names what is

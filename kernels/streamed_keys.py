@@ -1,7 +1,7 @@
 """Fused attention over a few hundred keys of one frame (long prompts), in tiles, without a plan.
 
-    As `few_keys`, whose formula and shapes these are. Each query tile passes over the key tiles twice, extremes first,
-    or once where nothing is pulled to them. q is read once, out written once; the keys come from the L2 cache.
+As `few_keys`, whose formula and shapes these are. Each query tile passes over the key tiles twice, extremes first,
+or once where nothing is pulled to them. q is read once, out written once; the keys come from the L2 cache.
 """
 
 import math

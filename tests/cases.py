@@ -183,6 +183,21 @@ def make_case(
     return replace(Case(query, key, value, query_layout, key_layout), **arguments)
 
 
+def strided(x: Tensor, how: str) -> Tensor:
+    """x with other strides, or repeated along axes of stride 0."""
+    if how == "transposed":  # [B, N, H, D], as a projection leaves it
+        return x.transpose(1, 2).contiguous().transpose(1, 2)
+    if how == "head_dim_first":
+        return x.mT.contiguous().mT
+    if how == "sliced":
+        wide = x.new_full([x.shape[0] + 1, x.shape[1] + 1, 2 * x.shape[2] + 1, 2 * x.shape[3] + 1], math.nan)
+        wide[1:, 1:, 1::2, 1::2] = x
+        return wide[1:, 1:, 1::2, 1::2]
+    if how == "expanded":
+        return x[:1, :1].expand_as(x)
+    return x[:, :, :1].expand_as(x)  # one_row
+
+
 def error(got: Tensor, wanted: Tensor) -> tuple[float, float]:
     """Largest and mean absolute difference in float64; 0 for empty tensors and between equal infinities."""
     if got.numel() == 0:

@@ -26,6 +26,7 @@ from cases import (
     on_modulations,
     on_targets,
     random_tables,
+    strided,
     text_modulation,
 )
 from torch import Tensor
@@ -233,20 +234,6 @@ def test_products_beyond_half_range(target: Target, name: str, many: bool):
     assert_parity(out, lse, case, eager=replace(case, query=case.query / 8, scale=1.0))
 
 
-def _strided(x: Tensor, how: str) -> Tensor:
-    if how == "transposed":  # [B, N, H, D], as a projection leaves it
-        return x.transpose(1, 2).contiguous().transpose(1, 2)
-    if how == "head_dim_first":
-        return x.mT.contiguous().mT
-    if how == "sliced":
-        wide = x.new_full([x.shape[0] + 1, x.shape[1] + 1, 2 * x.shape[2] + 1, 2 * x.shape[3] + 1], math.nan)
-        wide[1:, 1:, 1::2, 1::2] = x
-        return wide[1:, 1:, 1::2, 1::2]
-    if how == "expanded":
-        return x[:1, :1].expand_as(x)
-    return x[:, :, :1].expand_as(x)  # one_row
-
-
 @on_backends
 @pytest.mark.parametrize("how", ["transposed", "head_dim_first", "sliced", "expanded", "one_row"])
 @pytest.mark.parametrize("name", ["plain", "fame"])
@@ -255,8 +242,8 @@ def test_strides(target: Target, how: str, name: str):
     case = make_case(
         target, num_queries=40, batch=2, heads=2, head_dim=24, kind="two", modulation=modulation
     )  # fmt: skip
-    strided = {part: _strided(getattr(case, part), how) for part in ("query", "key", "value")}
-    check(replace(case, **strided), target)
+    views = {part: strided(getattr(case, part), how) for part in ("query", "key", "value")}
+    check(replace(case, **views), target)
 
 
 @on_backends

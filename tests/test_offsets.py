@@ -33,13 +33,20 @@ def _operator_arguments(name: str, query: Tensor) -> tuple:
     return {
         "tile_attention": (*qkv, ints, ints, tiles, spans, values, floats, None, 0.125, True, True, 0.5, 1.0, 0.0),
         "few_keys_attention": (*qkv, ints, ints, ints, table[..., 0], table[..., 0], floats, None, 0.125),
+        "short_sequences_attention": (*qkv, ints, ints, ints, ints, table, table, floats, None, 0.125),
         "grouped_attention": (*qkv, ints, ints, runs, runs, table, floats, 0.125, 1.0, 1.0),
         "chunked_attention": (*qkv, ints, ints, ints, ints, table, table, floats, floats, 0.125),
     }[name]
 
 
 @pytest.mark.parametrize("how", ["meta", "fake"])
-@pytest.mark.parametrize("name", ["tile_attention", "few_keys_attention", "grouped_attention", "chunked_attention"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("tile_attention", "few_keys_attention", "short_sequences_attention"),
+        *("grouped_attention", "chunked_attention"),
+    ],
+)
 def test_shapes_beyond_31_bits(name: str, how: str):
     shape = (2, 8, 2**21, 80)
     if how == "meta":
@@ -72,6 +79,13 @@ FAR_AXES = {
     "token within": ((1, 1, 3, 16), 2, FAR // 2 - 8),  # the last offset that 32 bits hold
     "token64": ((1, 1, 2, 16), 2, FAR),
     "channel": ((1, 1, 3, 17), 3, FAR // 16),
+    # Batches that the short-sequences kernel takes: in one of its programs, and where a later one starts.
+    "short batch": ((4, 1, 3, 16), 0, FAR // 3 + 1),
+    "short batches": ((5, 1, 3, 16), 0, FAR // 4),
+    "short head": ((4, 3, 3, 16), 1, FAR // 2),
+    "short token": ((4, 1, 3, 16), 2, FAR // 2),
+    "short token of 32": ((4, 1, 32, 16), 2, FAR // 31 + 1),
+    "short channel": ((4, 1, 3, 17), 3, FAR // 16),
 }
 
 

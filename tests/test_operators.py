@@ -13,7 +13,10 @@ from torch import Tensor
 
 from fame_accel import Modulation, attention, bindings, layout_attention
 
-OPERATORS = ["tile_attention", "few_keys_attention", "grouped_attention", "chunked_attention"]
+OPERATORS = [
+    *("tile_attention", "few_keys_attention", "short_sequences_attention"),
+    *("grouped_attention", "chunked_attention"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +29,8 @@ def fresh_compiler() -> Iterator[None]:
 def _reaching(operator: str, target: Target) -> list[Case]:
     """Cases that the public function sends to the operator."""
     factors = dict(row_strength=torch.rand(8), key_weight=torch.rand(8))
-    common = dict(target=target, num_queries=8, batch=2, kind="two")
+    batch = 4 if operator == "short_sequences_attention" else 2
+    common = dict(target=target, num_queries=8, batch=batch, kind="two")
     plain, time = make_case(**common), make_case(**common, modulation=Modulation.fame(FRAMES))
     weighted = make_case(**common, modulation=Modulation.videograin(FRAMES), **factors)
     if operator == "grouped_attention":
@@ -41,7 +45,7 @@ def _reaching(operator: str, target: Target) -> list[Case]:
 
 ON_OPERATORS = [
     pytest.param(name, *param.values, id=f"{name}-{param.id}", marks=param.marks)
-    for name, targets in zip(OPERATORS, [TRITON, TRITON, SDPA, SDPA], strict=True)
+    for name, targets in zip(OPERATORS, [TRITON, TRITON, TRITON, SDPA, SDPA], strict=True)
     for param in (
         targets[0].param(),
         next(t for t in GPU if t.backend == targets[0].backend).param(),
