@@ -1,0 +1,47 @@
+"""Times predicted without a GPU, looked up for the shapes that are measured on one."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+from benchmarks.shapes import Operation, Shape
+
+_ARCHITECTURES = {"sm_80": "A100", "sm_90": "H100"}
+PREDICTIONS = Path(__file__).parent / "results" / "predictions.csv"
+
+
+def predicted_ms(shape: Shape, operation: Operation, dtype: str, device: str, path: Path = PREDICTIONS) -> float | None:
+    """The prediction for our kernels, None where the file or the row is missing.
+
+    device: as torch names the chip; the file's "H100 SXM" is "NVIDIA H100 80GB HBM3". Where a case is listed under
+    several bounds, the slowest holds.
+    """
+    if not path.exists():
+        return None
+    wanted = {
+        "operation": operation.name,
+        "frames": str(shape.frames),
+        "size": str(shape.size),
+        "keys": str(shape.keys),
+        "heads": str(shape.heads),
+        "head_dim": str(shape.head_dim),
+        "batch": str(shape.batch),
+        "dtype": dtype,
+    }
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if all(row[name] == value for name, value in wanted.items())]
+    times = [float(row["predicted_ms"]) for row in rows if row["predicted_ms"] and _is_chip(row["chip"], device)]
+    return max(times, default=None)
+
+
+def _is_chip(chip: str, device: str) -> bool:
+    return _model(chip) == _model(device) != ""
+
+
+def _model(name: str) -> str:
+    """The first word of letters and digits, such as H100, or what an architecture stands for."""
+    name = _ARCHITECTURES.get(name.lower(), name)
+    found = re.search(r"\b[A-Z]+\d+[A-Z]*\b", name.upper())
+    return found[0] if found else ""
