@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from fame_accel.kernels.launch import choose_launch
+from fame_accel.kernels.launch_table import choose_launch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
@@ -58,7 +58,7 @@ def yardstick(inputs: Inputs) -> Prepared | str:
     family = "interpreter"
     if device.type == "cuda":
         family = _FAMILIES.get(torch.cuda.get_device_capability(device), "sm86")
-    launch = choose_launch(family, head_dim, query.element_size())
+    launch = choose_launch("tiled", family, head_dim, query.element_size())
     if query.shape[2] % launch.block_q or key.shape[2] % launch.block_k:
         return f"needs lengths that are multiples of {launch.block_q} and {launch.block_k}"
     scale = head_dim**-0.5
