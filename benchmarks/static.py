@@ -1,16 +1,23 @@
-"""The static budget: what the kernels' main loops cost on NVIDIA chips, counted without one.
+"""The static budget: what the kernels' main loops cost, counted without a GPU.
 
-    python -m benchmarks.static [--targets sm_80 sm_90] [--head-dims 40 64 ...] [--out static.json]
+    python -m benchmarks.static [--targets sm_80 sm_90 ...] [--head-dims 40 64 ...] [--dtypes float16 ...]
 
-Per kernel, target and head_dim: registers, spills, shared memory and the instructions of the main loop (one pair of
-full tiles), beside those of the yardstick with the same tiles. The few-keys and short-sequences kernels (a loop over
-heads) have no counterpart there: no ratio.
+Per kernel, target, head_dim and dtype: registers, spills, shared memory and the instructions of the main loop (one
+pair of full tiles; of the kernels without tiles, one query tile or one item), beside those of the yardstick with the
+same tiles. The kernels without a plan have no counterpart there: no ratio; float32 in full precision uses no matrix
+instructions, by which the loops are found: no loop counts.
+
+Replaces the rows it counted in benchmarks/results/static.json, and draws static.png from the file.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
@@ -18,70 +25,95 @@ import triton
 from fame_accel.kernels.launch_table import choose_launch
 
 from benchmarks.ahead_of_time import TARGETS, calls, compile_call, refuse_interpreter, resources
-from benchmarks.sass import main_loop
+from benchmarks.loops import matrix_loops
 from benchmarks.yardstick import yardstick_call
 
 RESULTS = Path(__file__).parent / "results" / "static.json"
+TILED = (
+    *("attention", "one_pass_same", "one_pass_other"),
+    *("extremes", "modulated", "modulated_again", "modulated_weighted"),
+)
+KEY = ("triton", "target", "head_dim", "dtype", "kernel")
 
 _COLUMNS = (
-    *("target", "head_dim", "tile", "registers", "spill_bytes", "shared_bytes"),
+    *("target", "head_dim", "dtype", "tile", "registers", "spill_bytes", "loop_spills", "shared_bytes"),
     *("loop_instructions", "loop_mma", "yardstick_instructions", "yardstick_mma", "ratio"),
 )
 
 
-def rows(target: str, head_dim: int, dtype: torch.dtype = torch.float16) -> list[dict[str, object]]:
-    """One row per kernel."""
+def rows(target: str, head_dim: int, dtype_name: str = "float16") -> list[dict[str, object]]:
+    """One row per kernel, and one of the yardstick."""
+    dtype = getattr(torch, dtype_name)
     launch = choose_launch("tiled", TARGETS[target][0], head_dim, dtype.itemsize)
     shape = (2, 32768, 8, head_dim)
     tensors = (torch.empty(shape, dtype=dtype, device="meta").transpose(1, 2) for _ in range(4))
-    plain = main_loop(compile_call(yardstick_call(*tensors, 0.125, launch), target).asm["cubin"])
-    found = []
+    plain = yardstick_call(*tensors, 0.125, launch)
+    found = [_row("yardstick", plain, target, head_dim, dtype_name, None)]
     for name, call in calls(target, head_dim, dtype):
-        compiled = compile_call(call, target)
-        loop = main_loop(compiled.asm["cubin"])
-        comparable = not name.startswith(("few_keys", "short_sequences"))
-        found.append({
-            "triton": triton.__version__,
-            "kernel": name,
-            "target": target,
-            "head_dim": head_dim,
-            "dtype": str(dtype).removeprefix("torch."),
-            "tile": [call.arguments["BLOCK_Q"], call.arguments["BLOCK_K"]],
-            **resources(compiled, target),
-            "loop_instructions": loop.instructions,
-            "loop_mma": loop.kinds["matrix"],
-            "loop_kinds": loop.kinds,
-            "yardstick_instructions": plain.instructions if comparable else None,
-            "yardstick_mma": plain.kinds["matrix"] if comparable else None,
-            "ratio": round(loop.instructions / plain.instructions, 3) if comparable else None,
-        })  # fmt: skip
+        found.append(_row(name, call, target, head_dim, dtype_name, found[0] if name in TILED else None))
     return found
+
+
+def _row(name: str, call: object, target: str, head_dim: int, dtype: str, plain: dict | None) -> dict[str, object]:
+    compiled = compile_call(call, target)
+    loops = matrix_loops(compiled, target)
+    # over full tiles, as the loop over short ones has masks besides; the streamed keys' first loop is its extremes
+    main = (loops[-1] if name.startswith("streamed") else loops[0]) if loops else None
+    other = next((loop for loop in reversed(loops) if loop is not main), main)
+    arguments = call.arguments
+    return {
+        "triton": triton.__version__,
+        "kernel": name,
+        "target": target,
+        "head_dim": head_dim,
+        "dtype": dtype,
+        "tile": [arguments.get("BLOCK_Q", 0), arguments.get("BLOCK_K", arguments.get("KEYS", 0))],
+        "warps": call.options["num_warps"],
+        **resources(compiled, target),
+        "loop_instructions": main and main.instructions,
+        "other_loop_instructions": other and other.instructions,
+        "loop_mma": main and main.kinds["matrix"],
+        "loop_spills": main and main.kinds.get("spill", 0),
+        "loop_kinds": main and main.kinds,
+        "yardstick_instructions": plain and plain["loop_instructions"],
+        "yardstick_mma": plain and plain["loop_mma"],
+        "ratio": round(main.instructions / plain["loop_instructions"], 3) if main and plain else None,
+    }  # fmt: skip
+
+
+def merged(path: Path, found: list[dict[str, object]]) -> list[dict[str, object]]:
+    """The rows of the file with those found in the place of their likes."""
+    old = json.loads(path.read_text()) if path.exists() else []
+    table = {tuple(row[name] for name in KEY): row for row in [*old, *found]}
+    return [table[key] for key in sorted(table, key=str)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    nvidia = [target for target in TARGETS if target.startswith("sm_")]
-    parser.add_argument("--targets", nargs="+", default=["sm_80", "sm_90"], choices=nvidia)
+    parser.add_argument("--targets", nargs="+", default=list(TARGETS), choices=TARGETS)
     parser.add_argument("--head-dims", nargs="+", type=int, default=[40, 64, 80, 128, 160])
+    parser.add_argument("--dtypes", nargs="+", default=["float16"], choices=["float16", "bfloat16", "float32"])
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     refuse_interpreter(parser)
-    found = []
+    found: list[dict[str, object]] = []
     print(_line("kernel", *_COLUMNS))
-    for target in args.targets:
-        for head_dim in args.head_dims:
-            for row in rows(target, head_dim):
-                found.append(row)
+    work = list(itertools.product(args.targets, args.head_dims, args.dtypes))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(len(work), os.cpu_count() or 1), mp_context=context) as pool:
+        for part in pool.map(rows, *zip(*work, strict=True)):
+            for row in part:
                 print(_line(row["kernel"], *(row[column] for column in _COLUMNS)), flush=True)
+            found += part
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text("[\n" + ",\n".join(json.dumps(row) for row in found) + "\n]\n")
+    args.out.write_text("[\n" + ",\n".join(json.dumps(row) for row in merged(args.out, found)) + "\n]\n")
 
 
 def _line(kernel: str, *cells: object) -> str:
     texts = (
         "-" if cell is None else "x".join(map(str, cell)) if isinstance(cell, list) else str(cell) for cell in cells
     )
-    widths = (len(column) for column in _COLUMNS)
+    widths = (max(len(column), 8) for column in _COLUMNS)
     return f"{kernel:20}" + "  ".join(text.rjust(width) for text, width in zip(texts, widths, strict=True))
 
 

@@ -27,7 +27,7 @@ def attention_kernel(
     num_heads, num_tiles, num_queries, num_keys, base2_scale, order_stride, tiles_stride,
     stride_qb, stride_qh, stride_qn, stride_qd, stride_ob, stride_oh, stride_on, stride_od,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr,
-    ALIGN: tl.constexpr, PRECISION: tl.constexpr,
+    PARTS: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     batch, head, batch_head, tile = query_tile(tiles, tiles_stride, num_heads, num_tiles)
     length = tl.load(tile + 1)
@@ -38,16 +38,16 @@ def attention_kernel(
         k += batch_head * num_keys * (HEAD + TAIL)
         v += batch_head * num_keys * (HEAD + TAIL)
         alpha = tl.full([BLOCK_Q], 0.0, tl.float32) + base2_scale
-        acc_head, acc_tail, row_max, sum_parts = zero_state(BLOCK_Q, HEAD, TAIL)
+        acc_head, acc_tail, row_max, sum_parts = zero_state(BLOCK_Q, HEAD, TAIL, PARTS)
         acc_head, acc_tail, row_max, sum_parts, _, _ = attend(
             acc_head, acc_tail, row_max, sum_parts, row_max, sum_parts,
             q_head, q_tail, alpha, k, v, pair_span, pair_value, tl.load(tile + 2), tl.load(tile + 4),
-            False, False, BLOCK_K, HEAD, TAIL, D, PRECISION,
+            False, False, BLOCK_K, HEAD, TAIL, D, PARTS, PRECISION,
         )  # fmt: skip
         acc_head, acc_tail, row_max, sum_parts, _, _ = attend(
             acc_head, acc_tail, row_max, sum_parts, row_max, sum_parts,
             q_head, q_tail, alpha, k, v, pair_span, pair_value, tl.load(tile + 4), tl.load(tile + 6),
-            True, False, BLOCK_K, HEAD, TAIL, D, PRECISION,
+            True, False, BLOCK_K, HEAD, TAIL, D, PARTS, PRECISION,
         )  # fmt: skip
         row_sum = whole_sum(acc_head, acc_tail, sum_parts, HEAD, TAIL, D)
         acc_head, acc_tail, row_lse = finish(acc_head, acc_tail, row_max, row_sum, TAIL)

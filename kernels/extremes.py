@@ -11,14 +11,15 @@ import triton
 import triton.language as tl
 
 from .launch import Call, Launch, tiled_call
-from .softmax import PARTS, part_maxima, part_minima
+from .softmax import part_maxima, part_minima
 from .tiles import gathered_rows, head_of, load_rows, logits_tile, packed_rows, query_tile
 
 
 @triton.jit
 def _widen(
     high_parts, low_parts, q_head, q_tail, k, pair_span, first, last,
-    SHORT: tl.constexpr, BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, PRECISION: tl.constexpr,
+    SHORT: tl.constexpr, BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, PARTS: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Extremes widened by the key tiles of pairs first..last."""
     for pair in range(first, last):
@@ -29,11 +30,11 @@ def _widen(
         k_head, k_tail = packed_rows(k, start, inside, SHORT, HEAD, TAIL, BLOCK_K)
         logits = logits_tile(q_head, q_tail, k_head, k_tail, TAIL, PRECISION)
         if SHORT:
-            high_parts = tl.maximum(high_parts, part_maxima(tl.where(inside[None, :], logits, -float("inf"))))
-            low_parts = tl.minimum(low_parts, part_minima(tl.where(inside[None, :], logits, float("inf"))))
+            high_parts = tl.maximum(high_parts, part_maxima(tl.where(inside[None, :], logits, -float("inf")), PARTS))
+            low_parts = tl.minimum(low_parts, part_minima(tl.where(inside[None, :], logits, float("inf")), PARTS))
         else:
-            high_parts = tl.maximum(high_parts, part_maxima(logits))
-            low_parts = tl.minimum(low_parts, part_minima(logits))
+            high_parts = tl.maximum(high_parts, part_maxima(logits, PARTS))
+            low_parts = tl.minimum(low_parts, part_minima(logits, PARTS))
     return high_parts, low_parts
 
 
@@ -43,7 +44,7 @@ def extremes_kernel(
     num_heads, num_tiles, num_queries, num_keys, order_stride, tiles_stride,
     stride_qb, stride_qh, stride_qn, stride_qd,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr,
-    ALIGN: tl.constexpr, PRECISION: tl.constexpr,
+    PARTS: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     batch, head, batch_head, tile = query_tile(tiles, tiles_stride, num_heads, num_tiles)
     length = tl.load(tile + 1)
@@ -56,11 +57,11 @@ def extremes_kernel(
         low_parts = tl.full([BLOCK_Q, PARTS], float("inf"), tl.float32)
         high_parts, low_parts = _widen(
             high_parts, low_parts, q_head, q_tail, k, pair_span, tl.load(tile + 2), tl.load(tile + 4),
-            False, BLOCK_K, HEAD, TAIL, PRECISION,
+            False, BLOCK_K, HEAD, TAIL, PARTS, PRECISION,
         )  # fmt: skip
         high_parts, low_parts = _widen(
             high_parts, low_parts, q_head, q_tail, k, pair_span, tl.load(tile + 4), tl.load(tile + 6),
-            True, BLOCK_K, HEAD, TAIL, PRECISION,
+            True, BLOCK_K, HEAD, TAIL, PARTS, PRECISION,
         )  # fmt: skip
         # again, rather than held in registers over the loops
         rows, inside = gathered_rows(query_order + batch * order_stride, tl.load(tile), length, BLOCK_Q)

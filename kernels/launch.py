@@ -5,12 +5,13 @@ from typing import Any, NamedTuple
 
 class Launch(NamedTuple):
     """block_q query rows and block_k keys per tile (0 where a kernel holds all keys), num_warps, num_stages of the
-    loop."""
+    loop, parts of the row statistics (see `softmax`)."""
 
     block_q: int
     block_k: int
     num_warps: int
     num_stages: int
+    parts: int = 8
 
 
 class Call(NamedTuple):
@@ -61,7 +62,7 @@ def tiled_call(
         q=q, k=k, query_order=query_order, tiles=tiles, num_heads=num_heads, num_tiles=num_tiles,
         num_queries=num_queries, num_keys=k.shape[2], order_stride=item_stride(query_order),
         tiles_stride=item_stride(tiles), **strides(q, "q"), **outputs, **rest,
-        BLOCK_Q=launch.block_q, BLOCK_K=launch.block_k, HEAD=head, TAIL=tail, D=head_dim,
+        BLOCK_Q=launch.block_q, BLOCK_K=launch.block_k, HEAD=head, TAIL=tail, D=head_dim, PARTS=launch.parts,
         ALIGN=row_alignment(q) if out is None else row_alignment(q, out), PRECISION=precision,
     )  # fmt: skip
     grid = (num_tiles * batch * num_heads,)

@@ -32,7 +32,7 @@ _TABLE: dict[str, dict[str, dict[tuple[int, int], Launch]]] = {
         },
         "sm86": {
             (64, 2): Launch(128, 64, 4, 2),
-            (128, 2): Launch(64, 32, 4, 2),
+            (128, 2): Launch(128, 32, 8, 3),
             (256, 2): Launch(64, 32, 4, 2),
             (64, 4): Launch(64, 32, 4, 2),
             (256, 4): Launch(32, 16, 4, 2),
@@ -44,18 +44,25 @@ _TABLE: dict[str, dict[str, dict[tuple[int, int], Launch]]] = {
             (64, 4): Launch(64, 32, 4, 2),
             (256, 4): Launch(32, 32, 4, 2),
         },
-        "cdna": {
-            (64, 2): Launch(128, 64, 4, 1),
-            (128, 2): Launch(128, 32, 4, 1),
-            (256, 2): Launch(64, 32, 4, 1),
-            (64, 4): Launch(64, 32, 4, 1),
-            (256, 4): Launch(32, 16, 4, 1),
+        "sm100": {  # whose threads hold whole rows
+            (48, 2): Launch(128, 64, 4, 3),
+            (128, 2): Launch(128, 64, 8, 3, 1),
+            (256, 2): Launch(128, 32, 8, 2, 1),
+            (64, 4): Launch(64, 32, 4, 2),
+            (256, 4): Launch(32, 32, 4, 2),
+        },
+        "cdna": {  # whose threads hold columns
+            (64, 2): Launch(128, 64, 4, 1, 1),
+            (128, 2): Launch(128, 32, 4, 1, 1),
+            (256, 2): Launch(64, 32, 4, 1, 1),
+            (64, 4): Launch(64, 32, 4, 1, 1),
+            (256, 4): Launch(32, 16, 4, 1, 1),
         },
         "rdna": {
-            (64, 2): Launch(64, 32, 4, 1),
-            (256, 2): Launch(32, 32, 4, 1),
-            (64, 4): Launch(32, 32, 4, 1),
-            (256, 4): Launch(32, 16, 4, 1),
+            (64, 2): Launch(64, 32, 4, 1, 1),
+            (256, 2): Launch(32, 32, 4, 1, 1),
+            (64, 4): Launch(32, 32, 4, 1, 1),
+            (256, 4): Launch(32, 16, 4, 1, 1),
         },
         "interpreter": {(256, 4): Launch(32, 32, 1, 1)},
     },
@@ -64,20 +71,22 @@ _TABLE: dict[str, dict[str, dict[tuple[int, int], Launch]]] = {
         "sm80": {(80, 2): Launch(64, 0, 4, 2), (128, 2): Launch(128, 0, 8, 2), (160, 2): Launch(64, 0, 4, 2)},
         "sm86": {(80, 2): Launch(64, 0, 4, 2), (128, 2): Launch(32, 0, 4, 2), (160, 2): Launch(64, 0, 4, 2)},
         "sm90": {(80, 2): Launch(64, 0, 4, 2), (160, 2): Launch(64, 0, 4, 1)},
+        "sm100": {(160, 2): Launch(64, 0, 8, 2)},
         "cdna": {(160, 2): Launch(64, 0, 4, 1)},
         "interpreter": {(160, 4): Launch(32, 0, 1, 1)},
     },
     "streamed_keys": {
         "sm75": {(64, 2): Launch(64, 32, 4, 1), (256, 2): Launch(32, 32, 4, 1), (256, 4): Launch(16, 16, 4, 1)},
         "sm80": {
-            (64, 2): Launch(128, 64, 4, 2),
+            (48, 2): Launch(128, 64, 4, 2),
             (128, 2): Launch(128, 64, 8, 2),
             (256, 2): Launch(128, 32, 8, 2),
             (64, 4): Launch(64, 32, 8, 1),
             (256, 4): Launch(32, 16, 4, 1),
         },
         "sm86": {
-            (64, 2): Launch(128, 64, 4, 2),
+            (48, 2): Launch(128, 64, 4, 2),
+            (64, 2): Launch(128, 64, 8, 2),
             (128, 2): Launch(128, 32, 8, 2),
             (256, 2): Launch(64, 32, 8, 2),
             (64, 4): Launch(64, 32, 8, 1),
@@ -93,9 +102,8 @@ _TABLE: dict[str, dict[str, dict[tuple[int, int], Launch]]] = {
         "interpreter": {(256, 4): Launch(32, 32, 1, 1)},
     },
 }
-_TABLE["streamed_keys"]["sm90"] = _TABLE["streamed_keys"]["sm80"]
-for _families in _TABLE.values():
-    _families["sm100"] = dict(_families["sm90"])
+for _family in ("sm90", "sm100"):
+    _TABLE["streamed_keys"][_family] = dict(_TABLE["streamed_keys"]["sm80"])
 _SAFE = Launch(32, 32, 4, 1)
 _unknown_said: set[str] = set()
 _from_variable: list[str] = []

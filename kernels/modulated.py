@@ -32,7 +32,8 @@ def _attend(
     acc_head, acc_tail, row_max, sum_parts, q_head, q_tail, strength_row, high, low,
     k, v, key_weight, pair_span, pair_value, first, last, base2_scale,
     PINNED: tl.constexpr, SHORT: tl.constexpr, HAS_KEY_WEIGHT: tl.constexpr,
-    BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr, PARTS: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The softmax state continued over the key tiles of pairs first..last; where PINNED, row_max is the pivot."""
     for pair in range(first, last):
@@ -59,10 +60,12 @@ def _attend(
             alpha = base2_scale - base2_scale * pull
             beta = base2_scale * target + bias
         if PINNED:
-            weights, sum_parts = pinned_step(z, inside, alpha, beta - row_max, sum_parts, SHORT, D == HEAD + TAIL)
+            weights, sum_parts = pinned_step(
+                z, inside, alpha, beta - row_max, sum_parts, SHORT, D == HEAD + TAIL, PARTS
+            )
         else:
             weights, tile_max, acc_head, acc_tail, row_max, sum_parts = online_step(
-                z, inside, alpha, beta, acc_head, acc_tail, row_max, sum_parts, SHORT, D == HEAD + TAIL, TAIL
+                z, inside, alpha, beta, acc_head, acc_tail, row_max, sum_parts, SHORT, D == HEAD + TAIL, TAIL, PARTS
             )
         v_head, v_tail = packed_rows(v, start, inside, SHORT, HEAD, TAIL, BLOCK_K)
         acc_head, acc_tail = add_weighted(acc_head, acc_tail, weights, v_head, v_tail, TAIL, PRECISION)
@@ -77,7 +80,7 @@ def modulated_kernel(
     stride_qb, stride_qh, stride_qn, stride_qd, stride_ob, stride_oh, stride_on, stride_od,
     PINNED: tl.constexpr, HAS_ROW_STRENGTH: tl.constexpr, HAS_KEY_WEIGHT: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr,
-    ALIGN: tl.constexpr, PRECISION: tl.constexpr,
+    PARTS: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     batch, head, batch_head, tile = query_tile(tiles, tiles_stride, num_heads, num_tiles)
     length = tl.load(tile + 1)
@@ -98,18 +101,18 @@ def modulated_kernel(
             strength_row = tl.load(row_strength + batch * strength_stride + rows, mask=inside, other=0.0)
         if HAS_KEY_WEIGHT:
             key_weight += batch * weight_stride
-        acc_head, acc_tail, row_max, sum_parts = zero_state(BLOCK_Q, HEAD, TAIL)
+        acc_head, acc_tail, row_max, sum_parts = zero_state(BLOCK_Q, HEAD, TAIL, PARTS)
         if PINNED:
             row_max = base2_scale * row_high + most_bias
         acc_head, acc_tail, row_max, sum_parts = _attend(
             acc_head, acc_tail, row_max, sum_parts, q_head, q_tail, strength_row, row_high, row_low,
             k, v, key_weight, pair_span, pair_value, tl.load(tile + 2), tl.load(tile + 4), base2_scale,
-            PINNED, False, HAS_KEY_WEIGHT, BLOCK_K, HEAD, TAIL, D, PRECISION,
+            PINNED, False, HAS_KEY_WEIGHT, BLOCK_K, HEAD, TAIL, D, PARTS, PRECISION,
         )  # fmt: skip
         acc_head, acc_tail, row_max, sum_parts = _attend(
             acc_head, acc_tail, row_max, sum_parts, q_head, q_tail, strength_row, row_high, row_low,
             k, v, key_weight, pair_span, pair_value, tl.load(tile + 4), tl.load(tile + 6), base2_scale,
-            PINNED, True, HAS_KEY_WEIGHT, BLOCK_K, HEAD, TAIL, D, PRECISION,
+            PINNED, True, HAS_KEY_WEIGHT, BLOCK_K, HEAD, TAIL, D, PARTS, PRECISION,
         )  # fmt: skip
         row_sum = whole_sum(acc_head, acc_tail, sum_parts, HEAD, TAIL, D)
         if PINNED:

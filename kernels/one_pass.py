@@ -22,7 +22,7 @@ import triton.language as tl
 
 from .key_loop import attend
 from .launch import Call, Launch, item_stride, tiled_call
-from .softmax import LN2, PARTS, finish, shares, whole_sum, zero_state
+from .softmax import LN2, finish, shares, whole_sum, zero_state
 from .tiles import gathered_rows, head_of, load_rows, query_tile, store_rows
 
 
@@ -34,7 +34,7 @@ def one_pass_kernel(
     stride_qb, stride_qh, stride_qn, stride_qd, stride_ob, stride_oh, stride_on, stride_od,
     LAST: tl.constexpr, HAS_ROW_STRENGTH: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr,
-    ALIGN: tl.constexpr, PRECISION: tl.constexpr,
+    PARTS: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     batch, head, batch_head, tile = query_tile(tiles, tiles_stride, num_heads, num_tiles)
     length = tl.load(tile + 1)
@@ -51,18 +51,18 @@ def one_pass_kernel(
         alpha = base2_scale * (1.0 - strength * (strength_other if LAST else strength_same))
         row_high = tl.full([BLOCK_Q], -float("inf"), tl.float32)
         low_parts = tl.full([BLOCK_Q, PARTS], float("inf"), tl.float32)
-        acc_head, acc_tail, row_max, sum_parts = zero_state(BLOCK_Q, HEAD, TAIL)
+        acc_head, acc_tail, row_max, sum_parts = zero_state(BLOCK_Q, HEAD, TAIL, PARTS)
         acc_head, acc_tail, row_max, sum_parts, row_high, low_parts = attend(
             acc_head, acc_tail, row_max, sum_parts, row_high, low_parts,
             q_head, q_tail, alpha, k, v, pair_span, pair_value,
             tl.load(tile + (3 if LAST else 2)), tl.load(tile + (4 if LAST else 3)),
-            False, True, BLOCK_K, HEAD, TAIL, D, PRECISION,
+            False, True, BLOCK_K, HEAD, TAIL, D, PARTS, PRECISION,
         )  # fmt: skip
         acc_head, acc_tail, row_max, sum_parts, row_high, low_parts = attend(
             acc_head, acc_tail, row_max, sum_parts, row_high, low_parts,
             q_head, q_tail, alpha, k, v, pair_span, pair_value,
             tl.load(tile + (5 if LAST else 4)), tl.load(tile + (6 if LAST else 5)),
-            True, True, BLOCK_K, HEAD, TAIL, D, PRECISION,
+            True, True, BLOCK_K, HEAD, TAIL, D, PARTS, PRECISION,
         )  # fmt: skip
         row_sum = whole_sum(acc_head, acc_tail, sum_parts, HEAD, TAIL, D)
         acc_head, acc_tail, row_lse = finish(acc_head, acc_tail, row_max, row_sum, TAIL)

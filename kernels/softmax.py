@@ -2,9 +2,10 @@
 
     weights_ij = exp2(alpha_i * <q_i, k_j> + beta_i - pivot_i)
 
-Row statistics that only the end of a loop needs are kept in PARTS partial values a row: with the matrix units'
-layouts a reduction to them stays within a thread, and the exchange between threads happens once. Where packed rows
-are wider than D, the sum of the weights is a column of the accumulator (see `pack`) and is not kept at all.
+Row statistics that only the end of a loop needs are kept in PARTS partial values a row: where four threads share a
+row of a product (NVIDIA up to Hopper), a reduction to 8 parts stays within a thread, and the exchange between threads
+happens once. Where packed rows are wider than D, the sum of the weights is a column of the accumulator (see `pack`)
+and is not kept at all.
 """
 
 import triton
@@ -14,29 +15,28 @@ from .tiles import rescale
 
 LN2 = tl.constexpr(0.6931471805599453)
 LOG2E = tl.constexpr(1.4426950408889634)
-PARTS = tl.constexpr(8)
 
 
 @triton.jit
-def part_sums(tile):
+def part_sums(tile, PARTS: tl.constexpr):
     """Row sums of [rows, keys] in PARTS parts."""
     return tl.sum(tl.reshape(tile, [tile.shape[0], tile.shape[1] // PARTS, PARTS]), 1)
 
 
 @triton.jit
-def part_maxima(tile):
+def part_maxima(tile, PARTS: tl.constexpr):
     """Row maxima of [rows, keys] in PARTS parts."""
     return tl.max(tl.reshape(tile, [tile.shape[0], tile.shape[1] // PARTS, PARTS]), 1)
 
 
 @triton.jit
-def part_minima(tile):
+def part_minima(tile, PARTS: tl.constexpr):
     """Row minima of [rows, keys] in PARTS parts."""
     return tl.min(tl.reshape(tile, [tile.shape[0], tile.shape[1] // PARTS, PARTS]), 1)
 
 
 @triton.jit
-def zero_state(ROWS: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr):
+def zero_state(ROWS: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, PARTS: tl.constexpr):
     """Accumulator blocks, row maxima and parts of the row sums before the first key."""
     acc_head = tl.zeros([ROWS, HEAD], tl.float32)
     acc_tail = acc_head
@@ -48,7 +48,7 @@ def zero_state(ROWS: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr):
 @triton.jit
 def online_step(
     z, inside, alpha, beta, acc_head, acc_tail, row_max, sum_parts,
-    MASKED: tl.constexpr, SUMS: tl.constexpr, TAIL: tl.constexpr,
+    MASKED: tl.constexpr, SUMS: tl.constexpr, TAIL: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """Weights of a tile of logits z against the running row maxima, its own row maxima of z, and the state rescaled."""
     if MASKED:
@@ -62,19 +62,19 @@ def online_step(
         weights = tl.where(inside[None, :], weights, 0.0)
     factor = tl.exp2(row_max - new_max)
     if SUMS:
-        sum_parts = sum_parts * factor[:, None] + part_sums(weights)
+        sum_parts = sum_parts * factor[:, None] + part_sums(weights, PARTS)
     acc_head, acc_tail = rescale(acc_head, acc_tail, factor, TAIL)
     return weights, tile_max, acc_head, acc_tail, new_max, sum_parts
 
 
 @triton.jit
-def pinned_step(z, inside, alpha, beta, sum_parts, MASKED: tl.constexpr, SUMS: tl.constexpr):
+def pinned_step(z, inside, alpha, beta, sum_parts, MASKED: tl.constexpr, SUMS: tl.constexpr, PARTS: tl.constexpr):
     """Weights of a tile of logits z, their pivot already in beta."""
     weights = tl.exp2(z * alpha[:, None] + beta[:, None])
     if MASKED:
         weights = tl.where(inside[None, :], weights, 0.0)
     if SUMS:
-        sum_parts = sum_parts + part_sums(weights)
+        sum_parts = sum_parts + part_sums(weights, PARTS)
     return weights, sum_parts
 
 

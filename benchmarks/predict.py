@@ -1,0 +1,135 @@
+"""Write down, before any GPU run, how long the layers of the GPU round should take: benchmarks/results/predictions.csv.
+
+    python -m benchmarks.predict
+
+From the counts in static.json, the real plans of the shapes and the cycle model: the pairs of full and short tiles, the
+pipe that bounds the loop over full ones, the time if the pipes overlapped perfectly (floor_ms) and as predicted, and
+the useful TFLOPS that this means.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import fame_accel.bindings  # noqa: F401  (makes fame_accel.kernels importable from a checkout)
+import torch
+from fame_accel.kernels.launch_table import FEW_KEYS, choose_launch
+
+from benchmarks.ahead_of_time import TARGETS
+from benchmarks.compare import three_regions
+from benchmarks.cycle_model import CHIPS, Chip, Cycles, loop_cycles, milliseconds, tile_work
+from benchmarks.inputs import active_pairs, text_layout
+from benchmarks.shapes import SHAPES, Operation, Shape, operations
+from benchmarks.static import RESULTS as COUNTS
+from fame_accel import Modulation
+from fame_accel.attention import FEW_KEYS as STREAMED_KEYS
+from fame_accel.plan import TilePlan, merge_frames, tile_plan
+
+PREDICTIONS = COUNTS.with_name("predictions.csv")
+COLUMNS = (
+    *("chip", "operation", "frames", "size", "keys", "heads", "head_dim", "batch", "dtype"),
+    *("bound", "floor_ms", "predicted_ms", "useful_tflops"),
+)
+Counts = dict[tuple[str, int, str], dict]
+
+
+def read_counts(path: Path = COUNTS) -> Counts:
+    """float16 rows of the newest Triton counted, by target, head_dim and kernel."""
+    rows = [row for row in json.loads(path.read_text()) if row["dtype"] == "float16"]
+    newest = max(row["triton"] for row in rows)
+    return {(row["target"], row["head_dim"], row["kernel"]): row for row in rows if row["triton"] == newest}
+
+
+def predict(chip: Chip, shape: Shape, operation: Operation, counts: Counts) -> dict[str, object]:
+    """One row of the file."""
+    layout = three_regions(shape.frames, shape.size).tokens(shape.size, shape.size)
+    keys = layout if shape.text is None else text_layout(shape.text, layout.device)
+    modulation = operation.modulation(shape.frames, keys.num_frames) or Modulation()
+    tables = merge_frames(modulation, shape.frames, keys.num_frames)
+    heads = shape.batch * shape.heads
+    rows_of = {
+        kernel: row for (target, dim, kernel), row in counts.items() if (target, dim) == (chip.target, shape.head_dim)
+    }
+    row_bytes = 2 * shape.head_dim * heads
+    moved = row_bytes * 2 * (shape.queries + shape.keys)
+    if shape.keys <= STREAMED_KEYS and tables.key_classes == 1:
+        loops, programs, launches = _without_plan(chip, shape, rows_of), shape.queries // 64 * heads, 1
+    else:
+        launch = choose_launch("tiled", TARGETS[chip.target][0], shape.head_dim, 2)
+        plan = tile_plan(layout, keys, tables, launch.block_q, launch.block_k)
+        loops, launches = _over_plan(chip, plan, shape.head_dim, rows_of)
+        programs = int((plan.tiles[0, :, 1] > 0).sum()) * heads
+        moved += row_bytes * 2 * shape.keys  # packed
+    cycles = heads * sum(loop.predicted * turns for loop, turns in loops)
+    floor = heads * sum(loop.floor * turns for loop, turns in loops)
+    predicted = milliseconds(chip, cycles, programs, moved, launches)
+    flop = 4 * active_pairs(layout, keys, modulation) * shape.head_dim * heads
+    return {
+        "chip": chip.name,
+        "operation": operation.name,
+        **{name: getattr(shape, name) for name in ("frames", "size", "keys", "heads", "head_dim", "batch")},
+        "dtype": "float16",
+        "bound": max(loops, key=lambda loop: loop[0].floor * loop[1])[0].bound,
+        "floor_ms": round(milliseconds(chip, floor, programs, moved, 0), 4),
+        "predicted_ms": round(predicted, 4),
+        "useful_tflops": round(flop / predicted / 1e9, 1),
+    }
+
+
+def _over_plan(chip: Chip, plan: TilePlan, head_dim: int, rows: dict) -> tuple[list[tuple[Cycles, int]], int]:
+    """Cycles and turns of the loops over a plan's full and short pairs of tiles, per head; and the launches."""
+    if not plan.modulated:
+        kernels = ["attention"]
+    elif plan.strength_pair is not None:
+        kernels = ["one_pass_same", "one_pass_other"]
+    else:
+        kernels = ["extremes", "modulated"]
+    ends = plan.tiles[0].long()
+    full_same, full_other, short_same, short_other = (ends[:, i + 1] - ends[:, i] for i in range(2, 6))
+    loops = []
+    for kernel in kernels:
+        row = rows[kernel]
+        full, short = {
+            "one_pass_same": (full_same, short_same),
+            "one_pass_other": (full_other, short_other),
+        }.get(kernel, (full_same + full_other, short_same + short_other))
+        work = tile_work(kernel, *row["tile"], head_dim)
+        longer = row["other_loop_instructions"] / row["loop_instructions"]
+        loops.append((loop_cycles(chip, row, *work), int(full.sum())))
+        loops.append((loop_cycles(chip, row, *work, longer), int(short.sum())))
+    return loops, len(kernels) + 1 + (kernels[-1] == "modulated")
+
+
+def _without_plan(chip: Chip, shape: Shape, rows: dict) -> list[tuple[Cycles, int]]:
+    """Cycles and turns of the loops of the few-keys or the streamed-keys kernel, per head."""
+    if "few_keys_77" in rows and shape.keys <= FEW_KEYS:
+        row = rows["few_keys_77"]
+        tiles = -(-shape.queries // row["tile"][0])
+        operations, _ = tile_work("few_keys", row["tile"][0], 80, shape.head_dim)  # 64 + 16 keys, held on chip
+        return [(loop_cycles(chip, row, operations, 0), tiles)]
+    row = rows["streamed_keys_512"]
+    turns = -(-shape.queries // row["tile"][0]) * -(-shape.keys // row["tile"][1])
+    both = 1 + row["other_loop_instructions"] / row["loop_instructions"]
+    operations, moved = tile_work("streamed_keys", *row["tile"], shape.head_dim)
+    return [(loop_cycles(chip, row, 1.5 * operations, 1.5 * moved, both), turns)]  # q @ k twice
+
+
+def main() -> None:
+    counts = read_counts()
+    with PREDICTIONS.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        for chip in CHIPS:
+            for shape in SHAPES:
+                for operation in operations(shape):
+                    if shape.text is None or operation.pulled:
+                        row = predict(chip, shape, operation, counts)
+                        writer.writerow(row)
+                        print(*(f"{value!s:>10}" for value in row.values()))
+
+
+if __name__ == "__main__":
+    with torch.no_grad():
+        main()
