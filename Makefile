@@ -21,9 +21,12 @@ demo: $(READY)
 test: lint
 	$(VENV)/bin/python -m pytest -q -ra
 
-# what the kernels cost on GPUs that are not here; writes benchmarks/results/static.json
+# what the kernels cost on GPUs that are not here: counts, budgets, predicted times and a picture in benchmarks/results
 static: $(READY)
 	$(VENV)/bin/python -W ignore -m benchmarks.static
+	$(VENV)/bin/python -m benchmarks.predict
+	$(VENV)/bin/python -m benchmarks.static_picture
+	$(VENV)/bin/python -m benchmarks.budget
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

@@ -10,36 +10,26 @@ the useful TFLOPS that this means.
 from __future__ import annotations
 
 import csv
-import json
-from pathlib import Path
 
 import fame_accel.bindings  # noqa: F401  (makes fame_accel.kernels importable from a checkout)
 import torch
 from fame_accel.kernels.launch_table import FEW_KEYS, choose_launch
 
 from benchmarks.ahead_of_time import TARGETS
+from benchmarks.budget import RESULTS, Counts, read_counts
 from benchmarks.compare import three_regions
 from benchmarks.cycle_model import CHIPS, Chip, Cycles, loop_cycles, milliseconds, tile_work
 from benchmarks.inputs import active_pairs, text_layout
 from benchmarks.shapes import SHAPES, Operation, Shape, operations
-from benchmarks.static import RESULTS as COUNTS
 from fame_accel import Modulation
 from fame_accel.attention import FEW_KEYS as STREAMED_KEYS
 from fame_accel.plan import TilePlan, merge_frames, tile_plan
 
-PREDICTIONS = COUNTS.with_name("predictions.csv")
+PREDICTIONS = RESULTS.with_name("predictions.csv")
 COLUMNS = (
     *("chip", "operation", "frames", "size", "keys", "heads", "head_dim", "batch", "dtype"),
     *("bound", "floor_ms", "predicted_ms", "useful_tflops"),
 )
-Counts = dict[tuple[str, int, str], dict]
-
-
-def read_counts(path: Path = COUNTS) -> Counts:
-    """float16 rows of the newest Triton counted, by target, head_dim and kernel."""
-    rows = [row for row in json.loads(path.read_text()) if row["dtype"] == "float16"]
-    newest = max(row["triton"] for row in rows)
-    return {(row["target"], row["head_dim"], row["kernel"]): row for row in rows if row["triton"] == newest}
 
 
 def predict(chip: Chip, shape: Shape, operation: Operation, counts: Counts) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Write the README's table of measurements from the committed CSV.
+"""Write the README's tables from the committed results.
 
 python -m benchmarks.readme_table
 """
@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.budget import BUDGETS, HEAD_DIMS, TARGETS, read_counts
 from benchmarks.compare import RESULTS
 
 README = Path(__file__).parents[1] / "README.md"
-_PART = re.compile(r"(<!-- compare -->\n).*(<!-- /compare -->)", re.DOTALL)
+PREDICTIONS = RESULTS.with_name("predictions.csv")
 
 
-def table() -> str:
-    """Markdown of the newest run in compare.csv: its last row of every operation."""
+def compared() -> str:
+    """The newest run in compare.csv: its last row of every operation."""
     with RESULTS.open(newline="") as file:
         rows = {row["operation"]: row for row in csv.DictReader(file)}.values()
     row = list(rows)[-1]
@@ -36,13 +38,62 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def written() -> str:
+def counted() -> str:
+    """Main-loop instructions against plain flash attention, from static.json."""
+    counts = read_counts()
+    columns = [(target, dim) for target in TARGETS for dim in HEAD_DIMS]
+    lines = [
+        "| main loop against plain flash attention | at most | " + " | ".join(f"{t} {d}" for t, d in columns) + " |",
+        "|---|---|" + "---|" * len(columns),
+    ]
+    lines += [
+        f"| {budget.label} | {budget.most:.2f} | "
+        + " | ".join(f"{budget.ratio(counts, target, dim):.2f}" for target, dim in columns)
+        + " |"
+        for budget in BUDGETS
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def predicted() -> str:
+    """The predictions for Stable Diffusion 1.5 at 512 x 512 with 8 frames, from predictions.csv."""
+    with PREDICTIONS.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if (row["frames"], row["heads"]) == ("8", "8")]
+    shown = [("64", "32768"), ("32", "8192"), ("64", "77")]
+    lines = [
+        "| PREDICTED, not measured (ms; bound) | "
+        + " | ".join(f"{size}x{size} tokens, {keys} keys" for size, keys in shown)
+        + " |",
+        "|---|" + "---|" * len(shown),
+    ]
+    for chip in ("H100", "A100"):
+        for operation in ("region_mask_decay", "fame", "videograin", "fame_strength", "cross_77"):
+            cells = []
+            for size, keys in shown:
+                wanted = (chip, operation, size, keys)
+                found = [r for r in rows if (r["chip"], r["operation"], r["size"], r["keys"]) == wanted]
+                cells += [f"{float(r['predicted_ms']):.2f}; {r['bound']}" for r in found] or ["-"]
+            lines.append(f"| {chip} {operation} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+TABLES: dict[str, Callable[[], str]] = {"compare": compared, "static": counted, "predicted": predicted}
+
+
+def _part(name: str) -> re.Pattern[str]:
+    return re.compile(rf"(<!-- {name} -->\n).*(<!-- /{name} -->)", re.DOTALL)
+
+
+def written(name: str) -> str:
     """What the README has between its marks."""
-    return _PART.search(README.read_text())[0]
+    return _part(name).search(README.read_text())[0]
 
 
 def main() -> None:
-    README.write_text(_PART.sub(lambda match: match[1] + table() + match[2], README.read_text()))
+    text = README.read_text()
+    for name, table in TABLES.items():
+        text = _part(name).sub(lambda match, table=table: match[1] + table() + match[2], text)
+    README.write_text(text)
 
 
 if __name__ == "__main__":

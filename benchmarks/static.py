@@ -7,7 +7,7 @@ pair of full tiles; of the kernels without tiles, one query tile or one item), b
 same tiles. The kernels without a plan have no counterpart there: no ratio; float32 in full precision uses no matrix
 instructions, by which the loops are found: no loop counts.
 
-Replaces the rows it counted in benchmarks/results/static.json, and draws static.png from the file.
+Replaces the rows it counted in benchmarks/results/static.json.
 """
 
 from __future__ import annotations
@@ -25,14 +25,10 @@ import triton
 from fame_accel.kernels.launch_table import choose_launch
 
 from benchmarks.ahead_of_time import TARGETS, calls, compile_call, refuse_interpreter, resources
+from benchmarks.budget import RESULTS, TILED
 from benchmarks.loops import matrix_loops
 from benchmarks.yardstick import yardstick_call
 
-RESULTS = Path(__file__).parent / "results" / "static.json"
-TILED = (
-    *("attention", "one_pass_same", "one_pass_other"),
-    *("extremes", "modulated", "modulated_again", "modulated_weighted"),
-)
 KEY = ("triton", "target", "head_dim", "dtype", "kernel")
 
 _COLUMNS = (

@@ -12,26 +12,11 @@ import matplotlib
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
-from benchmarks.predict import PREDICTIONS, read_counts
-from benchmarks.static import RESULTS
+from benchmarks.budget import BUDGETS, HEAD_DIMS, RESULTS, read_counts
+from benchmarks.predict import PREDICTIONS
 
 PICTURE = RESULTS.with_suffix(".png")
-# kernels -> (label, most instructions they may take, as a multiple of the yardstick's)
-BARS = {
-    ("attention",): ("hard mask, decay, plain", 1.03),
-    ("one_pass_same", "one_pass_other"): ("FAME, VideoGrain: one pass (the longer loop)", 1.15),
-    ("modulated",): ("general tables: second pass", 0.90),
-    ("extremes", "modulated"): ("general tables: both passes", 1.50),
-    ("extremes", "modulated_weighted"): ("the same with key weights", 1.50),
-}
-DIMS = (40, 64, 80, 128, 160)
 _COLOURS = ("#33658a", "#86bbd8", "#758e4f", "#f6ae2d", "#f26419")
-
-
-def ratio(counts: dict, target: str, head_dim: int, kernels: tuple[str, ...]) -> float:
-    """Main-loop instructions against the yardstick's: of two passes their sum, of two groups the longer."""
-    ratios = [counts[target, head_dim, kernel]["ratio"] for kernel in kernels]
-    return max(ratios) if kernels[0].startswith("one_pass") else sum(ratios)
 
 
 def draw() -> None:
@@ -40,16 +25,20 @@ def draw() -> None:
         1, 3, figsize=(17, 4.8), layout="constrained", width_ratios=(1, 1, 1.1)
     )
     for axes, target, chip in ((left, "sm_80", "A100"), (middle, "sm_90", "H100")):
-        width = 0.8 / len(BARS)
-        for index, (kernels, (label, budget)) in enumerate(BARS.items()):
-            places = [place + (index - (len(BARS) - 1) / 2) * width for place in range(len(DIMS))]
-            heights = [ratio(counts, target, dim, kernels) for dim in DIMS]
-            axes.bar(places, heights, width, color=_COLOURS[index], label=f"{label} (budget {budget:.2f})")
+        width = 0.8 / len(BUDGETS)
+        for index, budget in enumerate(BUDGETS):
+            places = [place + (index - (len(BUDGETS) - 1) / 2) * width for place in range(len(HEAD_DIMS))]
+            heights = [budget.ratio(counts, target, dim) for dim in HEAD_DIMS]
+            axes.bar(places, heights, width, color=_COLOURS[index], label=f"{budget.label} (at most {budget.most:.2f})")
             axes.hlines(
-                [budget] * len(DIMS), [p - width / 2 for p in places], [p + width / 2 for p in places], "black", lw=1
+                [budget] * len(HEAD_DIMS),
+                [p - width / 2 for p in places],
+                [p + width / 2 for p in places],
+                "black",
+                lw=1,
             )
         axes.axhline(1, color="grey", lw=0.8, ls=":")
-        axes.set_xticks(range(len(DIMS)), DIMS)
+        axes.set_xticks(range(len(HEAD_DIMS)), HEAD_DIMS)
         axes.set_xlabel("head_dim")
         axes.set_title(f"main loop, instructions / plain flash attention ({target}, {chip})", fontsize=10)
         axes.set_ylim(0, 1.65)

@@ -10,7 +10,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from .launch import Call, Launch, tiled_call
+from .launch import Call, Launch, split_head_dim, tiled_call
 from .softmax import part_maxima, part_minima
 from .tiles import gathered_rows, head_of, load_rows, logits_tile, packed_rows, query_tile
 
@@ -72,7 +72,14 @@ def extremes_kernel(
 def extremes_call(
     q: Any, k: Any, high: Any, low: Any, query_order: Any, tiles: Any, pair_span: Any, precision: str, launch: Launch
 ) -> Call:
-    """The launch for these tensors; shapes as in the heading."""
+    """The launch for these tensors; shapes as in the heading.
+
+    One block is halved: of two products in a row Triton keeps a tile's rows within a warp, of one alone it may spread
+    them over warps, whose extremes then meet in shared memory at every tile.
+    """
+    head, tail = split_head_dim(q.shape[3])
+    blocks = (head, tail) if tail or head < 32 else (head // 2, head // 2)
     return tiled_call(
-        extremes_kernel, q, k, None, query_order, tiles, precision, launch, high=high, low=low, pair_span=pair_span
-    )
+        extremes_kernel, q, k, None, query_order, tiles, precision, launch, blocks,
+        high=high, low=low, pair_span=pair_span,
+    )  # fmt: skip

@@ -50,13 +50,14 @@ def options(num_warps: int, num_stages: int) -> dict[str, int]:
 
 
 def tiled_call(
-    kernel: Any, q: Any, k: Any, out: Any, query_order: Any, tiles: Any, precision: str, launch: Launch, **rest: Any
-) -> Call:
+    kernel: Any, q: Any, k: Any, out: Any, query_order: Any, tiles: Any, precision: str, launch: Launch,
+    blocks: tuple[int, int] | None = None, **rest: Any,
+) -> Call:  # fmt: skip
     """Launch of a kernel over the query tiles of a plan, one program per (batch, head, query tile): what all of them
-    take, and `rest`. out is None for a kernel without one."""
+    take, and `rest`. out is None for a kernel without one; blocks: the head dimension's, if not as it is split."""
     batch, num_heads, num_queries, head_dim = q.shape
     num_tiles = tiles.shape[1]
-    head, tail = split_head_dim(head_dim)
+    head, tail = blocks or split_head_dim(head_dim)
     outputs = {} if out is None else dict(out=out, **strides(out, "o"))
     arguments = dict(
         q=q, k=k, query_order=query_order, tiles=tiles, num_heads=num_heads, num_tiles=num_tiles,

@@ -62,19 +62,23 @@ def test_refuses_the_interpreter() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["sm_80", "sm_90"])
 def test_main_loops_stay_within_their_counts(target: str, tmp_path: Path) -> None:
-    """Against the committed benchmarks/results/static.json, with which `make static` replaces it knowingly."""
-    committed = json.loads((ROOT / "benchmarks/results/static.json").read_text())
-    if committed[0]["triton"] != version("triton"):
-        pytest.skip(f"counted with Triton {committed[0]['triton']}, this is {version('triton')}")
+    """Against the committed benchmarks/results/static.json, whose rows `make static` replaces knowingly."""
+    committed = {
+        (row["kernel"], row["head_dim"]): row
+        for row in json.loads((ROOT / "benchmarks/results/static.json").read_text())
+        if (row["triton"], row["target"], row["dtype"]) == (version("triton"), target, "float16")
+    }
+    if not committed:
+        pytest.skip(f"not counted with Triton {version('triton')}")
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     out = tmp_path / "static.json"
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.static", "--targets", target, "--out", str(out)]
-    subprocess.run([*command, "--head-dims", "40", "64"], cwd=ROOT, env=environment, check=True, capture_output=True)
-    baseline = {(row["kernel"], row["target"], row["head_dim"]): row for row in committed}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
     rows = json.loads(out.read_text())
-    assert len(rows) == 2 * len(KERNELS)
+    assert {(row["kernel"], row["head_dim"]) for row in rows} == set(committed)
     for row in rows:
-        before = baseline[row["kernel"], row["target"], row["head_dim"]]
-        assert row["loop_instructions"] <= 1.03 * before["loop_instructions"], (row, before)
+        before = committed[row["kernel"], row["head_dim"]]
         assert row["spill_bytes"] <= before["spill_bytes"], (row, before)
-        assert (row["ratio"] or 0) <= 1.03 * (before["ratio"] or 0), (row, before)
+        if row["loop_instructions"]:
+            assert row["loop_instructions"] <= 1.03 * before["loop_instructions"], (row, before)
+            assert (row["ratio"] or 0) <= 1.03 * (before["ratio"] or 0), (row, before)

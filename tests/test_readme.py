@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks import readme_table
 
 ROOT = Path(__file__).parents[1]
@@ -32,5 +34,6 @@ def test_commands_exist() -> None:
     assert (ROOT / "benchmarks/gpu_session.sh").stat().st_mode & 0o100
 
 
-def test_table_is_the_csv() -> None:
-    assert readme_table.table() in readme_table.written()
+@pytest.mark.parametrize("name", readme_table.TABLES)
+def test_tables_are_the_results(name: str) -> None:
+    assert readme_table.TABLES[name]() in readme_table.written(name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from dataclasses import replace
 
 import pytest
@@ -22,6 +21,7 @@ from cases import (
     random_tables,
     strided,
 )
+from traffic import watch
 
 from fame_accel import Modulation, TokenLayout, attention, bindings, layout_attention
 
@@ -258,7 +258,6 @@ def test_bytes_moved(target: Target, parts: int, monkeypatch: pytest.MonkeyPatch
     """
     from fame_accel.kernels.launch_table import ShortLaunch
     from fame_accel.kernels.short_sequences import short_sequences_call
-    from triton.runtime.interpreter import interpreter_builder as builder
 
     frames, heads, items = 16, 8, 8
     case = pixels(target, frames, batch=items, heads=heads, head_dim=40, modulation=random_tables(frames, frames))
@@ -274,30 +273,8 @@ def test_bytes_moved(target: Target, parts: int, monkeypatch: pytest.MonkeyPatch
     )  # fmt: skip
     assert call.grid == (programs,)
 
-    asked: dict[str, list[torch.Tensor]] = {"create_masked_load": [], "create_masked_store": []}
-    sectors = defaultdict(set)
-
-    def counted(name: str):
-        function = getattr(builder, name)
-        mask_place = {"create_masked_load": 0, "create_masked_store": 1}[name]
-
-        def run(pointers, *rest):
-            size = pointers.get_element_ty().primitive_bitwidth // 8
-            addresses = pointers.data[rest[mask_place].data]
-            asked[name].append((torch.from_numpy(addresses.astype("int64")), size))
-            sectors[builder.grid_idx].update((addresses // 32).tolist())
-            return function(pointers, *rest)
-
-        return run
-
-    for name in asked:
-        monkeypatch.setattr(builder, name, counted(name))
-    call.kernel[call.grid](**call.arguments, **call.options)
-
-    for tensor, name in ((q, "load"), (k, "load"), (v, "load"), (out, "store"), (lse, "store")):
-        start, end = tensor.data_ptr(), tensor.data_ptr() + tensor.numel() * tensor.element_size()
-        touched = torch.cat([a[(a >= start) & (a < end)] for a, _ in asked[f"create_masked_{name}"]])
-        assert touched.numel() == tensor.numel() == touched.unique().numel()
+    traffic = watch(call, monkeypatch)
+    assert all(traffic.touches_once(tensor) for tensor in (q, k, v, out, lse))
     least = sum(x.numel() * x.element_size() for x in (q, k, v, out))
-    assert sum(a.numel() * size for calls in asked.values() for a, size in calls) <= 1.15 * least
-    assert sum(32 * len(own) for own in sectors.values()) <= 1.15 * least
+    assert traffic.asked_bytes <= 1.15 * least
+    assert traffic.sector_bytes <= 1.15 * least

@@ -1,0 +1,76 @@
+"""What the main loops may cost beside plain flash attention, and whether the counts in static.json hold it.
+
+    python -m benchmarks.budget
+
+prints every budget beside its count, and exits 1 where one is broken.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results" / "static.json"
+TARGETS = ("sm_80", "sm_90")
+HEAD_DIMS = (40, 64, 80, 128, 160)
+Counts = dict[tuple[str, int, str], dict]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Instructions of the main loop per pair of tiles, as a multiple of the yardstick's: of two passes their sum, of
+    the two groups of one pass, which share the pairs, the longer."""
+
+    label: str
+    kernels: tuple[str, ...]
+    most: float
+
+    def ratio(self, counts: Counts, target: str, head_dim: int) -> float:
+        ratios = [counts[target, head_dim, kernel]["ratio"] for kernel in self.kernels]
+        return max(ratios) if self.kernels[0].startswith("one_pass") else sum(ratios)
+
+
+BUDGETS = (
+    Budget("plain, hard mask with decay", ("attention",), 1.03),
+    Budget("FAME default, VideoGrain (one pass)", ("one_pass_same", "one_pass_other"), 1.15),
+    Budget("general tables, second pass", ("modulated",), 0.90),
+    Budget("general tables, both passes", ("extremes", "modulated"), 1.50),
+    Budget("with key weights, both passes", ("extremes", "modulated_weighted"), 1.50),
+)
+TILED = (
+    *("attention", "one_pass_same", "one_pass_other"),
+    *("extremes", "modulated", "modulated_again", "modulated_weighted"),
+)
+
+
+def read_counts(path: Path = RESULTS, dtype: str = "float16", triton: str | None = None) -> Counts:
+    """Rows of one Triton, the newest counted unless named, by target, head_dim and kernel."""
+    rows = [row for row in json.loads(path.read_text()) if row["dtype"] == dtype]
+    wanted = triton or max((row["triton"] for row in rows), key=lambda text: [int(n) for n in text.split(".")])
+    return {(row["target"], row["head_dim"], row["kernel"]): row for row in rows if row["triton"] == wanted}
+
+
+def spills(counts: Counts, target: str, head_dim: int) -> dict[str, tuple[int, int]]:
+    """Tiled kernels that spill: bytes, and spill instructions in the main loop."""
+    rows = {kernel: counts[target, head_dim, kernel] for kernel in TILED}
+    return {name: (row["spill_bytes"], row["loop_spills"]) for name, row in rows.items() if row["spill_bytes"]}
+
+
+def main() -> None:
+    counts, broken = read_counts(), 0
+    print(f"{'budget':38}{'most':>6}   " + "  ".join(f"{target}/{dim:<4}" for target in TARGETS for dim in HEAD_DIMS))
+    for budget in BUDGETS:
+        found = [budget.ratio(counts, target, dim) for target in TARGETS for dim in HEAD_DIMS]
+        broken += sum(ratio > budget.most for ratio in found)
+        print(f"{budget.label:38}{budget.most:6.2f}   " + "  ".join(f"{ratio:<10.3f}" for ratio in found))
+    for target in TARGETS:
+        for dim in HEAD_DIMS:
+            for kernel, (size, inside) in spills(counts, target, dim).items():
+                print(f"{kernel} on {target} at head_dim {dim} spills {size} bytes, {inside} instructions in its loop")
+    sys.exit(broken > 0)
+
+
+if __name__ == "__main__":
+    main()
