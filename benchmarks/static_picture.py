@@ -31,7 +31,7 @@ def draw() -> None:
             heights = [budget.ratio(counts, target, dim) for dim in HEAD_DIMS]
             axes.bar(places, heights, width, color=_COLOURS[index], label=f"{budget.label} (at most {budget.most:.2f})")
             axes.hlines(
-                [budget] * len(HEAD_DIMS),
+                [budget.most] * len(HEAD_DIMS),
                 [p - width / 2 for p in places],
                 [p + width / 2 for p in places],
                 "black",
@@ -41,7 +41,7 @@ def draw() -> None:
         axes.set_xticks(range(len(HEAD_DIMS)), HEAD_DIMS)
         axes.set_xlabel("head_dim")
         axes.set_title(f"main loop, instructions / plain flash attention ({target}, {chip})", fontsize=10)
-        axes.set_ylim(0, 1.65)
+        axes.set_ylim(0, 2.0)
     left.legend(fontsize=7, loc="upper right")
     with PREDICTIONS.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["chip"] == "H100" and row["keys"] not in ("77", "512")]
