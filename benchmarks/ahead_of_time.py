@@ -94,10 +94,10 @@ def calls(target: str, head_dim: int, dtype: torch.dtype) -> Iterator[tuple[str,
     how = (0.125, "ieee", launch)
     packed = (q, packed_k, packed_v, out, lse)
     yield "pack", pack_call(k, v, packed_k, packed_v, order)
-    yield "attention", attention_call(*packed, *plan, *how)
+    yield "attention", attention_call(*packed, *plan, *how, False)
     for name, last in (("one_pass_same", False), ("one_pass_other", True)):
-        factors = (high, low, parked, strength)
-        yield name, one_pass_call(*packed, *factors, *plan, 1.0, 0.5, 0.125, "ieee", last, launch)
+        factors = (high, low, parked, high, strength)
+        yield name, one_pass_call(*packed, *factors, *plan, 1.0, 0.5, 0.125, "ieee", last, launch, False)
     yield "extremes", extremes_call(q, packed_k, high, low, *plan[:3], "ieee", launch)
     for name, g, pinned in (
         ("modulated", None, True),
@@ -105,9 +105,9 @@ def calls(target: str, head_dim: int, dtype: torch.dtype) -> Iterator[tuple[str,
         ("modulated_weighted", weight, True),
     ):
         factors = (high, low, strength, g, again)
-        yield name, modulated_call(*packed, *factors, *plan, 0.0, 0.125, "ieee", pinned, launch)
+        yield name, modulated_call(*packed, *factors, *plan, 0.0, 0.125, "ieee", pinned, launch, False)
     family = TARGETS[target][0]
-    for keys in (77, 512):
+    for keys in (77, 128, 512):
         kt, vt = (torch.empty(2, keys, 8, head_dim, dtype=dtype, **meta).transpose(1, 2) for _ in range(2))
         bits, table = torch.empty(1, keys, dtype=torch.int32, **meta), torch.empty(2, 8, **meta)
         g = torch.empty(1, keys, **meta)

@@ -23,8 +23,10 @@ def triton_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why the kernels cannot run on this device and dtype, with the remedy; None where they can."""
     if triton is None:
         return "triton is not installed: pip install triton, or use backend='sdpa'"
-    if device.type in ("cuda", "meta"):
+    if device.type == "meta":
         return None
+    if device.type == "cuda":
+        return _too_old(device)
     if device.type != "cpu":
         return f"the Triton kernels do not run on {device.type} devices: use backend='sdpa'"
     if not _INTERPRETED:
@@ -53,6 +55,21 @@ def precision(dtype: torch.dtype) -> str:
     if dtype != torch.float32 or torch.version.hip:
         return "ieee"
     return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
+
+
+@cache
+def _too_old(device: torch.device) -> str | None:
+    if not torch.cuda.is_available():  # a fake device: nothing runs there
+        return None
+    if torch.version.hip:
+        chip = torch.cuda.get_device_properties(device).gcnArchName.split(":")[0]
+        new = chip.startswith(("gfx9", "gfx11", "gfx12"))
+    else:
+        major, minor = torch.cuda.get_device_capability(device)
+        chip, new = f"sm_{major}{minor}", (major, minor) >= (7, 5)
+    return (
+        None if new else f"the Triton kernels need sm_75 or newer, gfx9, gfx11 or gfx12, not {chip}: use backend='sdpa'"
+    )
 
 
 @cache

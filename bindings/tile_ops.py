@@ -33,8 +33,14 @@ def _tile_attention(
     strength_other: float,
     strength_same: float,
     most_bias: float,
+    block_q: int,
+    block_k: int,
+    exact_lse: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Layout attention over the pure tiles of a plan; see kernels/attention.py for shapes."""
+    """Layout attention over the pure tiles of a plan cut to block_q and block_k; see kernels/attention.py for shapes.
+
+    Without exact_lse, lse is to the rounding of the dtype where that is cheaper.
+    """
     require(query)
     from fame_accel.kernels.attention import attention_call
     from fame_accel.kernels.extremes import extremes_call
@@ -44,7 +50,8 @@ def _tile_attention(
     from fame_accel.kernels.pack import pack_call
 
     out, lse = empty_outputs(query)
-    launch = _launch(query.device, query.shape[-1], query.element_size())
+    # the plan's blocks, whatever the table has come to say since
+    launch = _launch(query.device, query.shape[-1], query.element_size())._replace(block_q=block_q, block_k=block_k)
     width = sum(split_head_dim(query.shape[-1]))
     if key.shape[2] * width >= 2**31:
         raise ValueError(
@@ -56,15 +63,16 @@ def _tile_attention(
     run(pack_call(key, value, packed_k, packed_v, key_order), query)
     plan = (query_order, tiles, pair_span, pair_value)
     if not modulated:
-        run(attention_call(query, packed_k, packed_v, out, lse, *plan, scale, how, launch), query)
+        run(attention_call(query, packed_k, packed_v, out, lse, *plan, scale, how, launch, exact_lse), query)
         return out, lse
     high, low = torch.empty_like(lse), torch.empty_like(lse)
     tensors = (query, packed_k, packed_v, out, lse, high, low)
     if one_pass:
-        parked = lse.new_empty(*lse.shape, width)
+        parked, group_lse = lse.new_empty(*lse.shape, width), torch.empty_like(lse)
         for last in (False, True):
             run(one_pass_call(
-                *tensors, parked, row_strength, *plan, strength_same, strength_other, scale, how, last, launch
+                *tensors, parked, group_lse, row_strength, *plan,
+                strength_same, strength_other, scale, how, last, launch, exact_lse,
             ), query)  # fmt: skip
         return out, lse
     if key_weight is not None:
@@ -74,7 +82,7 @@ def _tile_attention(
     again = torch.empty(tiles.shape[1] * lse.shape[0] * lse.shape[1], dtype=torch.int32, device=lse.device)
     for pinned in (True, False):
         run(modulated_call(
-            *tensors, row_strength, key_weight, again, *plan, most_bias, scale, how, pinned, launch
+            *tensors, row_strength, key_weight, again, *plan, most_bias, scale, how, pinned, launch, exact_lse,
         ), query)  # fmt: skip
     return out, lse
 
@@ -89,7 +97,8 @@ tile_attention = declare(
     "tile_attention",
     "(Tensor query, Tensor key, Tensor value, Tensor query_order, Tensor key_order, Tensor tiles, "
     "Tensor pair_span, Tensor pair_value, Tensor? row_strength, Tensor? key_weight, float scale, bool modulated, "
-    "bool one_pass, float strength_other, float strength_same, float most_bias)",
+    "bool one_pass, float strength_other, float strength_same, float most_bias, SymInt block_q, SymInt block_k, "
+    "bool exact_lse)",
     _tile_attention,
     ("CUDA", "CPU"),
 )

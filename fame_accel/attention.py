@@ -73,11 +73,11 @@ def layout_attention(
     if 0 in (*query.shape, *key.shape):  # no row, or no key for any row
         out, lse = torch.zeros_like(query), query.new_full(query.shape[:3], -math.inf, dtype=torch.float32)
     else:
-        out, lse = _RUN[backend](arguments)
+        out, lse = _triton(arguments, return_lse) if backend == "triton" else _RUN[backend](arguments)
     return (out, lse) if return_lse else out
 
 
-def _triton(x: Arguments) -> tuple[Tensor, Tensor]:
+def _triton(x: Arguments, exact_lse: bool) -> tuple[Tensor, Tensor]:
     layouts = (x.query_layout, x.key_layout, x.modulation)
     if _many_short_sequences(x.query, x.key):
         query_frame, key_frame = _frames(x.query_layout, x.key_layout)
@@ -97,6 +97,7 @@ def _triton(x: Arguments) -> tuple[Tensor, Tensor]:
         x.query, x.key, x.value, plan.query_order, plan.key_order, plan.tiles, plan.pair_span, plan.pair_value,
         x.row_strength, x.key_weight, x.scale, plan.modulated,
         plan.strength_pair is not None and x.key_weight is None, *(plan.strength_pair or (0.0, 0.0)), plan.most_bias,
+        plan.block_q, plan.block_k, exact_lse,
     )  # fmt: skip
 
 
@@ -125,7 +126,7 @@ def _sdpa(x: Arguments) -> tuple[Tensor, Tensor]:
     )  # fmt: skip
 
 
-_RUN = {"triton": _triton, "sdpa": _sdpa, "reference": reference.evaluate}
+_RUN = {"sdpa": _sdpa, "reference": reference.evaluate}
 
 
 # Plans are made once per pair of layouts and modulation and kept on the query's layout. To torch.compile they are

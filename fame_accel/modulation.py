@@ -40,12 +40,15 @@ def time_weights(
     raise ValueError(f"kind must be 'exponential', 'gaussian' or 'linear', got {kind!r}")
 
 
+_MOST_BIAS = 1e6
+
+
 class Modulation:
     """Tables of one modulation, kept as float32 on the CPU; immutable, equal and hashable by content.
 
-    strength_table: [2, Fq, Fk] in [0, 1], None means 0. bias_table: [2, Fq, Fk] in [-inf, inf), None means 0; -inf
-    excludes the pair. A positive bias is allowed. Raises TypeError for what is not a floating tensor and ValueError
-    for wrong shapes, values out of range and NaN.
+    strength_table: [2, Fq, Fk] in [0, 1], None means 0. bias_table: [2, Fq, Fk], None means 0; -inf excludes the pair,
+    finite values lie within 1e6 (past it float32 would round the logits away). A positive bias is allowed. Raises
+    TypeError for what is not a floating tensor and ValueError for wrong shapes, values out of range and NaN.
     """
 
     def __init__(self, strength_table: Tensor | None = None, bias_table: Tensor | None = None) -> None:
@@ -56,6 +59,10 @@ class Modulation:
             raise ValueError(f"strength_table must lie in [0, 1], got values in {_span(strength)}")
         if bias is not None and not bool((bias < math.inf).all()):
             raise ValueError(f"bias_table must lie in [-inf, inf) without NaN, got values in {_span(bias)}")
+        if bias is not None and bool(((bias.abs() > _MOST_BIAS) & (bias > -math.inf)).any()):
+            raise ValueError(
+                f"bias_table must be -inf, which excludes a pair, or within +-{_MOST_BIAS:g}, got {_span(bias)}"
+            )
         if strength is not None and bias is not None and strength.shape != bias.shape:
             raise ValueError(
                 "strength_table and bias_table must have one shape, "

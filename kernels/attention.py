@@ -27,7 +27,7 @@ def attention_kernel(
     num_heads, num_tiles, num_queries, num_keys, base2_scale, order_stride, tiles_stride,
     stride_qb, stride_qh, stride_qn, stride_qd, stride_ob, stride_oh, stride_on, stride_od,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr,
-    PARTS: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
+    SUMS: tl.constexpr, PARTS: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     batch, head, batch_head, tile = query_tile(tiles, tiles_stride, num_heads, num_tiles)
     length = tl.load(tile + 1)
@@ -42,14 +42,14 @@ def attention_kernel(
         acc_head, acc_tail, row_max, sum_parts, _, _ = attend(
             acc_head, acc_tail, row_max, sum_parts, row_max, sum_parts,
             q_head, q_tail, alpha, k, v, pair_span, pair_value, tl.load(tile + 2), tl.load(tile + 4),
-            False, False, BLOCK_K, HEAD, TAIL, D, PARTS, PRECISION,
+            False, False, BLOCK_K, HEAD, TAIL, SUMS, PARTS, PRECISION,
         )  # fmt: skip
         acc_head, acc_tail, row_max, sum_parts, _, _ = attend(
             acc_head, acc_tail, row_max, sum_parts, row_max, sum_parts,
             q_head, q_tail, alpha, k, v, pair_span, pair_value, tl.load(tile + 4), tl.load(tile + 6),
-            True, False, BLOCK_K, HEAD, TAIL, D, PARTS, PRECISION,
+            True, False, BLOCK_K, HEAD, TAIL, SUMS, PARTS, PRECISION,
         )  # fmt: skip
-        row_sum = whole_sum(acc_head, acc_tail, sum_parts, HEAD, TAIL, D)
+        row_sum = whole_sum(acc_head, acc_tail, sum_parts, SUMS, HEAD, TAIL, D)
         acc_head, acc_tail, row_lse = finish(acc_head, acc_tail, row_max, row_sum, TAIL)
         # again, rather than held in registers over the loops
         rows, inside = gathered_rows(query_order + batch * order_stride, tl.load(tile), length, BLOCK_Q)
@@ -61,9 +61,12 @@ def attention_kernel(
 def attention_call(
     q: Any, k: Any, v: Any, out: Any, lse: Any, query_order: Any, tiles: Any, pair_span: Any, pair_value: Any,
     scale: float, precision: str, launch: Launch,
+    exact_lse: bool = True,
 ) -> Call:  # fmt: skip
-    """The launch for these tensors; shapes as in the heading."""
+    """The launch for these tensors; shapes as in the heading. exact_lse: as exact as float32 sums make it; otherwise
+    to the rounding of v's dtype, where that is cheaper."""
     return tiled_call(
         attention_kernel, q, k, out, query_order, tiles, precision, launch,
+        SUMS=exact_lse or q.shape[3] == k.shape[3],
         v=v, lse=lse, pair_span=pair_span, pair_value=pair_value, base2_scale=scale * math.log2(math.e),
     )  # fmt: skip

@@ -19,7 +19,7 @@ def attend(
     acc_head, acc_tail, row_max, sum_parts, high, low_parts,
     q_head, q_tail, alpha, k, v, pair_span, pair_value, first, last,
     SHORT: tl.constexpr, EXTREMES: tl.constexpr, BLOCK_K: tl.constexpr,
-    HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr, PARTS: tl.constexpr, PRECISION: tl.constexpr,
+    HEAD: tl.constexpr, TAIL: tl.constexpr, SUMS: tl.constexpr, PARTS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The softmax state, and the extremes, continued over the key tiles of pairs first..last."""
     for pair in range(first, last):
@@ -36,7 +36,7 @@ def attend(
             )
         weights, tile_max, acc_head, acc_tail, row_max, sum_parts = online_step(
             z, inside, alpha, tl.zeros_like(alpha) + bias, acc_head, acc_tail, row_max, sum_parts,
-            SHORT, D == HEAD + TAIL, TAIL, PARTS,
+            SHORT, SUMS, TAIL, PARTS,
         )  # fmt: skip
         if EXTREMES:
             high = tl.maximum(high, tile_max)

@@ -69,7 +69,7 @@ _TABLE: dict[str, dict[str, dict[tuple[int, int], Launch]]] = {
     # A head_dim or element size without an entry goes to streamed_keys.
     "few_keys": {
         "sm80": {(80, 2): Launch(64, 0, 4, 2), (128, 2): Launch(128, 0, 8, 2), (160, 2): Launch(64, 0, 4, 2)},
-        "sm86": {(80, 2): Launch(64, 0, 4, 2), (128, 2): Launch(32, 0, 4, 2), (160, 2): Launch(64, 0, 4, 2)},
+        "sm86": {(80, 2): Launch(64, 0, 4, 2), (160, 2): Launch(32, 0, 4, 2)},
         "sm90": {(80, 2): Launch(64, 0, 4, 2), (160, 2): Launch(64, 0, 4, 1)},
         "sm100": {(160, 2): Launch(64, 0, 8, 2)},
         "cdna": {(160, 2): Launch(64, 0, 4, 1)},

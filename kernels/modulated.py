@@ -6,7 +6,7 @@
     out_i = softmax_j(z_ij) @ v,   lse_i = logsumexp_j(z_ij)
 
 A and B are scalars of a tile pair, so without g the whole modulation is z = alpha_i * <q_i, k_j> + beta_i. With a in
-[0, 1] no z passes high_i + max B: that is the pivot of the exponentials, and the loop keeps no running maximum and
+[0, 1] no z passes high_i + max B: the exponentials take their pivot from it, and the loop keeps no running maximum and
 rescales nothing (PINNED). A tile with a row pulled so far below its pivot that its weights lose precision (their sum
 falls under `least_sum`) is marked in `again`, and a second launch without PINNED does the marked tiles with running
 maxima.
@@ -32,7 +32,7 @@ def _attend(
     acc_head, acc_tail, row_max, sum_parts, q_head, q_tail, strength_row, high, low,
     k, v, key_weight, pair_span, pair_value, first, last, base2_scale,
     PINNED: tl.constexpr, SHORT: tl.constexpr, HAS_KEY_WEIGHT: tl.constexpr,
-    BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr, PARTS: tl.constexpr,
+    BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, SUMS: tl.constexpr, PARTS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The softmax state continued over the key tiles of pairs first..last; where PINNED, row_max is the pivot."""
@@ -60,12 +60,10 @@ def _attend(
             alpha = base2_scale - base2_scale * pull
             beta = base2_scale * target + bias
         if PINNED:
-            weights, sum_parts = pinned_step(
-                z, inside, alpha, beta - row_max, sum_parts, SHORT, D == HEAD + TAIL, PARTS
-            )
+            weights, sum_parts = pinned_step(z, inside, alpha, beta - row_max, sum_parts, SHORT, SUMS, PARTS)
         else:
             weights, tile_max, acc_head, acc_tail, row_max, sum_parts = online_step(
-                z, inside, alpha, beta, acc_head, acc_tail, row_max, sum_parts, SHORT, D == HEAD + TAIL, TAIL, PARTS
+                z, inside, alpha, beta, acc_head, acc_tail, row_max, sum_parts, SHORT, SUMS, TAIL, PARTS
             )
         v_head, v_tail = packed_rows(v, start, inside, SHORT, HEAD, TAIL, BLOCK_K)
         acc_head, acc_tail = add_weighted(acc_head, acc_tail, weights, v_head, v_tail, TAIL, PRECISION)
@@ -80,7 +78,7 @@ def modulated_kernel(
     stride_qb, stride_qh, stride_qn, stride_qd, stride_ob, stride_oh, stride_on, stride_od,
     PINNED: tl.constexpr, HAS_ROW_STRENGTH: tl.constexpr, HAS_KEY_WEIGHT: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr,
-    PARTS: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
+    SUMS: tl.constexpr, PARTS: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     batch, head, batch_head, tile = query_tile(tiles, tiles_stride, num_heads, num_tiles)
     length = tl.load(tile + 1)
@@ -107,14 +105,14 @@ def modulated_kernel(
         acc_head, acc_tail, row_max, sum_parts = _attend(
             acc_head, acc_tail, row_max, sum_parts, q_head, q_tail, strength_row, row_high, row_low,
             k, v, key_weight, pair_span, pair_value, tl.load(tile + 2), tl.load(tile + 4), base2_scale,
-            PINNED, False, HAS_KEY_WEIGHT, BLOCK_K, HEAD, TAIL, D, PARTS, PRECISION,
+            PINNED, False, HAS_KEY_WEIGHT, BLOCK_K, HEAD, TAIL, SUMS, PARTS, PRECISION,
         )  # fmt: skip
         acc_head, acc_tail, row_max, sum_parts = _attend(
             acc_head, acc_tail, row_max, sum_parts, q_head, q_tail, strength_row, row_high, row_low,
             k, v, key_weight, pair_span, pair_value, tl.load(tile + 4), tl.load(tile + 6), base2_scale,
-            PINNED, True, HAS_KEY_WEIGHT, BLOCK_K, HEAD, TAIL, D, PARTS, PRECISION,
+            PINNED, True, HAS_KEY_WEIGHT, BLOCK_K, HEAD, TAIL, SUMS, PARTS, PRECISION,
         )  # fmt: skip
-        row_sum = whole_sum(acc_head, acc_tail, sum_parts, HEAD, TAIL, D)
+        row_sum = whole_sum(acc_head, acc_tail, sum_parts, SUMS, HEAD, TAIL, D)
         if PINNED:
             tl.store(again, (tl.min(tl.where(inside, row_sum, least_sum), 0) < least_sum).to(tl.int32))
         acc_head, acc_tail, row_lse = finish(acc_head, acc_tail, row_max, row_sum, TAIL)
@@ -129,21 +127,28 @@ def modulated_call(
     q: Any, k: Any, v: Any, out: Any, lse: Any, high: Any, low: Any, row_strength: Any, key_weight: Any, again: Any,
     query_order: Any, tiles: Any, pair_span: Any, pair_value: Any,
     most_bias: float, scale: float, precision: str, pinned: bool, launch: Launch,
+    exact_lse: bool = True,
 ) -> Call:  # fmt: skip
     """One of the two launches for these tensors; shapes as in the heading. row_strength and key_weight are None where
-    they are 1; most_bias: the largest B, in base-2 units."""
+    they are 1; most_bias: the largest B, in base-2 units; exact_lse as in `attention`."""
+    headroom, least_sum = _room(v)
     return tiled_call(
         modulated_kernel, q, k, out, query_order, tiles, precision, launch,
+        SUMS=exact_lse or q.shape[3] == k.shape[3],
         v=v, lse=lse, high=high, low=low, row_strength=row_strength, key_weight=key_weight, again=again,
         pair_span=pair_span, pair_value=pair_value, base2_scale=scale * math.log2(math.e),
-        most_bias=most_bias, least_sum=_least_sum(v),
+        most_bias=most_bias - headroom, least_sum=least_sum,
         strength_stride=0 if row_strength is None else item_stride(row_strength),
         weight_stride=0 if key_weight is None else item_stride(key_weight),
         PINNED=pinned, HAS_ROW_STRENGTH=row_strength is not None, HAS_KEY_WEIGHT=key_weight is not None,
     )  # fmt: skip
 
 
-def _least_sum(v: Any) -> float:
-    """float16 weights are subnormal, hence coarse, below 2**-14: a row's sum must reach what a plain softmax's does.
-    The wider exponents of the other dtypes only need to be clear of underflow."""
-    return 0.5 if str(v.dtype) == "torch.float16" else 2.0**-64
+def _room(v: Any) -> tuple[float, float]:
+    """How many powers of two the largest weight may lie above 1, and the least sum of a row's weights.
+
+    float16 weights are subnormal, hence coarse, below 2**-14, and a pulled row's lie below its pivot: they are scaled
+    up by 2**8, of the 2**16 there are, and must then reach the sum whose rounding a plain softmax's has. The wider
+    exponents of the other dtypes only need to be clear of underflow.
+    """
+    return (8.0, 128.0) if str(v.dtype) == "torch.float16" else (0.0, 2.0**-64)

@@ -6,12 +6,12 @@
 
 Over the keys of the same region z_ij = (1 - a_i) * s_ij + B, but for a_i * max_j s_ij, which scales the whole group;
 likewise over the others with the minimum. So each group is a softmax of its own, whose loop finds its share of the
-extremes on the way. One launch does the keys of the same region and leaves its result in `parked`, `lse`, `high` and
-`low`; the next (LAST) does the others and merges, by then knowing both extremes. (In one launch, one group's
+extremes on the way. One launch does the keys of the same region and leaves its result in `parked`, `group_lse`, `high`
+and `low`; the next (LAST) does the others and merges, by then knowing both extremes. (In one launch, one group's
 accumulator would have to outlive the other's loop, for which there are no registers.)
 
-Shapes as in `attention`; row_strength (lambda) float32 [P, Nq], read where HAS_ROW_STRENGTH; high, low float32
-[B, H, Nq], unscaled; parked float32 [B, H, Nq, HEAD + TAIL], contiguous.
+Shapes as in `attention`; row_strength (lambda) float32 [P, Nq], read where HAS_ROW_STRENGTH; high, low,
+group_lse float32 [B, H, Nq]; parked float32 [B, H, Nq, HEAD + TAIL], contiguous; high and low unscaled.
 """
 
 import math
@@ -28,13 +28,13 @@ from .tiles import gathered_rows, head_of, load_rows, query_tile, store_rows
 
 @triton.jit
 def one_pass_kernel(
-    q, k, v, out, lse, high, low, parked, row_strength, query_order, tiles, pair_span, pair_value,
+    q, k, v, out, lse, high, low, parked, group_lse, row_strength, query_order, tiles, pair_span, pair_value,
     num_heads, num_tiles, num_queries, num_keys, base2_scale, strength_same, strength_other,
     order_stride, tiles_stride, strength_stride,
     stride_qb, stride_qh, stride_qn, stride_qd, stride_ob, stride_oh, stride_on, stride_od,
     LAST: tl.constexpr, HAS_ROW_STRENGTH: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr,
-    PARTS: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
+    SUMS: tl.constexpr, PARTS: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     batch, head, batch_head, tile = query_tile(tiles, tiles_stride, num_heads, num_tiles)
     length = tl.load(tile + 1)
@@ -56,15 +56,15 @@ def one_pass_kernel(
             acc_head, acc_tail, row_max, sum_parts, row_high, low_parts,
             q_head, q_tail, alpha, k, v, pair_span, pair_value,
             tl.load(tile + (3 if LAST else 2)), tl.load(tile + (4 if LAST else 3)),
-            False, True, BLOCK_K, HEAD, TAIL, D, PARTS, PRECISION,
+            False, True, BLOCK_K, HEAD, TAIL, SUMS, PARTS, PRECISION,
         )  # fmt: skip
         acc_head, acc_tail, row_max, sum_parts, row_high, low_parts = attend(
             acc_head, acc_tail, row_max, sum_parts, row_high, low_parts,
             q_head, q_tail, alpha, k, v, pair_span, pair_value,
             tl.load(tile + (5 if LAST else 4)), tl.load(tile + (6 if LAST else 5)),
-            True, True, BLOCK_K, HEAD, TAIL, D, PARTS, PRECISION,
+            True, True, BLOCK_K, HEAD, TAIL, SUMS, PARTS, PRECISION,
         )  # fmt: skip
-        row_sum = whole_sum(acc_head, acc_tail, sum_parts, HEAD, TAIL, D)
+        row_sum = whole_sum(acc_head, acc_tail, sum_parts, SUMS, HEAD, TAIL, D)
         acc_head, acc_tail, row_lse = finish(acc_head, acc_tail, row_max, row_sum, TAIL)
         row_low = tl.min(low_parts, 1)
 
@@ -81,7 +81,7 @@ def one_pass_kernel(
             # a row that saw no key keeps finite extremes; a group that saw none has lse -inf
             pull = base2_scale * LN2 * strength
             other_lse = row_lse + pull * strength_other * tl.where(row_low == float("inf"), 0.0, row_low)
-            same_lse = tl.load(lse + place, mask=inside, other=0.0)
+            same_lse = tl.load(group_lse + place, mask=inside, other=0.0)
             same_lse += pull * strength_same * tl.where(row_high == -float("inf"), 0.0, row_high)
             same_share, other_share, row_lse = shares(same_lse, other_lse)
             same_head, same_tail = load_rows(parked, place, inside, ROW, 1, HEAD, TAIL, ROW, 4)
@@ -90,22 +90,27 @@ def one_pass_kernel(
                 acc_tail = acc_tail * other_share[:, None] + same_tail * same_share[:, None]
             out = head_of(out, batch, head, stride_ob, stride_oh, ALIGN)
             store_rows(out, rows, inside, stride_on, stride_od, acc_head, acc_tail, HEAD, TAIL, D, ALIGN)
+            tl.store(lse + place, row_lse, mask=inside)
         else:
             tl.store(high + place, row_high, mask=inside)
             tl.store(low + place, row_low, mask=inside)
+            tl.store(group_lse + place, row_lse, mask=inside)
             store_rows(parked, place, inside, ROW, 1, acc_head, acc_tail, HEAD, TAIL, ROW, 4)
-        tl.store(lse + place, row_lse, mask=inside)
 
 
 def one_pass_call(
-    q: Any, k: Any, v: Any, out: Any, lse: Any, high: Any, low: Any, parked: Any, row_strength: Any,
+    q: Any, k: Any, v: Any, out: Any, lse: Any, high: Any, low: Any, parked: Any, group_lse: Any,
+    row_strength: Any,
     query_order: Any, tiles: Any, pair_span: Any, pair_value: Any,
     strength_same: float, strength_other: float, scale: float, precision: str, last: bool, launch: Launch,
+    exact_lse: bool = True,
 ) -> Call:  # fmt: skip
-    """One of the two launches for these tensors; shapes as in the heading. row_strength is None where it is 1."""
+    """One of the two launches for these tensors; shapes as in the heading. row_strength is None where it is 1;
+    exact_lse as in `attention`."""
     return tiled_call(
         one_pass_kernel, q, k, out, query_order, tiles, precision, launch,
-        v=v, lse=lse, high=high, low=low, parked=parked, row_strength=row_strength,
+        SUMS=exact_lse or q.shape[3] == k.shape[3],
+        v=v, lse=lse, high=high, low=low, parked=parked, group_lse=group_lse, row_strength=row_strength,
         pair_span=pair_span, pair_value=pair_value, base2_scale=scale * math.log2(math.e),
         strength_same=strength_same, strength_other=strength_other,
         strength_stride=0 if row_strength is None else item_stride(row_strength),

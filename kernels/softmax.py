@@ -4,8 +4,9 @@
 
 Row statistics that only the end of a loop needs are kept in PARTS partial values a row: where four threads share a
 row of a product (NVIDIA up to Hopper), a reduction to 8 parts stays within a thread, and the exchange between threads
-happens once. Where packed rows are wider than D, the sum of the weights is a column of the accumulator (see `pack`)
-and is not kept at all.
+happens once. Without SUMS, the sum of the weights is a column of the accumulator (packed rows wider than D, see
+`pack`) and is not kept at all: of the weights as rounded for the product, which suits out, and an lse that nobody asked
+for.
 """
 
 import triton
@@ -79,9 +80,11 @@ def pinned_step(z, inside, alpha, beta, sum_parts, MASKED: tl.constexpr, SUMS: t
 
 
 @triton.jit
-def whole_sum(acc_head, acc_tail, sum_parts, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr):
-    """Sum of a row's weights: from the accumulator where packed values carry ones past D, else from its parts."""
-    if D >= HEAD + TAIL:
+def whole_sum(
+    acc_head, acc_tail, sum_parts, SUMS: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, D: tl.constexpr
+):
+    """Sum of a row's weights, from its parts or from the accumulator."""
+    if SUMS:
         return tl.sum(sum_parts, 1)
     elif D >= HEAD:
         return tl.sum(tl.where((HEAD + tl.arange(0, TAIL) == D)[None, :], acc_tail, 0.0), 1)

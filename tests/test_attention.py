@@ -32,7 +32,7 @@ from cases import (
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from fame_accel import Modulation, TokenLayout, layout_attention
+from fame_accel import Modulation, TokenLayout, attention, bindings, layout_attention
 
 # Lanes past the end of a short tile overflow before they are masked.
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp2:RuntimeWarning")
@@ -457,4 +457,53 @@ def test_factors_with_strides(target: Target, how: str, num_keys: int | None):
         row_strength=factor(50),
         key_weight=factor(num_keys or 50),
     )
+    check(case, target)
+
+
+@on_targets
+@pytest.mark.parametrize("head_dim", [20, 40, 72])
+@pytest.mark.parametrize("name", ["plain", "region_mask", "fame", "fame_strength"])
+def test_out_without_lse(target: Target, head_dim: int, name: str):
+    """Where lse is not asked for, kernels may sum the weights as rounded: out keeps the rule."""
+    case = make_case(
+        target, num_keys=target.many_keys, num_queries=40, head_dim=head_dim, modulation=MODULATIONS[name](FRAMES)
+    )
+    out = layout_attention(**vars(case), backend=target.backend)
+    assert_parity(out, case.run(target.backend)[1], case)
+
+
+@pytest.mark.parametrize("target", [t.param() for t in TRITON])
+def test_rows_far_below_their_pivot(target: Target):
+    """Every key but one is pulled to the lowest logit: weights against the highest are tiny, and many."""
+    keys = 4000
+    key = torch.zeros(1, 1, keys, 16)
+    key[0, 0, 0, 0] = 4 * math.log(keys / 0.55)
+    key[0, 0, 1:, 1] = 0.1 * torch.randn(keys - 1)
+    region = torch.zeros(keys, dtype=torch.int32)
+    region[0] = 1
+    strength = torch.ones(2, 1, 2)
+    strength[0, 0, 1] = 0.99999  # not one value a region: two passes
+    case = Case(
+        torch.ones(1, 1, 2, 16).to(target.dtype),
+        key.to(target.dtype),
+        (1 + 0.1 * torch.randn(1, 1, keys, 16)).to(target.dtype),
+        TokenLayout(torch.tensor([2, 2]), torch.tensor([0, 0]), 1),
+        TokenLayout(torch.zeros(keys, dtype=torch.int32), torch.arange(keys) * 2 // keys, 2),
+        Modulation(strength),
+    )
+    check(case, target)
+
+
+@pytest.mark.parametrize("target", [t.param() for t in TRITON[:1]])
+def test_launches_changed_after_planning(target: Target, monkeypatch: pytest.MonkeyPatch):
+    """A plan is cut to the tiles of its time, and runs with them."""
+    from fame_accel.kernels import launch_table
+    from fame_accel.kernels.launch import Launch
+
+    case = make_case(target, modulation=Modulation.fame(FRAMES))
+    layouts = (case.query_layout, case.query_layout, case.modulation)
+    plan = attention._tile_plan(*layouts, *bindings.tile_shape(case.query.device, target.dtype, 16))
+    entries = launch_table._TABLE["tiled"]["interpreter"]
+    monkeypatch.setitem(entries, (256, 4), Launch(16, 16, 1, 1))
+    monkeypatch.setattr(attention, "_tile_plan", lambda *_: plan)
     check(case, target)

@@ -159,6 +159,8 @@ BAD_TABLES = {
     "strength NaN": ((TABLE + NAN,), ValueError, "strength_table.*NaN"),
     "bias NaN": ((None, TABLE + NAN), ValueError, "bias_table.*NaN"),
     "bias infinite": ((None, TABLE + INF), ValueError, "bias_table.*inf"),
+    "bias hardly finite": ((None, TABLE - 1e9), ValueError, r"bias_table must be -inf.*1e\+06.*-1e\+09"),
+    "bias lowest finite": ((None, TABLE + torch.finfo(torch.float32).min), ValueError, "bias_table must be -inf"),
     "shapes differ": ((TABLE, TABLE[:, :, :1]), ValueError, r"strength_table and bias_table.*4, 4.*4, 1"),
 }
 

@@ -31,7 +31,25 @@ def _operator_arguments(name: str, query: Tensor) -> tuple:
     table, runs = query.new_empty((2, 3, 3), dtype=torch.float32), query.new_empty((4, 5), dtype=torch.int64)
     qkv = (query, query, query)
     return {
-        "tile_attention": (*qkv, ints, ints, tiles, spans, values, floats, None, 0.125, True, True, 0.5, 1.0, 0.0),
+        "tile_attention": (
+            *qkv,
+            ints,
+            ints,
+            tiles,
+            spans,
+            values,
+            floats,
+            None,
+            0.125,
+            True,
+            True,
+            0.5,
+            1.0,
+            0.0,
+            128,
+            64,
+            True,
+        ),
         "few_keys_attention": (*qkv, ints, ints, ints, table[..., 0], table[..., 0], floats, None, 0.125),
         "short_sequences_attention": (*qkv, ints, ints, ints, ints, table, table, floats, None, 0.125),
         "grouped_attention": (*qkv, ints, ints, runs, runs, table, floats, 0.125, 1.0, 1.0),
