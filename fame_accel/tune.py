@@ -75,12 +75,14 @@ def run_tune(
 def candidates(
     kernel: str, family: str, head_dim: int, element_size: int, entry: Launch, shared_limit: int | None = None
 ) -> list[Launch]:
-    """The entry, then its neighbours: tiles, warps and stages twice or half as many, alone and in pairs that keep the
-    work of a warp or the memory alike. Left out: what cannot fit shared_limit bytes or the registers."""
+    """The entry, then its neighbours: tiles and warps twice or half as many, a stage more or less, alone and in pairs
+    that keep the work of a warp or the memory alike. Left out: what cannot fit shared_limit bytes or the registers."""
     found = [entry]
     for q, k, warps, stages in _CHANGES:
         tile = (_doubled(entry.block_q, q), _doubled(entry.block_k, k))
-        found.append(Launch(*tile, _doubled(entry.num_warps, warps), entry.num_stages + stages))
+        found.append(Launch(*tile, _doubled(entry.num_warps, warps), entry.num_stages + stages, entry.parts))
+    if kernel == "tiled" and family != "interpreter":
+        found.append(entry._replace(parts=8 if entry.parts == 1 else 1))
     fit = [launch for launch in found[1:] if _fits(launch, kernel, family, head_dim, element_size, shared_limit)]
     return list(dict.fromkeys([entry, *fit]))
 
@@ -128,7 +130,7 @@ def _best(
     for launch in candidates(kernel, *chip, entry, _shared_limit(device)):
         with override(kernel, *chip, launch):
             ms = _trial(judged, timed, device)
-        text = f"  {_describe(launch):30}"
+        text = f"  {_describe(launch):38}"
         if isinstance(ms, str):
             print(f"{text}  {ms}", flush=True)
             continue
@@ -226,4 +228,5 @@ def _doubled(number: int, times: int) -> int:
 
 def _describe(launch: Launch) -> str:
     tile = f"{launch.block_q} x {launch.block_k}" if launch.block_k else f"{launch.block_q} rows"
-    return f"{tile}, warps {launch.num_warps}, stages {launch.num_stages}"
+    parts = "" if launch.parts == Launch._field_defaults["parts"] else f", parts {launch.parts}"
+    return f"{tile}, warps {launch.num_warps}, stages {launch.num_stages}{parts}"

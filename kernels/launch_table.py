@@ -110,7 +110,7 @@ for _family in ("sm90", "sm100"):
 _SAFE = Launch(32, 32, 4, 1)
 _unknown_said: set[str] = set()
 _from_variable: list[str] = []
-_FIELDS = {"kernel": str, "family": str, "head_dim": int, "element_size": int} | dict.fromkeys(Launch._fields, int)
+_FIELDS = {"kernel": str, "family": str} | dict.fromkeys(("head_dim", "element_size", *Launch._fields), int)
 _FAMILY = re.compile(r"sm\d+|gfx\w+|cdna|rdna|interpreter")
 
 
@@ -178,7 +178,8 @@ def short_sequences_launch(
 
 def load(path: str | Path) -> int:
     """Put the entries of a JSON file in the table, and say how many: a list of objects with kernel, family, head_dim
-    (the largest it serves), element_size (bytes), block_q, block_k, num_warps, num_stages; other keys are left alone.
+    (the largest it serves), element_size (bytes), block_q, block_k, num_warps, num_stages and, where it is not 8,
+    parts. Other keys are left alone.
 
     ValueError names the file and what is wrong with it; then no entry is taken.
     """
@@ -188,8 +189,9 @@ def load(path: str | Path) -> int:
         raise ValueError(f"{path} cannot be read as a list of launches: {error}") from error
     if not isinstance(rows, list):
         raise ValueError(f"{path} must hold a list of launches, got {type(rows).__name__}")
-    for row in rows:
-        if (wrong := _wrong(row)) is not None:
+    for place, row in enumerate(rows):
+        rows[place] = Launch._field_defaults | row if isinstance(row, dict) else row
+        if (wrong := _wrong(rows[place])) is not None:
             raise ValueError(f"{path}: {wrong}, got {row!r}")
     for row in rows:
         entries = _TABLE[row["kernel"]].setdefault(row["family"], {})
@@ -218,6 +220,8 @@ def _wrong(row: object) -> str | None:
             return f"{name} must be a power of two, at least 16"
     if row["num_warps"] not in (1, 2, 4, 8, 16, 32):
         return "num_warps must be a power of two, at most 32"
+    if row["parts"] not in (1, 2, 4, 8, 16):
+        return "parts must be a power of two, at most 16"
     return None if row["num_stages"] >= 1 else "num_stages must be at least 1"
 
 

@@ -37,7 +37,7 @@ def test_entries(kernel: str, family: str, key: tuple[int, int], launch: Launch)
     tiles = (launch.block_q,) if kernel == "few_keys" else (launch.block_q, launch.block_k)
     assert all(size >= 16 and size & (size - 1) == 0 for size in tiles)
     assert launch.num_warps in (1, 2, 4, 8) and launch.num_stages >= 1
-    assert launch.block_k == 0 or kernel != "few_keys"
+    assert launch.parts in (1, 8) and (launch.block_k == 0 or kernel != "few_keys")
     if family in ("rdna", "sm75", "interpreter"):
         assert launch.num_stages == 1
     row = dict(kernel=kernel, family=family, head_dim=key[0], element_size=key[1], **launch._asdict())
@@ -92,12 +92,12 @@ def test_override(family: str, launch_table: ModuleType) -> None:
 
 
 def test_load(launch_table: ModuleType, tmp_path: Path) -> None:
-    few = ROW | dict(kernel="few_keys", block_k=0, num_warps=2)
+    few = ROW | dict(kernel="few_keys", block_k=0, num_warps=2, parts=1)
     path = written(tmp_path, ROW | dict(ms=1.5, device="a GPU", note=None), few)
     other = launch_table.choose_launch("tiled", "sm90", 65, 2)
     assert launch_table.load(path) == 2
     assert launch_table.choose_launch("tiled", "sm90", 64, 2) == Launch(64, 32, 8, 2)
-    assert launch_table.choose_launch("few_keys", "sm90", 40, 2) == Launch(64, 0, 2, 2)
+    assert launch_table.choose_launch("few_keys", "sm90", 40, 2) == Launch(64, 0, 2, 2, 1)
     assert launch_table.choose_launch("tiled", "sm90", 65, 2) == other
     assert launch_table.choose_launch("tiled", "sm80", 64, 2) == built_in._TABLE["tiled"]["sm80"][64, 2]
 
@@ -124,6 +124,9 @@ BAD_ROWS = {
     "num_warps 3": (ROW | dict(num_warps=3), "num_warps must be a power of two"),
     "num_warps bool": (ROW | dict(num_warps=True), r"must have num_warps \(int\)"),
     "num_warps float": (ROW | dict(num_warps=4.0), r"must have num_warps \(int\)"),
+    "parts 3": (ROW | dict(parts=3), "parts must be a power of two"),
+    "parts 32": (ROW | dict(parts=32), "parts must be a power of two, at most 16"),
+    "parts bool": (ROW | dict(parts=True), r"must have parts \(int\)"),
     "num_stages 0": (ROW | dict(num_stages=0), "num_stages must be at least 1"),
     "num_stages absent": (ROW | dict(num_stages=None), r"must have num_stages \(int\)"),
 }
