@@ -1,5 +1,6 @@
 # make demo   edit a short clip, writing to demo_out/
 # make test   lint, then run the whole test suite
+# make test-compat  run the tests of the kernels with the oldest Triton that the library takes
 # make static count what the kernels cost on GPUs that are not here
 # make lint   lint alone
 # make clean  remove what the targets above wrote, the virtual environment included
@@ -11,8 +12,12 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 DEPS := $(VENV)/.deps-installed
 READY := $(VENV)/.package-installed
+COMPAT := .venv-compat
+COMPAT_PIP := $(COMPAT)/bin/python -m pip --disable-pip-version-check
+COMPAT_DEPS := $(COMPAT)/.deps-installed
+NEW_PYTHON = @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fame-accel: the pinned versions need Python 3.11 or newer, but $(PYTHON) is " + sys.version.split()[0] + "; try make PYTHON=python3.11")'
 
-.PHONY: demo test static lint clean
+.PHONY: demo test test-compat static lint clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -20,6 +25,12 @@ demo: $(READY)
 
 test: lint
 	$(VENV)/bin/python -m pytest -q -ra
+
+# interpreted on the CPU, and compiled for GPUs that are not here
+test-compat: $(COMPAT_DEPS)
+	$(COMPAT)/bin/python -m pytest -q -k triton tests/test_attention.py tests/test_operators.py tests/test_plan.py \
+		tests/test_offsets.py tests/test_short_sequences.py
+	$(COMPAT)/bin/python -m pytest -q -ra tests/test_launch_table.py tests/test_tune.py tests/test_ahead_of_time.py
 
 # what the kernels cost on GPUs that are not here: counts, budgets, predicted times and a picture in benchmarks/results
 static: $(READY)
@@ -34,7 +45,7 @@ lint: $(READY)
 # A change of pins starts over, so that nothing of the old ones stays behind. The pins need a newer Python than the
 # library does.
 $(DEPS): requirements/torch.txt requirements/triton.txt requirements/pinned.txt requirements/data.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fame-accel: the pinned versions need Python 3.11 or newer, but $(PYTHON) is " + sys.version.split()[0] + "; try make PYTHON=python3.11")'
+	$(NEW_PYTHON)
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP) install -q -r requirements/torch.txt
 	$(VENV)/bin/python -c 'import sys, importlib.util as u; sys.exit(u.find_spec("triton") is None)' || \
@@ -43,10 +54,19 @@ $(DEPS): requirements/torch.txt requirements/triton.txt requirements/pinned.txt 
 	$(PIP) install -q --no-deps -r requirements/data.txt
 	@touch $@
 
+# What these tests import, no more. compat.txt comes last and replaces the Triton that a torch for GPUs brought.
+$(COMPAT_DEPS): requirements/torch.txt requirements/pinned.txt requirements/compat.txt
+	$(NEW_PYTHON)
+	$(PYTHON) -m venv --clear $(COMPAT)
+	$(COMPAT_PIP) install -q -r requirements/torch.txt
+	$(COMPAT_PIP) install -q -c requirements/pinned.txt -c requirements/torch.txt setuptools pytest
+	$(COMPAT_PIP) install -q -r requirements/compat.txt
+	@touch $@
+
 $(READY): $(DEPS) pyproject.toml setup.py
 	$(PIP) install -q --no-build-isolation --no-deps -e .
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo_out build dist *.egg-info .benchmarks .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(COMPAT) demo_out build dist *.egg-info .benchmarks .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -24,20 +24,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     demo.add_argument("--model", help="local diffusers Stable Diffusion folder; random weights without it")
     demo.add_argument("--device", help="torch device; cuda where there is one, otherwise cpu")
     demo.add_argument("--seed", type=int, default=0, help="seed of the random weights")
+    tune = commands.add_parser(
+        "tune",
+        help="time launches of the kernels on this GPU and write the best to a file that the library loads",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    tune.add_argument("--out", default="launches.json", help="JSON file to write, for FAME_ACCEL_LAUNCHES")
+    tune.add_argument("--head-dims", nargs="+", type=int, default=[40, 64, 80, 128, 160], metavar="D", help="1 to 256")
+    tune.add_argument("--dtypes", nargs="+", default=["float16"], metavar="T", help="float16 or bfloat16, and float32")
+    kernels = ["tiled", "few_keys", "streamed_keys"]
+    tune.add_argument("--kernels", nargs="+", default=kernels, metavar="K", help="some of the default")
+    tune.add_argument("--device", help="torch device; cuda if not given. cpu, under TRITON_INTERPRET=1, is for trying")
     arguments = vars(parser.parse_args(argv))
-    arguments.pop("command")
     try:
-        from fame_accel.demo._packages import require
-
-        for package in ("numpy", "diffusers", "transformers", "av", "PIL", "matplotlib", "tqdm", "cv2"):
-            require(package)
-        from fame_accel.demo.run import run_demo
-
-        report = run_demo(**arguments)
+        return {"demo": _demo, "tune": _tune}[arguments.pop("command")](**arguments)
     except (ValueError, RuntimeError, ImportError, OSError) as error:
         print(f"fame-accel: {error}", file=sys.stderr)
         return 2
+
+
+def _demo(**arguments: object) -> int:
+    from fame_accel.demo._packages import require
+
+    for package in ("numpy", "diffusers", "transformers", "av", "PIL", "matplotlib", "tqdm", "cv2"):
+        require(package)
+    from fame_accel.demo.run import run_demo
+
+    report = run_demo(**arguments)
     return 0 if all(row["passed"] for row in report["backends"].values()) else 1
+
+
+def _tune(**arguments: object) -> int:
+    from fame_accel.tune import run_tune
+
+    return 0 if run_tune(**arguments) else 1
 
 
 if __name__ == "__main__":

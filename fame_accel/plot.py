@@ -22,11 +22,11 @@ def plan_image(plan: TilePlan, item: int = 0) -> torch.Tensor:
     tiles = tiles[tiles[:, 1] > 0]
     spans, values = plan.pair_span.cpu(), plan.pair_value.cpu()
     used = torch.zeros(len(spans), dtype=torch.bool)
-    for first, last in tiles[:, [2, 4]].unique(dim=0).tolist():
+    for first, last in tiles[:, [2, -1]].unique(dim=0).tolist():
         used[first:last] = True
     starts = spans[used, 0].unique()
     image = torch.ones(len(tiles), len(starts), 3)
-    for row, (_, _, first, _, last) in enumerate(tiles.tolist()):
+    for row, (first, last) in enumerate(tiles[:, [2, -1]].tolist()):
         column = torch.searchsorted(starts, spans[first:last, 0].contiguous())
         strength, bias = values[first:last].unbind(1)
         colour = torch.tensor(_COLOURS)[torch.where(strength < 0, 1, 2)]

@@ -8,6 +8,9 @@ named by FAME_ACCEL_LAUNCHES is loaded at the first launch.
 import json
 import logging
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -107,7 +110,8 @@ for _family in ("sm90", "sm100"):
 _SAFE = Launch(32, 32, 4, 1)
 _unknown_said: set[str] = set()
 _from_variable: list[str] = []
-_FIELDS = {"kernel": str, "family": str, "head_dim": int, "element_size": int} | dict.fromkeys(Launch._fields, int)
+_FIELDS = {"kernel": str, "family": str} | dict.fromkeys(("head_dim", "element_size", *Launch._fields), int)
+_FAMILY = re.compile(r"sm\d+|gfx\w+|cdna|rdna|interpreter")
 
 
 class ShortLaunch(NamedTuple):
@@ -124,14 +128,32 @@ def choose_launch(kernel: str, family: str, head_dim: int, element_size: int) ->
     A small safe entry, with one log line, for a family that is not in the table.
     """
     _load_variable()
-    if family not in _TABLE["tiled"]:
-        if family not in _unknown_said:
-            _unknown_said.add(family)
-            log.warning("no launch table for %s: using tiles of %d x %d", family, _SAFE.block_q, _SAFE.block_k)
-        return None if kernel == "few_keys" else _SAFE
     entries = _TABLE[kernel].get(family, {})
     fits = [key for key in entries if head_dim <= key[0] and element_size <= key[1]]
-    return entries[min(fits, key=lambda key: (key[1], key[0]))] if fits else None
+    if fits:
+        return entries[min(fits, key=lambda key: (key[1], key[0]))]
+    if kernel == "few_keys":
+        return None
+    if family not in _unknown_said:
+        _unknown_said.add(family)
+        log.warning("no launch for %s in the table: using tiles of %d x %d", family, _SAFE.block_q, _SAFE.block_k)
+    return _SAFE
+
+
+@contextmanager
+def override(kernel: str, family: str, head_dim: int, element_size: int, launch: Launch) -> Iterator[None]:
+    """The table with this entry in place of its own, which comes back at the end."""
+    _load_variable()
+    families = _TABLE[kernel]
+    before = families.get(family)
+    families[family] = {**(before or {}), (head_dim, element_size): launch}
+    try:
+        yield
+    finally:
+        if before is None:
+            del families[family]
+        else:
+            families[family] = before
 
 
 def short_sequences_launch(
@@ -145,7 +167,7 @@ def short_sequences_launch(
     long = max(num_queries, num_keys) > 16
     if family == "interpreter":
         return ShortLaunch(1 if long else 4, 1, 1)
-    stages = 2 if family in _TABLE["tiled"] and family not in ("sm75", "cdna", "rdna") else 1
+    stages = 2 if family in ("sm80", "sm86", "sm90", "sm100") else 1
     if element_size > 2:
         return ShortLaunch(1, 8 if long or head_dim > 128 else 4, 1)
     if long or head_dim > 160:
@@ -156,28 +178,55 @@ def short_sequences_launch(
 
 def load(path: str | Path) -> int:
     """Put the entries of a JSON file in the table, and say how many: a list of objects with kernel, family, head_dim
-    (the largest it serves), element_size (bytes), block_q, block_k, num_warps, num_stages. ValueError names what is
-    wrong with one."""
-    rows = json.loads(Path(path).read_text())
+    (the largest it serves), element_size (bytes), block_q, block_k, num_warps, num_stages and, where it is not 8,
+    parts. Other keys are left alone.
+
+    ValueError names the file and what is wrong with it; then no entry is taken.
+    """
+    try:
+        rows = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # ValueError: not JSON, or not text
+        raise ValueError(f"{path} cannot be read as a list of launches: {error}") from error
     if not isinstance(rows, list):
         raise ValueError(f"{path} must hold a list of launches, got {type(rows).__name__}")
-    for row in rows:
-        wrong = [name for name, kind in _FIELDS.items() if not isinstance(row, dict) or type(row.get(name)) is not kind]
-        if wrong:
-            raise ValueError(f"{path}: a launch must have {', '.join(_FIELDS)}; {', '.join(wrong)} wrong in {row}")
-        if row["kernel"] not in _TABLE:
-            raise ValueError(f"{path}: kernel must be one of {', '.join(_TABLE)}, got {row['kernel']!r}")
-        powers = [row[name] for name in ("block_q", "num_warps")] + ([row["block_k"]] if row["block_k"] else [])
-        if row["kernel"] != "few_keys" and not row["block_k"] or any(n < 1 or n & (n - 1) for n in powers):
-            raise ValueError(f"{path}: block_q, block_k and num_warps must be powers of two, got {row}")
+    for place, row in enumerate(rows):
+        rows[place] = Launch._field_defaults | row if isinstance(row, dict) else row
+        if (wrong := _wrong(rows[place])) is not None:
+            raise ValueError(f"{path}: {wrong}, got {row!r}")
     for row in rows:
         entries = _TABLE[row["kernel"]].setdefault(row["family"], {})
         entries[row["head_dim"], row["element_size"]] = Launch(*(row[name] for name in Launch._fields))
     return len(rows)
 
 
+def _wrong(row: object) -> str | None:
+    """What a row of a file must be and is not."""
+    wrong = [name for name, kind in _FIELDS.items() if not isinstance(row, dict) or type(row.get(name)) is not kind]
+    if wrong:
+        return f"a launch must have {', '.join(f'{name} ({_FIELDS[name].__name__})' for name in wrong)}"
+    if row["kernel"] not in _TABLE:
+        return f"kernel must be one of {', '.join(_TABLE)}"
+    if not _FAMILY.fullmatch(row["family"]):
+        return "family must be a name such as sm90, cdna or rdna"
+    if not 1 <= row["head_dim"] <= 256:
+        return "head_dim must lie in [1, 256]"
+    if row["element_size"] not in (2, 4):
+        return "element_size must be 2 or 4"
+    few = row["kernel"] == "few_keys"
+    if few and row["block_k"] != 0:
+        return "block_k must be 0 for few_keys, which holds all keys"
+    for name in ("block_q",) if few else ("block_q", "block_k"):
+        if row[name] < 16 or row[name] & (row[name] - 1):
+            return f"{name} must be a power of two, at least 16"
+    if row["num_warps"] not in (1, 2, 4, 8, 16, 32):
+        return "num_warps must be a power of two, at most 32"
+    if row["parts"] not in (1, 2, 4, 8, 16):
+        return "parts must be a power of two, at most 16"
+    return None if row["num_stages"] >= 1 else "num_stages must be at least 1"
+
+
 def _load_variable() -> None:
     path = os.environ.get(VARIABLE)
     if path and path not in _from_variable:
-        _from_variable.append(path)
         log.info("%d launches from %s", load(path), path)
+        _from_variable.append(path)

@@ -114,7 +114,9 @@ def modulated_kernel(
         )  # fmt: skip
         row_sum = whole_sum(acc_head, acc_tail, sum_parts, SUMS, HEAD, TAIL, D)
         if PINNED:
-            tl.store(again, (tl.min(tl.where(inside, row_sum, least_sum), 0) < least_sum).to(tl.int32))
+            # of a column, and to one element: Triton 3.6 cannot reduce rows of sm_100's tensor memory to a scalar
+            least = tl.min(tl.where(inside, row_sum, least_sum)[:, None], 0)
+            tl.store(again + tl.arange(0, 1), (least < least_sum).to(tl.int32))
         acc_head, acc_tail, row_lse = finish(acc_head, acc_tail, row_max, row_sum, TAIL)
         # again, rather than held in registers over the loops
         rows, inside = gathered_rows(query_order + batch * order_stride, tl.load(tile), length, BLOCK_Q)

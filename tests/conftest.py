@@ -1,7 +1,9 @@
 """What all tests share: Triton's interpreter where there is no GPU, a seed, memory that starts as NaN."""
 
+import copy
 import os
 from collections.abc import Iterator
+from types import ModuleType
 
 import pytest
 import torch
@@ -39,3 +41,15 @@ def poisoned_memory() -> Iterator[None]:
     yield
     torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
     torch.utils.deterministic.fill_uninitialized_memory = fill
+
+
+@pytest.fixture
+def launch_table(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """fame_accel.kernels.launch_table as built in; what a test does to it ends with the test."""
+    from fame_accel.kernels import launch_table
+
+    monkeypatch.delenv(launch_table.VARIABLE, raising=False)
+    monkeypatch.setattr(launch_table, "_TABLE", copy.deepcopy(launch_table._TABLE))
+    monkeypatch.setattr(launch_table, "_from_variable", [])
+    monkeypatch.setattr(launch_table, "_unknown_said", set())
+    return launch_table

@@ -34,7 +34,8 @@ def test_compiles(target: str, head_dim: int) -> None:
     rows = compiled("--targets", target, "--head-dims", str(head_dim))
     assert {row["kernel"] for row in rows} == KERNELS
     for row in rows:
-        assert 0 < row["shared_bytes"] <= row["shared_limit"], row
+        assert row["shared_bytes"] <= row["shared_limit"], row
+        assert row["shared_bytes"] > 0 or row["kernel"] == "pack", row
         assert row["registers"] > 0, row
         if row["kernel"].startswith(("extremes", "attention", "short_sequences")) and target.startswith("sm_"):
             assert row["spill_bytes"] == 0, row
@@ -44,7 +45,8 @@ def test_compiles(target: str, head_dim: int) -> None:
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_compiles_other_dtypes(dtype: str) -> None:
     rows = compiled("--targets", "sm_90", "--head-dims", "72", "--dtypes", dtype)
-    assert {row["kernel"] for row in rows} == KERNELS
+    few = "streamed_keys_77" if dtype == "float32" else "few_keys_77"  # no entry in the launch table
+    assert {row["kernel"] for row in rows} == KERNELS - {"few_keys_77"} | {few}
     assert all(row["shared_bytes"] <= row["shared_limit"] for row in rows)
 
 
