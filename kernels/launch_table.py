@@ -107,7 +107,7 @@ _TABLE: dict[str, dict[str, dict[tuple[int, int], Launch]]] = {
 }
 for _family in ("sm90", "sm100"):
     _TABLE["streamed_keys"][_family] = dict(_TABLE["streamed_keys"]["sm80"])
-_SAFE = Launch(32, 32, 4, 1)
+_SAFE, _SAFE_WIDE = Launch(32, 32, 4, 1), Launch(16, 16, 4, 1)  # wide: rows of more than 512 bytes
 _unknown_said: set[str] = set()
 _from_variable: list[str] = []
 _FIELDS = {"kernel": str, "family": str} | dict.fromkeys(("head_dim", "element_size", *Launch._fields), int)
@@ -134,10 +134,11 @@ def choose_launch(kernel: str, family: str, head_dim: int, element_size: int) ->
         return entries[min(fits, key=lambda key: (key[1], key[0]))]
     if kernel == "few_keys":
         return None
+    safe = _SAFE_WIDE if head_dim * element_size > 512 else _SAFE
     if family not in _unknown_said:
         _unknown_said.add(family)
-        log.warning("no launch for %s in the table: using tiles of %d x %d", family, _SAFE.block_q, _SAFE.block_k)
-    return _SAFE
+        log.warning("no launch for %s in the table: using tiles of %d x %d", family, safe.block_q, safe.block_k)
+    return safe
 
 
 @contextmanager
