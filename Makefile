@@ -1,6 +1,6 @@
 # make demo   edit a short clip, writing to demo_out/
 # make test   lint, then run the whole test suite
-# make test-compat  run the tests of the kernels with the oldest Triton that the library takes
+# make test-compat  run the tests of the kernels with the oldest Triton that the triton extra takes
 # make static count what the kernels cost on GPUs that are not here
 # make lint   lint alone
 # make clean  remove what the targets above wrote, the virtual environment included
