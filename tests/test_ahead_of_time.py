@@ -16,7 +16,8 @@ TILED = {
     *("attention", "one_pass_same", "one_pass_other"),
     *("extremes", "modulated", "modulated_again", "modulated_weighted"),
 }
-KERNELS = TILED | {"pack", "few_keys_77", "streamed_keys_512", "short_sequences_16", "short_sequences_32"}
+FEW = {"few_keys_77", "few_keys_128"}
+KERNELS = TILED | FEW | {"pack", "streamed_keys_512", "short_sequences_16", "short_sequences_32"}
 
 
 def compiled(*arguments: str) -> list[dict]:
@@ -45,8 +46,8 @@ def test_compiles(target: str, head_dim: int) -> None:
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_compiles_other_dtypes(dtype: str) -> None:
     rows = compiled("--targets", "sm_90", "--head-dims", "72", "--dtypes", dtype)
-    few = "streamed_keys_77" if dtype == "float32" else "few_keys_77"  # no entry in the launch table
-    assert {row["kernel"] for row in rows} == KERNELS - {"few_keys_77"} | {few}
+    few = FEW if dtype == "bfloat16" else {"streamed_keys_77", "streamed_keys_128"}  # no entry in the launch table
+    assert {row["kernel"] for row in rows} == KERNELS - FEW | few
     assert all(row["shared_bytes"] <= row["shared_limit"] for row in rows)
 
 
