@@ -107,7 +107,7 @@ def calls(target: str, head_dim: int, dtype: torch.dtype) -> Iterator[tuple[str,
         factors = (high, low, strength, g, again)
         yield name, modulated_call(*packed, *factors, *plan, 0.0, 0.125, "ieee", pinned, launch, False)
     family = TARGETS[target][0]
-    for keys in (77, 128, 512):
+    for keys in (77, 96, 512):
         kt, vt = (torch.empty(2, keys, 8, head_dim, dtype=dtype, **meta).transpose(1, 2) for _ in range(2))
         bits, table = torch.empty(1, keys, dtype=torch.int32, **meta), torch.empty(2, 8, **meta)
         g = torch.empty(1, keys, **meta)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.budget
 
-prints every budget beside its count, and exits 1 where one is broken.
+prints every budget beside its count, and exits 1 where one is broken on sm_80 or sm_90, for which they are set.
 """
 
 from __future__ import annotations
@@ -58,17 +58,28 @@ def spills(counts: Counts, target: str, head_dim: int) -> dict[str, tuple[int, i
     return {name: (row["spill_bytes"], row["loop_spills"]) for name, row in rows.items() if row["spill_bytes"]}
 
 
+# Where the budgets are not held, and why.
+KNOWN = {
+    "sm_100": "at head_dim 64 the tiles that would keep them spill, those of the table do not",
+    "gfx942": "counted, not tuned: the causes are not established",
+}
+
+
 def main() -> None:
     counts, broken = read_counts(), 0
-    print(f"{'budget':38}{'most':>6}   " + "  ".join(f"{target}/{dim:<4}" for target in TARGETS for dim in HEAD_DIMS))
-    for budget in BUDGETS:
-        found = [budget.ratio(counts, target, dim) for target in TARGETS for dim in HEAD_DIMS]
-        broken += sum(ratio > budget.most for ratio in found)
-        print(f"{budget.label:38}{budget.most:6.2f}   " + "  ".join(f"{ratio:<10.3f}" for ratio in found))
-    for target in TARGETS:
+    targets = sorted({target for target, *_ in counts}, key=lambda name: (not name.startswith("sm_"), len(name), name))
+    print(f"{'budget (* over it)':38}{'most':>6}{'':10}" + "".join(f"{dim:<9}" for dim in HEAD_DIMS))
+    for target in targets:
+        for budget in BUDGETS:
+            found = [budget.ratio(counts, target, dim) for dim in HEAD_DIMS]
+            broken += target in TARGETS and any(ratio > budget.most for ratio in found)
+            cells = (f"{ratio:.3f}{'*' if ratio > budget.most else ''}" for ratio in found)
+            print(f"{budget.label:38}{budget.most:6.2f}  {target:8}" + "".join(f"{cell:9}" for cell in cells))
         for dim in HEAD_DIMS:
             for kernel, (size, inside) in spills(counts, target, dim).items():
-                print(f"{kernel} on {target} at head_dim {dim} spills {size} bytes, {inside} instructions in its loop")
+                print(f"  {kernel} at head_dim {dim} spills {size} bytes, {inside} instructions in its main loop")
+        if target in KNOWN:
+            print(f"  {target}: {KNOWN[target]}")
     sys.exit(broken > 0)
 
 

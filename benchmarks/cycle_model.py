@@ -11,8 +11,9 @@ Of one pair of tiles a multiprocessor's pipes take, in clocks:
 
 The pipe that takes most is the bound: what no overlap can beat. The kernels' loops do not overlap the two matrix
 products with the softmax between them but for what other warps bring, so the prediction adds the matrix time to the
-largest of the others. By the same sum plain flash attention in Triton reaches 0.89 and 0.73 of its published H100
-figures (403 and 395 TFLOPS at head_dim 64 and 128): the prediction is divided by EFFICIENCY, between the two.
+largest of the others (the L2 cache aside, which overlaps with all). By this sum the yardstick would reach 480 and 567
+TFLOPS on an H100 at head_dim 64 and 128; plain flash attention in Triton is published with 403 and 395, 0.84 and 0.70
+of that. EFFICIENCY lies between: the sum is divided by it.
 
 To this come the bytes that must move, and LAUNCH_US a launch. Nothing here has been measured by us.
 """
@@ -62,13 +63,14 @@ class Cycles:
 
 
 def loop_cycles(chip: Chip, row: dict, matrix_operations: float, l2_bytes: float, scale: float = 1.0) -> Cycles:
-    """Of one turn of the loop counted in a row of static.json; scale: how much longer another loop of the kernel is."""
+    """Of one turn of the loop counted in a row of static.json; scale: how many times its instructions another loop of
+    the kernel has (no more exponentials, the more of the others)."""
     kinds, warps = row["loop_kinds"], row["warps"]
     pipes = {
         "matrix": matrix_operations / chip.matrix,
         "exp": kinds.get("mufu", 0) * warps * 32 / 16,
-        "fma": kinds.get("fma", 0) * warps / chip.fma,
-        "alu": sum(kinds.get(kind, 0) for kind in _ALU) * warps / chip.alu,
+        "fma": kinds.get("fma", 0) * warps * scale / chip.fma,
+        "alu": sum(kinds.get(kind, 0) for kind in _ALU) * warps * scale / chip.alu,
         "issue": row["loop_instructions"] * warps * scale / 4,
         "l2": l2_bytes / chip.l2,
     }

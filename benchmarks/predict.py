@@ -9,6 +9,7 @@ the useful TFLOPS that this means.
 
 from __future__ import annotations
 
+import argparse
 import csv
 
 import fame_accel.bindings  # noqa: F401  (makes fame_accel.kernels importable from a checkout)
@@ -22,7 +23,7 @@ from benchmarks.cycle_model import CHIPS, Chip, Cycles, loop_cycles, millisecond
 from benchmarks.inputs import active_pairs, text_layout
 from benchmarks.shapes import SHAPES, Operation, Shape, operations
 from fame_accel import Modulation
-from fame_accel.attention import FEW_KEYS as STREAMED_KEYS
+from fame_accel.attention import UNPLANNED_KEYS
 from fame_accel.plan import TilePlan, merge_frames, tile_plan
 
 PREDICTIONS = RESULTS.with_name("predictions.csv")
@@ -44,8 +45,9 @@ def predict(chip: Chip, shape: Shape, operation: Operation, counts: Counts) -> d
     }
     row_bytes = 2 * shape.head_dim * heads
     moved = row_bytes * 2 * (shape.queries + shape.keys)
-    if shape.keys <= STREAMED_KEYS and tables.key_classes == 1:
-        loops, programs, launches = _without_plan(chip, shape, rows_of), shape.queries // 64 * heads, 1
+    if shape.keys <= UNPLANNED_KEYS and tables.key_classes == 1:
+        loops, launches = _without_plan(chip, shape, rows_of), 1
+        programs = max(1, loops[0][1] if shape.keys <= FEW_KEYS else shape.queries // 128) * heads
     else:
         launch = choose_launch("tiled", TARGETS[chip.target][0], shape.head_dim, 2)
         plan = tile_plan(layout, keys, tables, launch.block_q, launch.block_k)
@@ -107,7 +109,9 @@ def _without_plan(chip: Chip, shape: Shape, rows: dict) -> list[tuple[Cycles, in
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     counts = read_counts()
+    print("PREDICTED, not measured:", *COLUMNS)
     with PREDICTIONS.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()

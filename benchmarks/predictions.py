@@ -8,15 +8,13 @@ from pathlib import Path
 
 from benchmarks.shapes import Operation, Shape
 
-_ARCHITECTURES = {"sm_80": "A100", "sm_90": "H100"}
 PREDICTIONS = Path(__file__).parent / "results" / "predictions.csv"
 
 
 def predicted_ms(shape: Shape, operation: Operation, dtype: str, device: str, path: Path = PREDICTIONS) -> float | None:
     """The prediction for our kernels, None where the file or the row is missing.
 
-    device: as torch names the chip; the file's "H100 SXM" is "NVIDIA H100 80GB HBM3". Where a case is listed under
-    several bounds, the slowest holds.
+    device: as torch names the chip; the file's "H100" is "NVIDIA H100 80GB HBM3".
     """
     if not path.exists():
         return None
@@ -41,7 +39,6 @@ def _is_chip(chip: str, device: str) -> bool:
 
 
 def _model(name: str) -> str:
-    """The first word of letters and digits, such as H100, or what an architecture stands for."""
-    name = _ARCHITECTURES.get(name.lower(), name)
+    """The first word of letters and digits, such as H100."""
     found = re.search(r"\b[A-Z]+\d+[A-Z]*\b", name.upper())
     return found[0] if found else ""

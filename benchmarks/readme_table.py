@@ -67,7 +67,7 @@ def predicted() -> str:
         "|---|" + "---|" * len(shown),
     ]
     for chip in ("H100", "A100"):
-        for operation in ("region_mask_decay", "fame", "videograin", "fame_strength", "cross_77"):
+        for operation in ("plain", "region_mask_decay", "fame", "videograin", "fame_strength", "cross_77"):
             cells = []
             for size, keys in shown:
                 wanted = (chip, operation, size, keys)

@@ -14,15 +14,19 @@ from torch import Tensor
 try:
     import triton
 
-    _INTERPRETED = triton.knobs.runtime.interpret  # as it was when the kernels were decorated
+    _VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
+    # as it was when the kernels were decorated
+    _INTERPRETED = _VERSION >= (3, 6) and triton.knobs.runtime.interpret
 except ImportError:
-    triton, _INTERPRETED = None, False
+    triton, _VERSION, _INTERPRETED = None, (0, 0), False
 
 
 def triton_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why the kernels cannot run on this device and dtype, with the remedy; None where they can."""
     if triton is None:
         return "triton is not installed: pip install triton, or use backend='sdpa'"
+    if _VERSION < (3, 6):
+        return f"the kernels need triton 3.6 or newer, found {triton.__version__}: upgrade it, or use backend='sdpa'"
     if device.type == "meta":
         return None
     if device.type == "cuda":
@@ -87,5 +91,6 @@ def family(device: torch.device) -> str:
 
 @cache
 def programs(device: torch.device) -> int:
-    """Programs of the few-keys kernel that fill the device: four a multiprocessor; few in the interpreter."""
+    """Programs that keep the device busy, for kernels that divide their work among as many: four a multiprocessor; few
+    in the interpreter."""
     return 4 * torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4

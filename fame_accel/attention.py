@@ -13,7 +13,7 @@ from fame_accel.layout import TokenLayout
 from fame_accel.modulation import Modulation
 from fame_accel.plan import GroupPlan, Tables, TilePlan, group_plan, merge_frames, tile_plan
 
-FEW_KEYS = 512
+UNPLANNED_KEYS = 512  # of one frame, that are attended to without a plan
 # Sequences and batches of the short-sequences kernel: from SHORT_BATCH items, the most that one of its programs holds,
 # its programs are full; fewer items go to the other kernels, which divide a single item among programs.
 SHORT_SEQUENCE, SHORT_BATCH = 32, 4
@@ -85,7 +85,7 @@ def _triton(x: Arguments, exact_lse: bool) -> tuple[Tensor, Tensor]:
             x.query, x.key, x.value, x.query_layout.region, query_frame, x.key_layout.region, key_frame,
             *_frame_tables(*layouts), x.row_strength, x.key_weight, x.scale,
         )  # fmt: skip
-    if x.key.shape[2] <= FEW_KEYS and _tables(*layouts).key_classes == 1:
+    if x.key.shape[2] <= UNPLANNED_KEYS and _tables(*layouts).key_classes == 1:
         strength, bias = _frame_tables(*layouts)
         return bindings.few_keys_attention(
             x.query, x.key, x.value, x.query_layout.region, x.query_layout.frame, x.key_layout.region,
@@ -112,7 +112,7 @@ def _sdpa(x: Arguments) -> tuple[Tensor, Tensor]:
     layouts = (x.query_layout, x.key_layout, x.modulation)
     tables = _tables(*layouts)
     plain = tables.strength is None
-    if plain or (tables.strength_pair is not None and x.key_weight is None and x.key.shape[2] > FEW_KEYS):
+    if plain or (tables.strength_pair is not None and x.key_weight is None and x.key.shape[2] > UNPLANNED_KEYS):
         plan = _group_plan(*layouts)
         if plan.coarse:
             return bindings.grouped_attention(

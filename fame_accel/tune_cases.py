@@ -17,7 +17,7 @@ from fame_accel.modulation import Modulation
 KERNELS = ("tiled", "few_keys", "streamed_keys")
 # Text keys of the other two: those timed, and others that they must be right on.
 _KEYS = {"few_keys": 77, "streamed_keys": 512}
-_OTHER_KEYS = {"few_keys": 128, "streamed_keys": 130}
+_OTHER_KEYS = {"few_keys": 96, "streamed_keys": 130}
 
 
 class Size(NamedTuple):

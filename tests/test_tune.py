@@ -98,7 +98,7 @@ def test_sizes_for_a_gpu() -> None:
     """Longer than what the few-keys operator takes."""
     layout = tune_cases.three_regions(8, 32).tokens(32, 32)
     assert layout.num_tokens == 8192 and layout.region.unique().tolist() == [1, 2, 4]
-    assert tune_cases.JUDGED.frames * tune_cases.JUDGED.side**2 > attention.FEW_KEYS
+    assert tune_cases.JUDGED.frames * tune_cases.JUDGED.side**2 > attention.UNPLANNED_KEYS
 
 
 @interpreted
