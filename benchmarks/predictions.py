@@ -30,8 +30,7 @@ def predicted_ms(shape: Shape, operation: Operation, dtype: str, device: str, pa
     }
     with path.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if all(row[name] == value for name, value in wanted.items())]
-    times = [float(row["predicted_ms"]) for row in rows if row["predicted_ms"] and _is_chip(row["chip"], device)]
-    return max(times, default=None)
+    return next((float(row["predicted_ms"]) for row in rows if _is_chip(row["chip"], device)), None)
 
 
 def _is_chip(chip: str, device: str) -> bool:
