@@ -7,8 +7,8 @@
 #     DRY_RUN=1 benchmarks/gpu_session.sh  every step on a CPU, in Triton's interpreter at toy shapes
 #
 # A step that fails is recorded and the others still run; the exit status is 1 where a result was wrong or its check did
-# not finish (tests, the gate before timings, memcheck). Rows go to benchmarks/results/gpu.csv and ncu.csv; where OUT is set, they and the logs
-# are copied there. RESULTS and LIMIT (seconds) may be set too.
+# not finish (tests, the gate before timings, memcheck). Rows go to benchmarks/results/gpu.csv and ncu.csv; where OUT is
+# set, they and the logs are copied there. RESULTS and LIMIT (seconds) may be set too.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 PYTHON=${PYTHON:-python3}
