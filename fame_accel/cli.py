@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _demo(**arguments: object) -> int:
-    from fame_accel.demo._packages import require
+    from fame_accel.media.packages import require
 
     for package in ("numpy", "diffusers", "transformers", "av", "PIL", "matplotlib", "tqdm", "cv2"):
         require(package)

@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from fame_accel.demo._packages import packaged_file
-from fame_accel.demo.clip import load_clip
 from fame_accel.demo.codec import PatchCodec, psnr
-from fame_accel.demo.person import person_masks, region_masks
-from fame_accel.demo.pictures import comparison_chart, mask_overlay, side_by_side_gif
 from fame_accel.demo.prompts import clip_tokenizer, token_regions
+from fame_accel.media.clip import load_clip
+from fame_accel.media.packages import packaged_file
+from fame_accel.media.person import person_masks, region_masks
+from fame_accel.media.pictures import comparison_chart, mask_overlay, side_by_side_gif
 
 ROWS = [
     {"backend": "reference", "attention_s": 1.5, "step_s": 2.5, "peak_mib": 14000.0},
@@ -27,7 +27,7 @@ def clip() -> torch.Tensor:
 
 def test_modules_import_no_optional_package():
     code = (
-        "import sys; from fame_accel.demo import clip, codec, person, pictures, prompts; "
+        "import sys; from fame_accel.demo import codec, prompts; from fame_accel.media import clip, person, pictures; "
         "print({'av', 'cv2', 'diffusers', 'matplotlib', 'PIL', 'transformers'} & set(sys.modules))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

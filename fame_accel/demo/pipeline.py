@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fame_accel.demo._packages import require
 from fame_accel.demo.prompts import clip_tokenizer
+from fame_accel.media.packages import require
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fame_accel.demo._packages import packaged_file, require
+from fame_accel.media.packages import packaged_file, require
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer

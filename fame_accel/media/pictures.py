@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import max_pool2d, pad
 
-from fame_accel.demo._packages import require
-from fame_accel.demo.clip import check_frames
+from fame_accel.media.clip import check_frames
+from fame_accel.media.packages import require
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
