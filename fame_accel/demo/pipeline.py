@@ -1,4 +1,4 @@
-"""The Stable Diffusion pipeline of the demo: a local checkpoint, or SD 1.5's architecture with random weights."""
+"""Stable Diffusion for the demo: a local checkpoint, or SD 1.5's architecture with random weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fame_accel.demo.prompts import clip_tokenizer
 from fame_accel.media.packages import require
 
 if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
+    from diffusers import ControlNetModel, StableDiffusionPipeline, UNet2DConditionModel
 
 _SCHEDULER = dict(
     beta_start=0.00085,
@@ -85,3 +85,18 @@ def random_pipeline(seed: int = 0) -> StableDiffusionPipeline:
         feature_extractor=None,
         requires_safety_checker=False,
     )
+
+
+def random_controlnet(unet: UNet2DConditionModel, seed: int = 0) -> ControlNetModel:
+    """A ControlNet for a UNet: the UNet's own weights, and seeded random ones where training starts from zero.
+
+    With zeros there it would change nothing; the standard deviation 0.02 leaves it a visible but mild say.
+    """
+    diffusers = require("diffusers")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        controlnet = diffusers.ControlNetModel.from_unet(unet)
+        for name, parameter in controlnet.named_parameters():
+            if name.startswith("controlnet_") and not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.02)
+    return controlnet.eval()
