@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from weakref import ref
 
@@ -48,7 +49,7 @@ class FameState:
         self._levels: dict[tuple[int, int, torch.device], Level] = {}
         self._current: dict[int, Level] = {}
         self._sizes: set[int] = set()
-        self._shared_text: tuple[ref, int] | None = None
+        self._shared_text: tuple[Callable[[], Tensor | None], int | None] = (lambda: None, None)
 
     @torch.inference_mode(False)  # what is kept for later steps must be usable outside inference mode too
     @torch.no_grad()
@@ -146,7 +147,8 @@ class FameState:
     def _check_one_prompt(self, text: Tensor) -> None:
         """Every frame of a part must have the same text embeddings."""
         version = None if text.is_inference() else text._version
-        if version is not None and self._shared_text == (ref(text), version):  # once per edit, not per step
+        known, known_version = self._shared_text
+        if version is not None and known() is text and known_version == version:  # once per edit, not per step
             return
         if len(text) != self.chunks * self.frames:
             raise ValueError(
