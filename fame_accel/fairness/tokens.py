@@ -40,16 +40,24 @@ class TokenizedPrompt:
     def find(self, phrase: str) -> Tensor:
         """bool [T]: True on every occurrence of ``phrase`` as whole words; ValueError where there is none."""
         mask = torch.zeros(len(self.ids), dtype=torch.bool)
+        for span in self.spans(phrase):
+            mask[span] = True
+        if not mask.any():
+            raise ValueError(f"{phrase!r} does not occur in the prompt, whose tokens are {self.names}")
+        return mask
+
+    def spans(self, phrase: str) -> list[slice]:
+        """Positions of every occurrence of ``phrase`` as whole words, none where it does not occur."""
+        spans = []
         # byte-level BPE has other tokens for a word at the start of a text than after a space
         for text in (phrase, f" {phrase}"):
             wanted = [ids for _, ids in _words(self.tokenizer(text, add_special_tokens=False))]
             for first in range(len(self.words) - len(wanted) + 1) if wanted else ():
-                span = self.words[first : first + len(wanted)]
-                if [ids for _, ids in span] == wanted:
-                    mask[span[0][0] : span[-1][0] + len(span[-1][1])] = True
-        if not mask.any():
-            raise ValueError(f"{phrase!r} does not occur in the prompt, whose tokens are {self.names}")
-        return mask
+                words = self.words[first : first + len(wanted)]
+                span = slice(words[0][0], words[-1][0] + len(words[-1][1]))
+                if [ids for _, ids in words] == wanted and span not in spans:
+                    spans.append(span)
+        return spans
 
     def regions(self, bindings: Mapping[str, int]) -> Tensor:
         """int32 [T]: as :func:`token_regions`."""
