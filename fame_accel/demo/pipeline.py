@@ -1,4 +1,4 @@
-"""Stable Diffusion for the demo: a local checkpoint, or SD 1.5's architecture with random weights."""
+"""The Stable Diffusion pipeline of the demo: a local checkpoint, or SD 1.5's architecture with random weights."""
 
 from __future__ import annotations
 
@@ -88,15 +88,14 @@ def random_pipeline(seed: int = 0) -> StableDiffusionPipeline:
 
 
 def random_controlnet(unet: UNet2DConditionModel, seed: int = 0) -> ControlNetModel:
-    """A ControlNet for a UNet: the UNet's own weights, and seeded random ones where training starts from zero.
-
-    With zeros there it would change nothing; the standard deviation 0.02 leaves it a visible but mild say.
-    """
+    """A ControlNet for a random UNet: its weights with small random ones in the layers that begin as zeros, which add
+    the condition."""
     diffusers = require("diffusers")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         controlnet = diffusers.ControlNetModel.from_unet(unet)
-        for name, parameter in controlnet.named_parameters():
-            if name.startswith("controlnet_") and not parameter.any():
-                torch.nn.init.normal_(parameter, std=0.02)
-    return controlnet.eval()
+        zeros = [*controlnet.controlnet_down_blocks, controlnet.controlnet_mid_block]
+        for layer in zeros:
+            torch.nn.init.normal_(layer.weight, std=0.02)
+        torch.nn.init.normal_(controlnet.controlnet_cond_embedding.conv_out.weight, std=1.0)
+    return controlnet.to(unet.dtype).eval()

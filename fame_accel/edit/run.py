@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -158,13 +158,10 @@ def _modulated_share() -> float:
     return MODULATED_SHARE
 
 
-def _deterministic() -> AbstractContextManager:
+def _deterministic() -> AbstractContextManager[None]:
     """cuDNN would otherwise be free to choose another algorithm in another run."""
-    if not torch.backends.cudnn.is_available():
-        return nullcontext()
-    return torch.backends.cudnn.flags(
-        enabled=torch.backends.cudnn.enabled, deterministic=True, allow_tf32=torch.backends.cudnn.allow_tf32
-    )
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(enabled=cudnn.enabled, deterministic=True, allow_tf32=cudnn.allow_tf32)
 
 
 def _timed(seconds: dict[str, float], device: torch.device, name: str, call: Callable[[], Any]) -> Any:
