@@ -105,18 +105,23 @@ class FameVideoEditPipeline(
         controlnet_conditioning_scale: float = 1.0,
         levels: tuple[int, ...] = (1, 2, 4, 8),
         clip_skip: int | None = None,
+        latents: Tensor | None = None,
         chunk_size: int = 4,
         backend: str = "auto",
     ) -> Tensor:
         """DDIM inversion of a clip, without guidance: the latents [F, 4, h, w] that a call takes as `latents`.
 
-        For several edits of one clip, which share everything named here. Arguments as in `__call__`.
+        For several edits of one clip, which share everything named here. latents: of the clip as it is, in place of
+        the VAE's encoding. Other arguments as in `__call__`.
         """
         clip, control_clip = self._check_clip(frames, control_frames)
         self._check_numbers(num_inference_steps, None, chunk_size)
+        self._check_latents(latents, clip)
         device = self._execution_device
         text = encode_text(self, source_prompt, clip_skip=clip_skip).prompt_embeds
-        latents = self._encode(clip, chunk_size)
+        if latents is None:
+            latents = self._encode(clip, chunk_size)
+        latents = latents.to(device, self._latents_dtype)
         scheduler = schedule.inverse(self.scheduler, num_inference_steps, device)
         config = FameConfig(
             SpaceTimeLayout.from_masks(torch.zeros(0, len(clip), 1, 1, dtype=torch.bool)),
@@ -203,16 +208,7 @@ class FameVideoEditPipeline(
         self._check_numbers(num_inference_steps, modulated_steps, chunk_size)
         self._check_call(guidance_scale, ddim_eta, output_type, callback_on_step_end_tensor_inputs)
         device = self._execution_device
-        if latents is not None:
-            wanted = (
-                count,
-                self.unet.config.in_channels,
-                height // self.vae_scale_factor,
-                width // self.vae_scale_factor,
-            )
-            if tuple(latents.shape) != wanted:
-                raise ValueError(f"latents must have shape {wanted}, as invert returns, got {tuple(latents.shape)}")
-
+        self._check_latents(latents, clip)
         text = encode_text(
             self, prompt, debias=debias, phrases=dict(regions or {}), names=list(masks),
             isolate=isolate_phrases, clip_skip=clip_skip,
@@ -318,6 +314,13 @@ class FameVideoEditPipeline(
             (f, _, h, w), (cf, _, ch, cw) = clip.shape, control.shape
             raise ValueError(f"control_frames must be like frames, {f} of {h} x {w}, got {cf} of {ch} x {cw}")
         return clip, control
+
+    def _check_latents(self, latents: Tensor | None, clip: Tensor) -> None:
+        frames, _, height, width = clip.shape
+        factor = self.vae_scale_factor
+        wanted = (frames, self.unet.config.in_channels, height // factor, width // factor)
+        if latents is not None and tuple(latents.shape) != wanted:
+            raise ValueError(f"latents must have shape {wanted} for these frames, got {tuple(latents.shape)}")
 
     def _check_numbers(self, num_inference_steps: int, modulated_steps: int | None, chunk_size: int) -> None:
         most = self.scheduler.config.num_train_timesteps
