@@ -251,6 +251,21 @@ def test_only_the_subjects_input_embeddings_move(clip: torch.nn.Module) -> None:
     torch.testing.assert_close((moved - plain)[0, found], expected.expand(2, -1), atol=1e-7, rtol=0)
 
 
+def test_no_strength_adds_nothing_not_even_zero(clip: torch.nn.Module) -> None:
+    """-0 + 0 is 0: other bits."""
+    encoder = copy.deepcopy(clip)
+    with torch.no_grad():
+        encoder.embeddings.token_embedding.weight.fill_(-0.0)[320:2000] = 0.01  # but for some of the prompt
+        encoder.embeddings.token_embedding.weight[clip_tokenizer()("female").input_ids[1]] = 0.02
+        encoder.embeddings.position_embedding.weight.fill_(-0.0)
+    assert clip_tokenizer()("doctor").input_ids[1] > 2000
+    seen: list[Tensor] = []
+    encoder.embeddings.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    encode_prompt(clip_tokenizer(), encoder, PROMPT, debias=[Debias("doctor", 0.0, "female")])
+    found = token_regions(clip_tokenizer(), PROMPT, {"doctor": 1}).bool()
+    assert seen[-1].shape[1] == 77 and seen[-1][0, found].signbit().all()
+
+
 def test_causal_tokens_before_the_subject_stay(clip: torch.nn.Module) -> None:
     plain = encode_prompt(clip_tokenizer(), clip, PROMPT).prompt_embeds
     moved = encode_prompt(clip_tokenizer(), clip, PROMPT, debias=[PUSH]).prompt_embeds
