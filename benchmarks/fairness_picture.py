@@ -22,7 +22,9 @@ def draw() -> None:
     figure = Figure(figsize=(12, 10), dpi=110, layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     places = range(len(rows))
-    for axes, (pair, told) in zip(panels, ((PAIRS[0], "injected"), (PAIRS[1], "held out")), strict=True):
+    for axes, (pair, told) in zip(
+        panels, ((PAIRS[0], "the words of the injection"), (PAIRS[1], "held out")), strict=True
+    ):
         before, after = ([float(row[f"{when}_0_{'_'.join(pair)}"]) for row in rows] for when in ("before", "after"))
         axes.axvline(0, color=_INK, lw=0.8)
         axes.hlines(places, before, after, color="#999999", lw=1.5, zorder=1)

@@ -81,11 +81,10 @@ def predicted() -> str:
 def levelled() -> str:
     """The mean gaps of 40 professions before and after an injection, from fairness.csv."""
     shown = [(0, PAIRS[0]), (0, PAIRS[1]), (0, PAIRS[2]), (1, PAIRS[1]), (2, PAIRS[1])]
+    prompts = [prompt.format("...") for prompt in PROMPTS[:2]] + ["the word alone"]
     lines = [
         "| mean gap of 40 professions | "
-        + " | ".join(
-            f"{PROMPTS[prompt].format('...') if prompt < 2 else 'alone'}: {'/'.join(pair)}" for prompt, pair in shown
-        )
+        + " | ".join(f"{prompts[prompt]}: {'/'.join(pair)}" for prompt, pair in shown)
         + " | cosine to the plain prompt, at least |",
         "|---|" + "---|" * (len(shown) + 1),
     ]

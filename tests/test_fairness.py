@@ -190,6 +190,8 @@ def test_plain_uses_the_mask_that_the_config_asks_for(clip: torch.nn.Module) -> 
 def test_plain_is_stable_diffusion_xls(
     clip: torch.nn.Module, projected: torch.nn.Module, clip_skip: int | None
 ) -> None:
+    second = copy.deepcopy(clip_tokenizer())
+    second.pad_token = "!"  # as XL's second tokenizer has it
     pipeline = diffusers.StableDiffusionXLPipeline(
         vae=None,
         unet=None,
@@ -197,7 +199,7 @@ def test_plain_is_stable_diffusion_xls(
         text_encoder=clip,
         text_encoder_2=projected,
         tokenizer=clip_tokenizer(),
-        tokenizer_2=clip_tokenizer(),
+        tokenizer_2=second,
         add_watermarker=False,
     )
     embeds, _, pooled, _ = pipeline.encode_prompt(
@@ -205,8 +207,8 @@ def test_plain_is_stable_diffusion_xls(
     )
     layer = -2 if clip_skip is None else -(clip_skip + 2)
     ours = [
-        encode_prompt(clip_tokenizer(), encoder, PROMPT, debias=[Debias("doctor", 0.0)], hidden_layer=layer)
-        for encoder in (clip, projected)
+        encode_prompt(tokenizer, encoder, PROMPT, debias=[Debias("doctor", 0.0)], hidden_layer=layer)
+        for tokenizer, encoder in ((clip_tokenizer(), clip), (second, projected))
     ]
     assert same_bits(torch.cat([part.prompt_embeds for part in ours], -1), embeds.detach())
     assert same_bits(ours[1].pooled_prompt_embeds, pooled.detach())
@@ -220,6 +222,13 @@ def test_plain_encoder_with_its_attention_mask(bert: tuple[object, torch.nn.Modu
     ours = encode_prompt(tokenizer, encoder, PROMPT, debias=[Debias("doctor", 0.0)])
     assert same_bits(ours.prompt_embeds, theirs.last_hidden_state)
     assert same_bits(ours.pooled_prompt_embeds, theirs.pooler_output)
+
+
+def test_the_empty_prompt(clip: torch.nn.Module) -> None:
+    theirs, _ = stable_diffusion(clip).encode_prompt("", "cpu", 1, False)
+    ours = encode_prompt(clip_tokenizer(), clip, "")
+    assert same_bits(ours.prompt_embeds, theirs.detach())
+    assert ours.similarity is None and ours.token_regions.shape == (77,) and not ours.token_regions.any()
 
 
 # ---- injection
@@ -240,6 +249,21 @@ def test_only_the_subjects_input_embeddings_move(clip: torch.nn.Module) -> None:
     male, female = (table[clip_tokenizer()(word).input_ids[1]] for word in ("male", "female"))
     expected = 0.5 * (female - male)
     torch.testing.assert_close((moved - plain)[0, found], expected.expand(2, -1), atol=1e-7, rtol=0)
+
+
+def test_no_strength_adds_nothing_not_even_zero(clip: torch.nn.Module) -> None:
+    """-0 + 0 is 0: other bits."""
+    encoder = copy.deepcopy(clip)
+    with torch.no_grad():
+        encoder.embeddings.token_embedding.weight.fill_(-0.0)[320:2000] = 0.01  # but for some of the prompt
+        encoder.embeddings.token_embedding.weight[clip_tokenizer()("female").input_ids[1]] = 0.02
+        encoder.embeddings.position_embedding.weight.fill_(-0.0)
+    assert clip_tokenizer()("doctor").input_ids[1] > 2000
+    seen: list[Tensor] = []
+    encoder.embeddings.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    encode_prompt(clip_tokenizer(), encoder, PROMPT, debias=[Debias("doctor", 0.0, "female")])
+    found = token_regions(clip_tokenizer(), PROMPT, {"doctor": 1}).bool()
+    assert seen[-1].shape[1] == 77 and seen[-1][0, found].signbit().all()
 
 
 def test_causal_tokens_before_the_subject_stay(clip: torch.nn.Module) -> None:
@@ -276,6 +300,9 @@ def test_subjects_of_many_tokens_and_several_debiasings(clip: torch.nn.Module) -
     assert set(result.injections[1].before) == {"young", "elderly"}
     assert result.token_regions.sum() == 4 * 1 + 2 * 2
     assert result.similarity.dtype == torch.float32 and result.similarity.shape == (77,)
+    length = len(clip_tokenizer()(PROMPT).input_ids)
+    assert result.similarity[0] == 0 and not result.similarity[length - 1 :].any()  # start, end and padding
+    assert (result.similarity[1 : length - 1] > 0).any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -327,6 +354,11 @@ def test_an_encoder_that_bypasses_its_embeddings_is_an_error(clip: torch.nn.Modu
     [
         (dict(debias=[Debias("nurse", 0.5)]), ValueError, "'nurse' does not occur.*'doctor</w>'"),
         (dict(debias=[Debias("car", 0.5)]), ValueError, "'car' does not occur"),
+        (
+            dict(debias=[Debias("doctor", 0.5, groups=("male", "Male"))]),
+            ValueError,
+            "groups must differ in their tokens",
+        ),
         (dict(debias=PUSH), TypeError, "debias must be a sequence of Debias"),
         (dict(debias=["doctor"]), TypeError, "debias must be a sequence of Debias"),
         (dict(regions={"nurse": 1}), ValueError, "'nurse' does not occur"),

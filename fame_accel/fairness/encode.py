@@ -86,7 +86,8 @@ def encode_prompt(
 
     Raises:
         ValueError: the prompt is too long for tokenizer or encoder, a phrase does not occur in it (the message lists
-            its tokens), or ``threshold``, ``hidden_layer``, ``final_norm`` or a region bitset is out of range.
+            its tokens), the groups of a debiasing have the same tokens, or ``threshold``, ``hidden_layer``,
+            ``final_norm`` or a region bitset is out of range.
         TypeError: ``prompt`` is no str, ``debias`` no sequence of Debias, or the tokenizer gives no word_ids.
         RuntimeError: the encoder does not call its input embeddings.
     """
