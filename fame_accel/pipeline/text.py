@@ -103,8 +103,8 @@ def _encode(
 
 
 def _token_weights(text: FairEmbeddings, tokens: TokenizedPrompt, debias: Sequence[Debias]) -> Tensor | None:
-    """A token's similarity to the debiasing direction, but 1 for the tokens of regions without a subject that is drawn to
-    a debiasing phrase: their own phrases keep their hold. None, 1 for every token as in VideoGrain, without any: a
+    """A token's similarity to the debiasing direction, but 1 for the tokens of regions without a subject that is drawn
+    to a debiasing phrase: their own phrases keep their hold. None, 1 for every token as in VideoGrain, without any: a
     subject that is only balanced is similar to neither group."""
     drawn = [one for one in debias if one.toward is not None]
     if not drawn:
