@@ -16,6 +16,7 @@ from benchmarks.fairness import PAIRS, PROMPTS, read_runs, summary
 
 README = Path(__file__).parents[1] / "README.md"
 PREDICTIONS = RESULTS.with_name("predictions.csv")
+EDITS = RESULTS.with_name("edit_parity.csv")
 
 
 def compared() -> str:
@@ -98,11 +99,33 @@ def levelled() -> str:
     return "\n".join(lines) + "\n"
 
 
+def same_edit() -> str:
+    """The newest four rows of edit_parity.csv."""
+    with EDITS.open(newline="") as file:
+        rows = list(csv.DictReader(file))[-4:]
+    first = rows[0]
+    lines = [
+        f"{first['frames']} frames of {first['size']}x{first['size']} pixels, {first['steps']} steps of inversion and "
+        f"{first['steps']} of denoising, float32, backend {first['backend']}; {first['device']}, torch "
+        f"{first['torch']}, {first['date']} (`python -m benchmarks.edit_parity`):",
+        "",
+        "| whole edit | guidance | eager, latents off by (max; mean) | fused, latents off by | pixels within 1/255 |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['network']} | {float(row['guidance']):g} | {row['eager_max']}; {row['eager_mean']} "
+        f"| {row['fused_max']}; {row['fused_mean']} | {100 * float(row['values_within_1']):.2f}% |"
+        for row in rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "compare": compared,
     "static": counted,
     "predicted": predicted,
     "fairness": levelled,
+    "edit": same_edit,
 }
 
 
