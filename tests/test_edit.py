@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_pipeline_xl import make, parts  # noqa: F401
 
 from fame_accel.cli import COMMANDS, main
 from fame_accel.edit import run
@@ -141,6 +144,7 @@ def test_flags_override_the_record(home, first, tmp_path):
     assert options["debias"] == {"doctor": "auto"}  # as recorded
 
 
+@pytest.mark.slow
 def test_each_part_changes_the_edit(home, tmp_path):
     plain = edit(home, tmp_path / "plain.mp4")
     assert plain == edit(home, tmp_path / "same.mp4", seed=7)  # without fresh noise there is nothing to draw
@@ -161,7 +165,6 @@ def test_each_part_changes_the_edit(home, tmp_path):
 def test_ready_conditioning_frames(home, tmp_path):
     """The edges that canny would find, given as a folder, lead to the same edit."""
     source = read_video(home / "clip.mp4", size=(SIZE, SIZE)).frames
-    frames = read_video(home / "clip.mp4").frames
     (tmp_path / "video").mkdir()
     (tmp_path / "control").mkdir()
     for index, (frame, edges) in enumerate(zip(source, canny_edges(source), strict=True)):
@@ -171,8 +174,13 @@ def test_ready_conditioning_frames(home, tmp_path):
     given = dict(video=tmp_path / "video", masks=tmp_path / "m.npz", controlnet=home / "controlnet")
     ready = edit(home, tmp_path / "a.mp4", **given, control=tmp_path / "control")
     assert ready == edit(home, tmp_path / "b.mp4", **given, control="canny")
-    assert frames.shape[1] != SIZE  # and a video of another size is refused
-    assert main(["edit", *flags(home, tmp_path / "c.mp4", **given, control=home / "clip.mp4")]) == 2
+
+
+def test_conditioning_frames_have_the_size_of_the_video(home, tmp_path, capsys, monkeypatch):
+    write_video(tmp_path / "small.mp4", load_clip(6, 64), 8)
+    given = dict(controlnet=home / "controlnet", control=tmp_path / "small.mp4")
+    message = "--control .*small.mp4 has frames of 64x64 pixels: the video has 128x128"
+    expect_error(["edit", *flags(home, tmp_path / "a.mp4", **given)], message, capsys, monkeypatch)
 
 
 def test_the_bar_ends_full(home, tmp_path, capsys):
@@ -216,6 +224,16 @@ def test_a_variant_is_found_and_loaded(home, tmp_path):
     )
     for mine, theirs in zip(loaded.unet.parameters(), plain.unet.parameters(), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_stable_diffusion_xl(home, tmp_path, parts):  # noqa: F811
+    make(parts).save_pretrained(tmp_path / "xl")
+    found = find_checkpoint(tmp_path / "xl")
+    assert found.xl and {file.parent.name for file in found.files} == {"unet", "vae", "text_encoder", "text_encoder_2"}
+    plain = edit(home, tmp_path / "a.mp4", model=tmp_path / "xl")
+    assert plain != edit(home, tmp_path / "b.mp4", model=tmp_path / "xl", debias="doctor=female", eta=1.0)
+    shutil.rmtree(tmp_path / "xl/tokenizer_2")
+    assert main(["edit", *flags(home, tmp_path / "c.mp4", model=tmp_path / "xl")]) == 2
 
 
 def test_plain_weights_come_before_variants(home, tmp_path):
@@ -281,7 +299,11 @@ BROKEN = {
         "is not JSON",
     ),
     "another model": (_index(unet=None, _class_name="FluxPipeline"), "is a FluxPipeline without unet"),
-    "two text encoders": (_index(text_encoder_2=["transformers", "CLIPTextModel"]), "one text encoder"),
+    "refiner": (
+        _index(text_encoder=[None, None], text_encoder_2=["transformers", "CLIPTextModelWithProjection"]),
+        "without text_encoder, tokenizer_2",
+    ),
+    "three text encoders": (_index(text_encoder_3=["transformers", "T5"]), "must be a Stable Diffusion 1, 2 or XL"),
     "inpainting": (_unet_of_nine_channels, "takes 9 channels"),
     "mixed variants": (_two_variants, r"mixes the variants \['ema', 'fp16'\]"),
 }
@@ -467,6 +489,15 @@ def test_values_that_are_not_finite_are_not_written(home, tmp_path, capsys, monk
 
 
 # ---- the command line
+
+
+def test_the_command_line_imports_no_optional_package():
+    code = (
+        "import sys, fame_accel.cli; "
+        "print({'av', 'cv2', 'diffusers', 'matplotlib', 'PIL', 'transformers'} & set(sys.modules))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.strip() == "set()", result.stderr
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -12,6 +12,7 @@ from typing import Any
 from fame_accel.media.packages import require
 
 NETWORKS = ("unet", "vae", "text_encoder")
+TOKENIZERS = {False: ("tokenizer",), True: ("tokenizer", "tokenizer_2")}  # of XL
 LATENT_CHANNELS = 4
 PICKLED = (".bin", ".ckpt", ".pt", ".pth")
 # model.safetensors, model.fp16.safetensors, model-00001-of-00002.safetensors, ...: a variant and a shard are optional
@@ -20,11 +21,13 @@ _WEIGHTS = re.compile(r"(?:diffusion_pytorch_model|model)(?:\.(?P<variant>\w+))?
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """kind: the class that the folder says it is of; files: the weights that loading reads; variant: the word in
-    their names that from_pretrained must be given, such as "fp16"."""
+    """kind: the class that the folder says it is of; xl: whether that is Stable Diffusion XL, with two text encoders;
+    files: the weights that loading reads; variant: the word in their names that from_pretrained must be given, such as
+    "fp16"."""
 
     folder: Path
     kind: str
+    xl: bool
     files: tuple[Path, ...]
     variant: str | None
 
@@ -38,24 +41,27 @@ class Checkpoint:
 
 
 def find_checkpoint(folder: str | Path) -> Checkpoint:
-    """A Stable Diffusion checkpoint in diffusers' layout; ValueError says what is wrong with it."""
+    """A Stable Diffusion 1, 2 or XL checkpoint in diffusers' layout; ValueError says what is wrong with it."""
     folder = Path(folder)
     index = _config(folder, "model_index.json", "--model", "checkpoint")
     kind = str(index.get("_class_name"))
-    if missing := [name for name in (*NETWORKS, "tokenizer", "scheduler") if not index.get(name)]:
-        raise ValueError(f"--model {folder} is a {kind} without {', '.join(missing)}: it must be a Stable Diffusion")
-    if "text_encoder_2" in index:
-        raise ValueError(f"--model {folder} is a {kind}: only Stable Diffusion with one text encoder is supported")
+    xl = "text_encoder_2" in index
+    networks = (*NETWORKS, "text_encoder_2") if xl else NETWORKS
+    # without its first text encoder, as is XL's refiner, a component is [null, null]
+    missing = [name for name in (*networks, *TOKENIZERS[xl], "scheduler") if not (index.get(name) or [None])[0]]
+    if missing or "text_encoder_3" in index:
+        lack = f" without {', '.join(missing)}" if missing else ""
+        raise ValueError(f"--model {folder} is a {kind}{lack}: it must be a Stable Diffusion 1, 2 or XL")
     if (channels := _config(folder / "unet", "config.json", "--model", "UNet").get("in_channels")) != LATENT_CHANNELS:
         raise ValueError(
             f"--model {folder}: its UNet takes {channels} channels, not the {LATENT_CHANNELS} of latents alone: "
             "it is made for inpainting or the like"
         )
-    found = [_weights(folder / name, "--model") for name in NETWORKS]
+    found = [_weights(folder / name, "--model") for name in networks]
     variants = {variant for _, variant in found if variant}
     if len(variants) > 1:
         raise ValueError(f"--model {folder} mixes the variants {sorted(variants)}: keep one")
-    return Checkpoint(folder, kind, tuple(file for files, _ in found for file in files), *(variants or {None}))
+    return Checkpoint(folder, kind, xl, tuple(file for files, _ in found for file in files), *(variants or {None}))
 
 
 def find_controlnet(folder: str | Path) -> Checkpoint:
@@ -64,15 +70,18 @@ def find_controlnet(folder: str | Path) -> Checkpoint:
     kind = str(_config(folder, "config.json", "--controlnet", "ControlNet").get("_class_name"))
     if kind != "ControlNetModel":
         raise ValueError(f"--controlnet {folder} holds a {kind}, not a ControlNetModel")
-    return Checkpoint(folder, kind, *_weights(folder, "--controlnet"))
+    return Checkpoint(folder, kind, False, *_weights(folder, "--controlnet"))
 
 
-def load_tokenizer(checkpoint: Checkpoint) -> Any:
-    """The checkpoint's tokenizer alone, which takes a fraction of a second."""
-    folder = checkpoint.folder / "tokenizer"
-    if not folder.is_dir():
-        raise ValueError(f"--model {checkpoint.folder} has no folder tokenizer")
-    return require("transformers", "diffusers").CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+def load_tokenizers(checkpoint: Checkpoint) -> list[Any]:
+    """The checkpoint's tokenizers alone, which takes a fraction of a second."""
+    loaded = []
+    for name in TOKENIZERS[checkpoint.xl]:
+        if not (checkpoint.folder / name).is_dir():
+            raise ValueError(f"--model {checkpoint.folder} has no folder {name}")
+        tokenizers = require("transformers", "diffusers").CLIPTokenizer
+        loaded.append(tokenizers.from_pretrained(checkpoint.folder / name, local_files_only=True))
+    return loaded
 
 
 def _config(folder: Path, name: str, flag: str, what: str) -> dict[str, Any]:

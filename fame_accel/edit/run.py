@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fame_accel.edit.checkpoint import Checkpoint, find_checkpoint, find_controlnet, load_tokenizer
+from fame_accel.edit.checkpoint import Checkpoint, find_checkpoint, find_controlnet, load_tokenizers
 from fame_accel.edit.inputs import Inputs, read_inputs
 from fame_accel.edit.options import CANNY, MEASURED, EditOptions
 from fame_accel.edit.progress import progress
@@ -44,7 +44,8 @@ def run_edit(options: EditOptions, expected: Mapping[str, Any] | None = None) ->
 
     inputs = timed("reading", lambda: read_inputs(options))
     debias = [_debias(options.eta, *item) for item in options.debias.items()]
-    _check_phrases(options, load_tokenizer(checkpoint))
+    for tokenizer in load_tokenizers(checkpoint):
+        _check_phrases(options, tokenizer)
     identity = {"model": checkpoint.identity(), "controlnet": controlnet and controlnet.identity()}
     if expected is not None and expected != identity:
         print("fame-accel: these are not the weights of the recorded run: the result will differ", file=sys.stderr)
@@ -73,17 +74,16 @@ def run_edit(options: EditOptions, expected: Mapping[str, Any] | None = None) ->
 
 
 def load_pipeline(checkpoint: Checkpoint, controlnet: Checkpoint | None, dtype: torch.dtype) -> Any:
-    """The FameVideoEditPipeline of a checkpoint, safetensors alone, nothing from the network."""
-    from fame_accel.pipeline import FameVideoEditPipeline
+    """The pipeline of a checkpoint, safetensors alone, nothing from the network."""
+    from fame_accel.pipeline import FameVideoEditPipeline, FameVideoEditXLPipeline
 
+    kind = FameVideoEditXLPipeline if checkpoint.xl else FameVideoEditPipeline
     local = dict(dtype=dtype, use_safetensors=True, local_files_only=True)
     network = None
     if controlnet is not None:
         models = require("diffusers", "diffusers").ControlNetModel
         network = models.from_pretrained(controlnet.folder, variant=controlnet.variant, **local)
-    return FameVideoEditPipeline.from_pretrained(
-        checkpoint.folder, controlnet=network, variant=checkpoint.variant, **local
-    )
+    return kind.from_pretrained(checkpoint.folder, controlnet=network, variant=checkpoint.variant, **local)
 
 
 def _edit(
