@@ -17,10 +17,11 @@ from fame_accel.demo.codec import PatchCodec
 from fame_accel.demo.edit import SOURCE_PROMPT, TARGET_PROMPT, Run, edit, fame_config, invert
 from fame_accel.demo.pipeline import load_pipeline, random_pipeline
 from fame_accel.layout import SpaceTimeLayout
+from fame_accel.media.charts import comparison_chart
 from fame_accel.media.clip import load_clip
 from fame_accel.media.packages import require
 from fame_accel.media.person import region_masks
-from fame_accel.media.pictures import comparison_chart, mask_overlay, side_by_side_gif
+from fame_accel.media.pictures import mask_overlay, side_by_side_gif
 from fame_accel.modulation import Modulation
 from fame_accel.plan import merge_frames, tile_plan
 from fame_accel.plot import plot_plans
