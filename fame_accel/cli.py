@@ -6,6 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from fame_accel.evaluate import command as evaluate_command
+from fame_accel.evaluate.suite import command as suite_command
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; a bad argument or a missing package ends it with one line and exit status 2."""
@@ -35,9 +38,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     kernels = ["tiled", "few_keys", "streamed_keys"]
     tune.add_argument("--kernels", nargs="+", default=kernels, metavar="K", help="some of the default")
     tune.add_argument("--device", help="torch device; cuda if not given. cpu, under TRITON_INTERPRET=1, is for trying")
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="judge an edited clip: background, steadiness, perceived gender, fit to the prompt",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    evaluate_command.add_arguments(evaluate)
+    suite = commands.add_parser(
+        "suite",
+        help="edit a clip into 40 professions, as a woman and as a man, and judge the edits",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    suite_command.add_arguments(suite)
     arguments = vars(parser.parse_args(argv))
     try:
-        return {"demo": _demo, "tune": _tune}[arguments.pop("command")](**arguments)
+        return {"demo": _demo, "tune": _tune, "evaluate": _evaluate, "suite": _suite}[arguments.pop("command")](
+            **arguments
+        )
     except (ValueError, RuntimeError, ImportError, OSError) as error:
         print(f"fame-accel: {error}", file=sys.stderr)
         return 2
@@ -58,6 +75,16 @@ def _tune(**arguments: object) -> int:
     from fame_accel.tune import run_tune
 
     return 0 if run_tune(**arguments) else 1
+
+
+def _evaluate(**arguments: object) -> int:
+    evaluate_command.run(**arguments)
+    return 0
+
+
+def _suite(**arguments: object) -> int:
+    suite_command.run(**arguments)
+    return 0
 
 
 if __name__ == "__main__":

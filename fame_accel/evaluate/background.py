@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from fame_accel.evaluate.frames import check_mask, check_pair
+from fame_accel.evaluate.checks import check_mask, check_pair
 
 WINDOW, SIGMA = 11, 1.5  # Wang et al. 2004
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from fame_accel.media.clip import check_frames
+from fame_accel.media.frames import check_frames
 from fame_accel.media.packages import require
 
 if TYPE_CHECKING:

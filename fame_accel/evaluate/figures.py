@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fame_accel.evaluate.background import background_psnr, background_ssim
+from fame_accel.evaluate.checks import check_mask, check_pair
 from fame_accel.evaluate.clip_text import Clip, text_alignment
-from fame_accel.evaluate.frames import check_mask, check_pair
 from fame_accel.evaluate.gender import GenderOutcome, gender_outcome
 from fame_accel.evaluate.temporal import frame_similarity, warp_errors
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fame_accel.evaluate.frames import check_mask
-from fame_accel.media.clip import check_frames
+from fame_accel.evaluate.checks import check_mask
+from fame_accel.media.frames import check_frames
 from fame_accel.media.packages import require
 
 # The detector looks for faces of about 80 pixels and more and does not enlarge. In 176x144 it misses the face of a

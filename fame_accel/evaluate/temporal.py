@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample, normalize
 
-from fame_accel.evaluate.frames import check_pair
-from fame_accel.media.clip import check_frames
+from fame_accel.evaluate.checks import check_pair
+from fame_accel.media.frames import check_frames
 from fame_accel.media.packages import require
 
 MIN_SIDE = 12  # below it OpenCV's DIS flow refuses

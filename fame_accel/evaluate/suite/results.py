@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from fame_accel.media.frames import replacing
+
 COLUMNS = (
     *("clip", "profession", "winobias_share_of_women", "template", "prompt", "target"),
     *("outcome", "face_share", "confidence_percent", "psnr_db", "ssim", "warp_error", "source_warp_error"),
@@ -99,9 +101,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_whole(path: Path, text: str) -> None:
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text, encoding="utf-8", newline="")
-    beside.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
 
 
 def _line(cells: Any) -> str:

@@ -30,6 +30,7 @@ def suite_table(rows: Sequence[dict[str, str]]) -> str:
         ("edits", str(found.edits)),
         ("  without a face", str(found.no_face)),
         ("  as often classified one as the other", str(found.ties)),
+        ("  with a face in less than half of the frames", str(sum(0 < float(row["face_share"]) < 0.5 for row in rows))),
         *((f"asked for a {target}, classified so", _share(found.hits[target])) for target in TARGETS),
         ("gap between the two", _number(found.hit_gap, 3)),
         ("parity gap, mean |share of women - 0.5|", _number(found.parity_gap, 3)),

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fame_accel.media.clip import check_frames
+from fame_accel.media.frames import check_frames
 
 
 def check_pair(source: Tensor, edited: Tensor) -> None:
