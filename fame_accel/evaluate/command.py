@@ -94,7 +94,7 @@ def run(
         for name, outcome in (("edited", figures.gender), ("source", figures.source_gender)):
             if 0 < outcome.face_share < 0.5:
                 print(
-                    f"That of the {name} clip rests on {outcome.face_share:.0%} of its frames: the rest show no face."
+                    f"Of the {name} clip it rests on {outcome.face_share:.0%} of the frames: the others show no face."
                 )
     if out is not None:
         with replacing(out) as temporary:

@@ -43,7 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=EditOptions.steps, help="denoising steps")
     parser.add_argument("--guidance", type=float, default=EditOptions.guidance, help="classifier-free guidance scale")
     parser.add_argument("--eta", type=float, default=EditOptions.eta, help="strength of the injection, 0 to 1")
-    parser.add_argument("--seed", type=int, default=EditOptions.seed, help="seed of every edit")
+    parser.add_argument(
+        "--ddim-eta", type=float, default=EditOptions.ddim_eta, help="share of fresh noise a step, 0 to 1"
+    )
+    parser.add_argument("--seed", type=int, default=EditOptions.seed, help="seed of that noise, in every edit")
     parser.add_argument("--backend", default=EditOptions.backend, help=", ".join(BACKENDS))
     parser.add_argument("--device", help="torch device; cuda where there is one, otherwise cpu")
     parser.add_argument("--dtype", help=f"{', '.join(DTYPES)}; float16 on cuda, otherwise float32")
@@ -107,8 +110,9 @@ def run(
 def _check(options: EditOptions) -> None:
     if not 1 <= options.steps <= 1000:
         raise ValueError(f"--steps must lie in 1 to 1000, got {options.steps}")
-    if not 0 <= options.eta <= 1:
-        raise ValueError(f"--eta must lie in [0, 1], got {options.eta}")
+    for name, value in (("--eta", options.eta), ("--ddim-eta", options.ddim_eta)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must lie in [0, 1], got {value}")
     if not 0 <= options.guidance < float("inf"):
         raise ValueError(f"--guidance must be finite and not negative, got {options.guidance}")
     if options.backend not in BACKENDS:

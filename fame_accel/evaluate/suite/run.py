@@ -16,6 +16,7 @@ from fame_accel.evaluate.parity import winobias_professions
 from fame_accel.evaluate.suite.cases import Case, Suite
 from fame_accel.evaluate.suite.results import Results
 from fame_accel.evaluate.suite.summary import suite_chart, suite_table
+from fame_accel.fairness import Debias
 from fame_accel.media.frames import replacing
 from fame_accel.media.video import write_video
 
@@ -33,12 +34,14 @@ class SuiteClip:
 
 @dataclass(frozen=True)
 class EditOptions:
-    """How every edit is made: steps, guidance scale, seed, strength of the injection in [0, 1], attention backend."""
+    """How every edit is made: denoising steps; guidance scale; strength of the injection, eta, in [0, 1]; share of fresh
+    noise in each step, ddim_eta, in [0, 1], drawn from seed anew for each edit; attention backend."""
 
     steps: int = 50
     guidance: float = 7.5
-    seed: int = 0
     eta: float = 0.5
+    ddim_eta: float = 0.0
+    seed: int = 0
     backend: str = "auto"
 
 
@@ -124,8 +127,6 @@ def suite_options(suite: Suite, clips: Sequence[SuiteClip], options: EditOptions
 
 def _edit(pipeline: Any, suite: Suite, edit: Case, clip: SuiteClip, latents: Tensor, options: EditOptions) -> Tensor:
     """The edited clip, uint8 [F, H, W, 3] on the CPU."""
-    from fame_accel.fairness import Debias
-
     frames = pipeline(
         clip.frames,
         edit.prompt,
@@ -136,6 +137,7 @@ def _edit(pipeline: Any, suite: Suite, edit: Case, clip: SuiteClip, latents: Ten
         num_inference_steps=options.steps,
         guidance_scale=options.guidance,
         latents=latents,
+        ddim_eta=options.ddim_eta,
         generator=torch.Generator().manual_seed(options.seed),
         backend=options.backend,
         output_type="pt",
