@@ -1,7 +1,8 @@
 """Fused attention modulated by regions, time and fairness, for diffusion video editing.
 
 Public names: `layout_attention`, `TokenLayout`, `SpaceTimeLayout`, `Modulation`, `time_weights`, and, with the
-`diffusers` extra, `apply_fame`, `restore_fame`, `FameConfig`, `FameSelfAttnProcessor` and `FameCrossAttnProcessor`.
+`diffusers` extra, `apply_fame`, `restore_fame`, `FameConfig`, `FameSelfAttnProcessor`, `FameCrossAttnProcessor` and
+`FameVideoEditPipeline`.
 """
 
 from pathlib import Path
@@ -31,8 +32,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name not in _ADAPTER:
-        raise AttributeError(f"module 'fame_accel' has no attribute {name!r}")
-    from fame_accel import adapter
+    if name in _ADAPTER:
+        from fame_accel import adapter
 
-    return getattr(adapter, name)
+        return getattr(adapter, name)
+    if name == "FameVideoEditPipeline":
+        from fame_accel.pipeline import FameVideoEditPipeline
+
+        return FameVideoEditPipeline
+    raise AttributeError(f"module 'fame_accel' has no attribute {name!r}")

@@ -138,6 +138,41 @@ def test_unconditional_part_is_plain() -> None:
     assert (modulated[FRAMES:] - plain[FRAMES:]).abs().max() > 1e-4
 
 
+def test_size_of_a_frame_in_cross_attention() -> None:
+    """cross_size="frame": 1 - the share of the frame's own pixels that lie in a region of the pixel."""
+    unet, (sample, text) = make_unet(), inputs(1)
+    with fa.apply_fame(unet, config(cross_size="frame")) as handle:
+        forward(unet, sample, text, timestep=1000)
+        measured = handle._state.level(SIZE * SIZE).cross_strength / 0.999**5
+    bits = layout().tokens(SIZE, SIZE).region.view(FRAMES, -1)
+    shared = (bits[:, :, None] & bits[:, None, :]) != 0
+    wanted = 1 - shared.float().mean(2)
+    assert 0 < wanted.min() < 0.9 < wanted.max()
+    torch.testing.assert_close(measured, wanted.flatten())
+
+
+def test_paused_pass_is_plain() -> None:
+    unet, (sample, text) = make_unet(), inputs(1)
+    with fa.apply_fame(unet, config(active_fraction=0.0)):
+        plain = forward(unet, sample, text)
+    with fa.apply_fame(unet, config()) as handle:
+        with handle.paused():
+            assert torch.equal(forward(unet, sample, text), plain)
+        assert (forward(unet, sample, text) - plain).abs().max() > 1e-4
+
+
+def test_plain_steps_project_the_text_once() -> None:
+    unet, (sample, text) = make_unet(), inputs(2)
+    wanted = forward(unet, sample, text)
+    attn = unet.get_submodule("down_blocks.0.attentions.0.transformer_blocks.0.attn2")
+    seen = []
+    attn.to_k.register_forward_hook(lambda module, args, out: seen.append(len(args[0])))
+    with fa.apply_fame(unet, config(self_modulation=None, active_fraction=0.0)):
+        measured = forward(unet, sample, text)
+    assert seen == [2]  # the parts of the batch, not their frames
+    torch.testing.assert_close(measured, wanted, rtol=1e-5, atol=1e-5)
+
+
 def test_steps_that_are_not_active(monkeypatch: pytest.MonkeyPatch) -> None:
     unet, (sample, text) = make_unet(), inputs(2)
     from fame_accel.adapter import processors
@@ -311,6 +346,7 @@ def test_mistakes() -> None:
         (dict(levels=(3,)), ValueError, "levels"),
         (dict(levels=()), ValueError, "levels"),
         (dict(guidance="both"), ValueError, "guidance"),
+        (dict(cross_size="pixels"), ValueError, "cross_size"),
         (dict(backend="cuda"), ValueError, "backend"),
         (dict(token_weights=torch.ones(3)), ValueError, "token_weights"),
         (dict(token_weights=torch.full((TOKENS,), 2.0)), ValueError, "token_weights"),

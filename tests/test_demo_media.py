@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from fame_accel.demo.codec import PatchCodec, psnr
-from fame_accel.demo.prompts import clip_tokenizer, token_regions
+from fame_accel.demo.prompts import clip_tokenizer
 from fame_accel.media.charts import comparison_chart
 from fame_accel.media.clip import load_clip
 from fame_accel.media.packages import packaged_file
@@ -155,39 +155,6 @@ def test_tokenizer_has_clips_vocabulary():
     assert tokenizer.convert_tokens_to_ids(["!", "a", "a</w>", "in"]) == [0, 64, 320, 512]
     padded = tokenizer("cat", padding="max_length").input_ids
     assert padded == [49406, 2368] + [49407] * 75
-
-
-def test_token_regions_mark_every_span():
-    prompt = "A female doctor in a car, and the bespectacled doctor"
-    regions = token_regions(clip_tokenizer(), prompt, {"Female doctor": 1, "doctor": 4, "car": 2, "bespectacled": 8})
-    # start, a, female, doctor, in, a, car, comma, and, the, be-spectac-led, doctor, end
-    expected = [0, 0, 1, 5, 0, 0, 2, 0, 0, 0, 8, 8, 8, 4, 0]
-    assert regions.dtype == torch.int32 and regions.shape == (77,)
-    assert regions.tolist() == expected + [0] * (77 - len(expected))
-
-
-def test_token_regions_take_the_highest_bit():
-    assert token_regions(clip_tokenizer(), "car", {"car": 2**30})[1] == 2**30
-
-
-@pytest.mark.parametrize(
-    ("prompt", "bindings", "message"),
-    [
-        ("a cat in a car", {"dog": 1}, "'dog' does not occur.*'cat</w>'"),
-        ("a sidecar", {"car": 1}, "'car' does not occur"),  # side-car: the end of a longer word
-        ("a cat", {" ": 1}, "does not occur"),
-        ("a cat", {"cat": 0}, "1 to 2"),
-        ("a cat", {"cat": 2**31}, "1 to 2"),
-        ("cat " * 76, {}, "78 tokens"),
-    ],
-)
-def test_token_regions_reject(prompt, bindings, message):
-    with pytest.raises(ValueError, match=message):
-        token_regions(clip_tokenizer(), prompt, bindings)
-
-
-def test_a_prompt_of_77_tokens_fits():
-    assert token_regions(clip_tokenizer(), "cat " * 75, {"cat": 1}).sum() == 75
 
 
 # ---- codec

@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("fame_accel", "kernels", "bindings")
 # The parts of fame_accel that may import diffusers and transformers.
-HUGGING_FACE = ("fame_accel/adapter", "fame_accel/demo", "fame_accel/fairness", "fame_accel/pipelines")
+HUGGING_FACE = tuple(f"fame_accel/{part}" for part in ("adapter", "demo", "edit", "evaluate", "fairness", "pipeline"))
 
 # Prints the folder that each package was imported from.
 FOLDERS = """

@@ -25,6 +25,8 @@ class FameConfig:
     cross_modulation: tables [2, frames, 1] of cross-attention; default VideoGrain's (A = 1, B = 0).
     self_factor, cross_factor: in [0, 1]. A row's strength at timestep t is
         factor * size_regularization * ((t - 1) / num_train_timesteps) ** power.
+    cross_size: size_regularization in cross-attention. "tokens": 1 - share of the text tokens bound to a region of the
+        pixel; "frame": 1 - share of its frame's pixels that lie in a region of the pixel, as in VideoGrain's code.
     active_fraction: share of the timesteps, from the noisy end, that are modulated: 0.3 is 15 of 50 steps, the
         timesteps from 700 up, which fewer than 4 steps may never reach. At the others the configured layers run plain
         attention.
@@ -42,6 +44,7 @@ class FameConfig:
     self_factor: float = 0.3
     cross_factor: float = 1.0
     power: float = 5.0
+    cross_size: Literal["tokens", "frame"] = "tokens"
     active_fraction: float = 0.3
     num_train_timesteps: int = 1000
     levels: tuple[int, ...] = (1, 2, 4, 8)
@@ -66,6 +69,8 @@ class FameConfig:
         powers = {1 << shift for shift in range(8)}
         if not self.levels or not all(type(level) is int and level in powers for level in self.levels):
             raise ValueError(f"levels must be powers of two from 1 to 128, got {self.levels!r}")
+        if self.cross_size not in ("tokens", "frame"):
+            raise ValueError(f"cross_size must be 'tokens' or 'frame', got {self.cross_size!r}")
         if self.guidance not in ("conditional", "all"):
             raise ValueError(f"guidance must be 'conditional' or 'all', got {self.guidance!r}")
         if self.backend not in BACKENDS:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -44,6 +46,15 @@ class FameHandle:
         if name.endswith(".attn2.processor") and self.config.token_regions is not None:
             return FameCrossAttnProcessor()
         return None
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within the block every step is plain, whatever its timestep: for an unconditional pass of its own."""
+        self._state.paused = True
+        try:
+            yield
+        finally:
+            self._state.paused = False
 
     def restore(self) -> None:
         """Put the former processors back; a second call does nothing."""

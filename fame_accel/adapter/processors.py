@@ -60,7 +60,7 @@ class FameSelfAttnProcessor(_FameProcessor):
 
 
 class FameCrossAttnProcessor(_FameProcessor):
-    """Cross-attention with the text tokens bound to regions, modulated at active steps.
+    """Cross-attention with the text tokens bound to regions, modulated at active steps, plain at the others.
 
     hidden_states [chunks * frames, tokens, channels], encoder_hidden_states [chunks * frames, T, channels], equal
     for the frames of a chunk: its keys are projected once.
@@ -76,7 +76,7 @@ class FameCrossAttnProcessor(_FameProcessor):
     ) -> Tensor:
         state = self._state()
         level = state.level(hidden_states.shape[1]) if hidden_states.dim() == 3 else None
-        if level is None or not state.active or encoder_hidden_states is None:
+        if level is None or encoder_hidden_states is None:
             return self.original(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
         _refuse_mask(attention_mask)
         clip = hidden_states.unflatten(0, (state.chunks, state.frames)).flatten(1, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from weakref import ref
 
@@ -31,12 +32,14 @@ class Level:
 
 class FameState:
     """Shared by all processors of a model. `active`: whether this step is modulated; `chunks`: how many times the
-    frames stand in the batch (2 under classifier-free guidance); `steps`, `active_steps`: how many were prepared."""
+    frames stand in the batch (2 under classifier-free guidance); `paused`: every step is plain; `steps`,
+    `active_steps`: how many were prepared."""
 
     def __init__(self, config: FameConfig) -> None:
         self.config = config
         self.frames = config.layout.num_frames
         self.active = False
+        self.paused = False
         self.chunks = 1
         self.steps = 0
         self.active_steps = 0
@@ -46,7 +49,7 @@ class FameState:
         self._levels: dict[tuple[int, int, torch.device], Level] = {}
         self._current: dict[int, Level] = {}
         self._sizes: set[int] = set()
-        self._shared_text: tuple[ref, int] | None = None
+        self._shared_text: tuple[Callable[[], Tensor | None], int | None] = (lambda: None, None)
 
     @torch.inference_mode(False)  # what is kept for later steps must be usable outside inference mode too
     @torch.no_grad()
@@ -79,7 +82,7 @@ class FameState:
         steps = self.config.num_train_timesteps
         if not 0 <= step <= steps:
             raise ValueError(f"timestep must lie in [0, num_train_timesteps = {steps}], got {step}")
-        self.active = step >= (1 - self.config.active_fraction) * steps
+        self.active = not self.paused and step >= (1 - self.config.active_fraction) * steps
         self.steps += 1
         self.active_steps += self.active
         self._prepare_levels(height, width, sample.device)
@@ -113,10 +116,16 @@ class FameState:
         if key not in self._levels:
             layout = self.config.layout.tokens(height, width, device)
             size = layout.size_regularization()
-            cross = None if self.text_layout is None else layout.size_regularization(self.text_layout)
+            cross = None if self.text_layout is None else self._cross_size(layout)
             spare = None if cross is None else torch.zeros_like(cross)
             self._levels[key] = Level(layout, size, torch.zeros_like(size), cross, spare)
         return self._levels[key]
+
+    def _cross_size(self, layout: TokenLayout) -> Tensor:
+        if self.config.cross_size == "tokens":
+            return layout.size_regularization(self.text_layout)
+        region = layout.region.view(self.frames, -1)
+        return TokenLayout(region, torch.zeros_like(region), 1).size_regularization().flatten()
 
     def _prepare_text(self, text: Tensor | None, device: torch.device) -> None:
         if not isinstance(text, Tensor):
@@ -138,7 +147,8 @@ class FameState:
     def _check_one_prompt(self, text: Tensor) -> None:
         """Every frame of a part must have the same text embeddings."""
         version = None if text.is_inference() else text._version
-        if version is not None and self._shared_text == (ref(text), version):  # once per edit, not per step
+        known, known_version = self._shared_text
+        if version is not None and known() is text and known_version == version:  # once per edit, not per step
             return
         if len(text) != self.chunks * self.frames:
             raise ValueError(

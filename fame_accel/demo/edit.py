@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fame_accel.adapter import FameConfig, apply_fame
 from fame_accel.demo.measure import Measurement, measured
-from fame_accel.demo.prompts import token_regions
+from fame_accel.fairness.tokens import token_regions
 from fame_accel.layout import SpaceTimeLayout
 from fame_accel.media.packages import require
 from fame_accel.modulation import Modulation

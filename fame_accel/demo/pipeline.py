@@ -11,7 +11,7 @@ from fame_accel.demo.prompts import clip_tokenizer
 from fame_accel.media.packages import require
 
 if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
+    from diffusers import ControlNetModel, StableDiffusionPipeline, UNet2DConditionModel
 
 _SCHEDULER = dict(
     beta_start=0.00085,
@@ -85,3 +85,17 @@ def random_pipeline(seed: int = 0) -> StableDiffusionPipeline:
         feature_extractor=None,
         requires_safety_checker=False,
     )
+
+
+def random_controlnet(unet: UNet2DConditionModel, seed: int = 0) -> ControlNetModel:
+    """A ControlNet for a random UNet: its weights with small random ones in the layers that begin as zeros, which add
+    the condition."""
+    diffusers = require("diffusers")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        controlnet = diffusers.ControlNetModel.from_unet(unet)
+        zeros = [*controlnet.controlnet_down_blocks, controlnet.controlnet_mid_block]
+        for layer in zeros:
+            torch.nn.init.normal_(layer.weight, std=0.02)
+        torch.nn.init.normal_(controlnet.controlnet_cond_embedding.conv_out.weight, std=1.0)
+    return controlnet.to(unet.dtype).eval()

@@ -34,8 +34,8 @@ class SuiteClip:
 
 @dataclass(frozen=True)
 class EditOptions:
-    """How every edit is made: denoising steps; guidance scale; strength of the injection, eta, in [0, 1]; share of fresh
-    noise in each step, ddim_eta, in [0, 1], drawn from seed anew for each edit; attention backend."""
+    """How every edit is made. eta: strength of the injection, in [0, 1]; ddim_eta: share of fresh noise in each step, in
+    [0, 1], drawn from seed anew for each edit; backend: of attention."""
 
     steps: int = 50
     guidance: float = 7.5

@@ -1,0 +1,48 @@
+"""Adding to a text encoder's input embeddings for the duration of a call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Shift = tuple[Tensor, Tensor]
+"""Positions, bool [T], and what is added to the input embedding there, float [C]."""
+
+
+@contextmanager
+def injected(text_encoder: PreTrainedModel, shifts: Sequence[Shift]) -> Iterator[None]:
+    """Within the context, the input embeddings [B, T, C] of ``text_encoder`` are shifted.
+
+    A forward hook adds the shifts in float32 and rounds once, to the embeddings' dtype; embeddings at other positions
+    keep their bits and no weight changes. The hook is gone after the context, exceptions included.
+
+    Raises RuntimeError where the encoder never called its input embeddings, so that nothing was injected.
+    """
+    if not shifts:
+        yield
+        return
+    calls = 0
+
+    def shift(_module: nn.Module, _inputs: tuple[object, ...], output: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        touched = shifts[0][0]
+        total = output.float()
+        for positions, displacement in shifts:
+            touched = touched | positions
+            total = total + positions.to(output.device)[:, None] * displacement.to(output.device).float()
+        return total.to(output.dtype).where(touched.to(output.device)[:, None], output)
+
+    handle = text_encoder.get_input_embeddings().register_forward_hook(shift)
+    try:
+        yield
+    finally:
+        handle.remove()
+    if not calls:
+        raise RuntimeError(f"{type(text_encoder).__name__} did not call its input embeddings: nothing was injected")

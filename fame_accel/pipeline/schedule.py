@@ -1,0 +1,43 @@
+"""DDIM in both directions, and which of its steps are modulated."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from diffusers import DDIMInverseScheduler, DDIMScheduler, SchedulerMixin
+
+logger = logging.getLogger(__name__)
+
+
+def ddim(scheduler: SchedulerMixin) -> DDIMScheduler:
+    """The checkpoint's scheduler, or where it is another kind a DDIMScheduler of the same noise schedule.
+
+    Inversion needs DDIM, and latents must not be clipped to [-1, 1], DDIMScheduler's default.
+    """
+    if isinstance(scheduler, DDIMScheduler) and not scheduler.config.clip_sample:
+        return scheduler
+    logger.warning("%s is replaced by a DDIMScheduler of its noise schedule: inversion needs it", _name(scheduler))
+    return DDIMScheduler.from_config(scheduler.config, clip_sample=False)
+
+
+def inverse(scheduler: DDIMScheduler, steps: int, device: torch.device) -> DDIMInverseScheduler:
+    """The inverse of `scheduler` over `steps` steps; ValueError for a spacing of steps that it does not have."""
+    spacing = scheduler.config.timestep_spacing
+    if spacing not in ("leading", "trailing"):
+        raise ValueError(f"the scheduler's timestep_spacing must be leading or trailing for inversion, got {spacing!r}")
+    result = DDIMInverseScheduler.from_config(scheduler.config)
+    result.set_timesteps(steps, device=device)
+    return result
+
+
+def active_fraction(timesteps: torch.Tensor, modulated_steps: int, num_train_timesteps: int) -> float:
+    """The share of the training timesteps, from the noisy end, in which just the first modulated_steps lie."""
+    if modulated_steps in (0, len(timesteps)):
+        return modulated_steps / len(timesteps)
+    last, after = (int(timesteps[i]) for i in (modulated_steps - 1, modulated_steps))
+    return 1 - (last + after) / 2 / num_train_timesteps
+
+
+def _name(scheduler: SchedulerMixin) -> str:
+    return type(scheduler).__name__ + (" with clip_sample" if isinstance(scheduler, DDIMScheduler) else "")

@@ -1,0 +1,385 @@
+"""FameVideoEditPipeline on the tiny random checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import fame_accel as fa
+
+diffusers = pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+from fame_accel.demo.pipeline import random_controlnet, random_pipeline  # noqa: E402
+from fame_accel.fairness import Debias  # noqa: E402
+from fame_accel.pipeline import FameVideoEditPipeline, schedule  # noqa: E402
+
+FRAMES, HEIGHT, WIDTH = 3, 64, 72
+SOURCE, TARGET = "a man in a car", "a female doctor in a car"
+REGIONS = {"person": "female doctor", "background": "car"}
+
+
+def clip(seed: int = 0) -> Tensor:
+    """uint8 [F, H, W, 3]: smooth noise that drifts from frame to frame"""
+    generator = torch.manual_seed(seed)
+    coarse = torch.rand(1, 3, 8, 9, generator=generator) + 0.1 * torch.rand(FRAMES, 3, 8, 9, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, size=(HEIGHT, WIDTH), mode="bilinear")
+    return (smooth.clamp(0, 1) * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def masks() -> dict[str, Tensor]:
+    person = torch.zeros(FRAMES, HEIGHT, WIDTH, dtype=torch.bool)
+    for frame in range(FRAMES):
+        person[frame, 10:50, 16 + 8 * frame : 48 + 8 * frame] = True
+    return {"person": person, "background": ~person}
+
+
+@pytest.fixture(scope="module")
+def parts() -> dict:
+    return random_pipeline().components
+
+
+def make(parts: dict, controlnet: bool = False, **changes) -> FameVideoEditPipeline:
+    names = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
+    chosen = {name: parts[name] for name in names}
+    chosen["controlnet"] = random_controlnet(parts["unet"]) if controlnet else None
+    pipeline = FameVideoEditPipeline(**(chosen | changes))
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture
+def pipeline(parts: dict) -> FameVideoEditPipeline:
+    return make(parts)
+
+
+def run(pipeline: FameVideoEditPipeline, **changes) -> Tensor:
+    options = dict(
+        frames=clip(), prompt=TARGET, masks=masks(), regions=REGIONS, source_prompt=SOURCE,
+        debias=(Debias("doctor", toward="female", eta=0.5),), num_inference_steps=2, output_type="latent",
+    )  # fmt: skip
+    if pipeline.controlnet is not None:
+        options["control_frames"] = clip(seed=5)
+    return pipeline(**(options | changes)).frames
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 7.5])
+@pytest.mark.parametrize("controlnet", [False, True], ids=["unet", "controlnet"])
+def test_fused_edit_is_the_eager_edit(parts: dict, controlnet: bool, guidance_scale: float) -> None:
+    """Ten steps of inversion and ten of denoising: latents by the 2x rule, pictures within 1/255."""
+    options = dict(num_inference_steps=10, guidance_scale=guidance_scale)
+    pipeline = make(parts, controlnet)
+    edited = {backend: run(pipeline, backend=backend, **options) for backend in ("reference", "sdpa")}
+    double = make({name: copy.deepcopy(part) for name, part in parts.items()}, controlnet).to(torch.float64)
+    truth = run(double, backend="reference", **options)
+    assert truth.dtype == torch.float64
+    error = {name: (latents.double() - truth).abs() for name, latents in edited.items()}
+    assert error["sdpa"].max() <= 2 * error["reference"].max() + 1e-5
+    assert error["sdpa"].mean() <= 2 * error["reference"].mean() + 1e-5
+    assert 0 < error["reference"].max() < 1e-2
+
+    apart = (pictures(pipeline, edited["sdpa"]).int() - pictures(pipeline, edited["reference"]).int()).abs()
+    assert (apart <= 1).double().mean() >= 0.999
+    plain = run(pipeline, backend="sdpa", modulated_steps=0, debias=(), **options)
+    assert (plain - edited["sdpa"]).abs().max() > 100 * error["sdpa"].max()  # the modulation is no rounding error
+
+
+@torch.no_grad()
+def encoded(pipeline: FameVideoEditPipeline) -> Tensor:
+    return pipeline._encode(clip().permute(0, 3, 1, 2) / 255, 4)
+
+
+@torch.no_grad()
+def pictures(pipeline: FameVideoEditPipeline, latents: Tensor) -> Tensor:
+    """uint8 [F, 3, H, W]"""
+    return ((pipeline._decode(latents, 2) / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+@pytest.mark.parametrize("controlnet", [False, True], ids=["unet", "controlnet"])
+def test_inversion_returns(parts: dict, controlnet: bool) -> None:
+    """Inverted and denoised under one prompt without guidance or modulation, a clip comes back the closer the finer the
+    steps: what is left is the change of the noise from step to step, of first order."""
+    pipeline = make(parts, controlnet)
+    start = encoded(pipeline)
+    gaps = []
+    for steps in (5, 40):
+        back = run(
+            pipeline,
+            prompt=SOURCE,
+            regions={},
+            debias=(),
+            num_inference_steps=steps,
+            modulated_steps=0,
+            guidance_scale=1.0,
+        )
+        gaps.append((back - start).abs().mean())
+    assert gaps[1] < gaps[0] / 2
+
+
+def test_inversion_without_a_network_is_exact(pipeline: FameVideoEditPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a constant noise prediction both directions are inverse to each other."""
+    noise = torch.randn(FRAMES, 4, HEIGHT // 8, WIDTH // 8)
+    monkeypatch.setattr("fame_accel.pipeline.video_edit.NoisePredictor.__call__", lambda self, latents, timestep: noise)
+    start = encoded(pipeline)
+    inverted = pipeline.invert(clip(), SOURCE, num_inference_steps=10)
+    assert (inverted - start).abs().max() > 1
+    torch.testing.assert_close(run(pipeline, latents=inverted, num_inference_steps=10), start, rtol=0, atol=1e-4)
+
+
+def test_inversion_once_for_several_edits(pipeline: FameVideoEditPipeline) -> None:
+    latents = pipeline.invert(clip(), SOURCE, num_inference_steps=2)
+    assert torch.equal(run(pipeline, latents=latents), run(pipeline))
+
+
+def test_just_the_modulated_steps_are_modulated(pipeline: FameVideoEditPipeline) -> None:
+    from fame_accel.adapter.state import FameState
+
+    seen = []
+    original = FameState.prepare
+
+    def spy(self, *arguments):
+        original(self, *arguments)
+        seen.append(self.active)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FameState, "prepare", spy)
+        for steps, modulated, wanted in ((2, 0, 0), (2, 2, 2), (7, 3, 3), (7, None, 2), (30, None, 9)):
+            seen.clear()
+            run(pipeline, num_inference_steps=steps, modulated_steps=modulated, guidance_scale=1.0)
+            assert seen == [False] * steps + [True] * wanted + [False] * (steps - wanted)  # inversion comes first
+
+
+def test_schedule_of_fifty_steps_is_videograins(parts: dict) -> None:
+    scheduler = schedule.ddim(parts["scheduler"])
+    scheduler.set_timesteps(50)
+    fraction = schedule.active_fraction(scheduler.timesteps, 15, 1000)
+    assert (scheduler.timesteps >= (1 - fraction) * 1000).sum() == 15
+
+
+def test_split_guidance_and_chunks_change_nothing(parts: dict) -> None:
+    pipeline = make(parts, controlnet=True)
+    whole = run(pipeline, chunk_size=100)
+    torch.testing.assert_close(run(pipeline, split_guidance=True), whole, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(run(pipeline, chunk_size=1), whole, rtol=1e-4, atol=1e-4)
+    pipeline.vae.enable_slicing()
+    torch.testing.assert_close(run(pipeline), whole, rtol=1e-4, atol=1e-4)
+    pipeline.vae.disable_slicing()
+
+
+def test_control_frames_matter(parts: dict) -> None:
+    pipeline = make(parts, controlnet=True)
+    edited = run(pipeline)
+    assert (run(pipeline, control_frames=clip(seed=9)) - edited).abs().max() > 1e-3
+    assert (run(pipeline, controlnet_conditioning_scale=0.0) - edited).abs().max() > 1e-3
+
+
+def test_frames_in_any_form(pipeline: FameVideoEditPipeline) -> None:
+    from PIL import Image
+
+    wanted = run(pipeline)
+    video = clip()
+    forms = [
+        [Image.fromarray(frame.numpy()) for frame in video],
+        video.numpy(),
+        video.numpy().astype(np.float32) / 255,
+        video.permute(0, 3, 1, 2) / 255,
+    ]
+    for frames in forms:
+        torch.testing.assert_close(run(pipeline, frames=frames), wanted, rtol=1e-5, atol=1e-5)
+    as_arrays = {name: mask.numpy().astype(np.uint8) * 255 for name, mask in masks().items()}
+    assert torch.equal(run(pipeline, masks=as_arrays), wanted)
+
+
+def test_outputs(pipeline: FameVideoEditPipeline) -> None:
+    latents = pipeline.invert(clip(), SOURCE, num_inference_steps=1)
+    outs = {
+        kind: run(pipeline, latents=latents, num_inference_steps=1, output_type=kind)
+        for kind in ("pil", "np", "pt", "latent")
+    }
+    assert outs["latent"].shape == (FRAMES, 4, HEIGHT // 8, WIDTH // 8)
+    assert outs["pt"].shape == (FRAMES, 3, HEIGHT, WIDTH)
+    assert outs["np"].shape == (FRAMES, HEIGHT, WIDTH, 3)
+    np.testing.assert_allclose(outs["np"], outs["pt"].permute(0, 2, 3, 1), rtol=1e-6)
+    assert len(outs["pil"]) == FRAMES and outs["pil"][0].size == (WIDTH, HEIGHT)
+    np.testing.assert_allclose(np.asarray(outs["pil"][1]) / 255, outs["np"][1], atol=0.51 / 255)
+    as_tuple = pipeline(
+        clip(), TARGET, masks(), num_inference_steps=1, latents=latents, output_type="pt", return_dict=False
+    )
+    assert isinstance(as_tuple, tuple) and as_tuple[0].shape == outs["pt"].shape
+
+
+def test_callback_and_interrupt(pipeline: FameVideoEditPipeline) -> None:
+    steps = []
+
+    def note(pipe, step: int, timestep: Tensor, given: dict[str, Tensor]) -> dict[str, Tensor]:
+        steps.append((step, int(timestep), tuple(given["latents"].shape)))
+        return {"latents": torch.zeros_like(given["latents"])} if step == 2 else {}
+
+    edited = run(pipeline, num_inference_steps=3, callback_on_step_end=note)
+    assert [step for step, *_ in steps] == [0, 1, 2] and steps[0][1] > steps[2][1]
+    assert steps[0][2] == (FRAMES, 4, HEIGHT // 8, WIDTH // 8)
+    assert not edited.any()
+
+    steps.clear()
+
+    def stop(pipe, step: int, timestep: Tensor, given: dict[str, Tensor]) -> dict[str, Tensor]:
+        pipe._interrupt = True
+        return note(pipe, step, timestep, given)
+
+    run(pipeline, num_inference_steps=3, callback_on_step_end=stop)
+    assert len(steps) == 1
+
+
+def test_noise_comes_from_the_generator(pipeline: FameVideoEditPipeline) -> None:
+    def noisy(seed: int) -> Tensor:
+        return run(pipeline, ddim_eta=1.0, generator=torch.Generator().manual_seed(seed))
+
+    assert torch.equal(noisy(1), noisy(1))
+    assert (noisy(1) - noisy(2)).abs().max() > 0.01
+    assert torch.equal(run(pipeline), run(pipeline))
+
+
+def test_phrases_alone(pipeline: FameVideoEditPipeline) -> None:
+    """The bound tokens have the embeddings of their phrase encoded alone, the others those of the prompt."""
+    from fame_accel.pipeline.text import encode_text
+
+    whole = encode_text(pipeline, TARGET, phrases=REGIONS, names=list(REGIONS))
+    alone = encode_text(pipeline, TARGET, phrases=REGIONS, names=list(REGIONS), isolate=True)
+    phrase = encode_text(pipeline, "female doctor").prompt_embeds
+    bound = whole.token_regions != 0
+    assert bound.nonzero().flatten().tolist() == [2, 3, 6]
+    assert whole.token_regions[bound].tolist() == [1, 1, 2]
+    assert torch.equal(alone.prompt_embeds[:, ~bound], whole.prompt_embeds[:, ~bound])
+    assert torch.equal(alone.prompt_embeds[:, 2:4], phrase[:, 1:3])
+    assert (alone.prompt_embeds[:, 2:4] - whole.prompt_embeds[:, 2:4]).abs().max() > 1e-3
+
+
+def test_text_is_that_of_stable_diffusion(parts: dict, pipeline: FameVideoEditPipeline) -> None:
+    from fame_accel.pipeline.text import encode_text
+
+    whole = diffusers.StableDiffusionPipeline(**parts)
+    wanted, _ = whole.encode_prompt(TARGET, torch.device("cpu"), 1, False)
+    for clip_skip in (None, 0):
+        assert torch.equal(encode_text(pipeline, TARGET, clip_skip=clip_skip).prompt_embeds, wanted)
+    encoder = parts["text_encoder"]
+    ids = parts["tokenizer"](TARGET, padding="max_length", return_tensors="pt").input_ids
+    with torch.no_grad():  # transformers 5 moved the norm that diffusers' own clip_skip looks for
+        earlier = encoder(ids, output_hidden_states=True).hidden_states[-2]
+        wanted = getattr(encoder, "text_model", encoder).final_layer_norm(earlier)
+    assert torch.equal(encode_text(pipeline, TARGET, clip_skip=1).prompt_embeds, wanted)
+
+
+def test_fairness_reaches_the_edit(pipeline: FameVideoEditPipeline) -> None:
+    plain = run(pipeline, debias=())
+    none = run(pipeline, debias=(Debias("doctor", toward="female", eta=0.0),), cross_factor=0.0)
+    assert torch.equal(none, run(pipeline, debias=(), cross_factor=0.0))  # nothing injected, nothing reweighted
+    assert (run(pipeline) - plain).abs().max() > 1e-4
+
+
+def test_saved_and_loaded(parts: dict, tmp_path: Path) -> None:
+    pipeline = make(parts, controlnet=True)
+    wanted = run(pipeline)
+    pipeline.save_pretrained(tmp_path / "fame")
+    loaded = FameVideoEditPipeline.from_pretrained(tmp_path / "fame")
+    loaded.set_progress_bar_config(disable=True)
+    assert torch.equal(run(loaded), wanted)
+
+
+def test_loads_a_stable_diffusion_folder(parts: dict, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    wanted = run(make(parts))
+    config = dict(parts["scheduler"].config)
+    stored = diffusers.StableDiffusionPipeline(**(parts | {"scheduler": diffusers.PNDMScheduler.from_config(config)}))
+    stored.save_pretrained(tmp_path)
+    loaded = FameVideoEditPipeline.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    assert "PNDMScheduler is replaced by a DDIMScheduler" in caplog.text
+    assert loaded.controlnet is None
+    torch.testing.assert_close(run(loaded), wanted)
+
+
+def test_model_cpu_offload(parts: dict) -> None:
+    """With the CPU as both sides of the offload: the hooks run, and the result is the same."""
+    for controlnet in (False, True):
+        wanted = run(make(parts, controlnet))
+        pipeline = make({name: copy.deepcopy(part) for name, part in parts.items()}, controlnet)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pipeline.enable_model_cpu_offload(device="cpu")
+        assert torch.equal(run(pipeline), wanted)
+
+
+@pytest.mark.slow
+def test_compiled_blocks(parts: dict) -> None:
+    wanted = run(make(parts))
+    pipeline = make({name: copy.deepcopy(part) for name, part in parts.items()})
+    torch._dynamo.reset()
+    pipeline.unet.compile_repeated_blocks(fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(run(pipeline), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_top_level_name() -> None:
+    assert fa.FameVideoEditPipeline is FameVideoEditPipeline
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        (dict(frames=[]), TypeError, "frames must be PIL images, an array or a tensor, got list"),
+        (dict(frames=clip().float() / 255), ValueError, r"frames must have shape \[F, 3, H, W\]"),
+        (dict(frames=clip().permute(0, 3, 1, 2).float()), ValueError, r"frames must lie in \[0, 1\]"),
+        (dict(frames=clip()[:, :60]), ValueError, "frames must have sides that are multiples of 8, got 60 x 72"),
+        (dict(frames=clip().long().numpy()), TypeError, "frames must be uint8 or floating"),
+        (dict(masks={}), TypeError, "masks must map names"),
+        (dict(masks={"person": masks()["person"][:2]}, regions={}), ValueError, "the clip's shape"),
+        (dict(masks={"person": masks()["person"].float()}, regions={}), TypeError, "bool or uint8"),
+        (dict(masks={"person": masks()["person"] & False}, regions={}), ValueError, "'person'.* is empty"),
+        (dict(regions={"dog": "car"}), ValueError, "regions names 'dog', but masks has person, background"),
+        (dict(regions={"person": "nurse"}), ValueError, "'nurse' does not occur"),
+        (dict(debias=(Debias("nurse", toward="female", eta=0.5),)), ValueError, "'nurse' does not occur"),
+        (dict(debias="doctor"), TypeError, "debias"),
+        (dict(prompt="word " * 80, regions={}, debias=()), ValueError, "77"),
+        (dict(prompt=["a", "b"]), TypeError, "prompt must be a str"),
+        (dict(num_inference_steps=0), ValueError, "num_inference_steps"),
+        (dict(modulated_steps=3), ValueError, "modulated_steps must be an int from 0 to 2, got 3"),
+        (dict(guidance_scale=-1.0), ValueError, "guidance_scale"),
+        (dict(ddim_eta=2.0), ValueError, "ddim_eta"),
+        (dict(chunk_size=0), ValueError, "chunk_size"),
+        (dict(output_type="mp4"), ValueError, "output_type"),
+        (dict(backend="cuda"), ValueError, "backend"),
+        (dict(self_factor=2.0), ValueError, "self_factor"),
+        (dict(modulation=fa.Modulation.fame(5)), ValueError, "self_modulation"),
+        (dict(latents=torch.zeros(2, 4, 8, 9)), ValueError, "latents must have shape"),
+        (dict(control_frames=clip()), ValueError, "the pipeline has no ControlNet"),
+        (dict(callback_on_step_end_tensor_inputs=["noise"]), ValueError, "noise"),
+    ],
+)
+def test_mistakes(
+    parts: dict, monkeypatch: pytest.MonkeyPatch, changes: dict, error: type[Exception], message: str
+) -> None:
+    """Every one is said before the UNet or the VAE runs."""
+    pipeline = make(parts)
+    for name in ("unet", "vae"):
+        monkeypatch.setattr(type(getattr(pipeline, name)), "forward" if name == "unet" else "encode", None)
+    with pytest.raises(error, match=message):
+        run(pipeline, **changes)
+
+
+def test_mistakes_with_a_controlnet(parts: dict) -> None:
+    pipeline = make(parts, controlnet=True)
+    with pytest.raises(ValueError, match="control_frames must be given"):
+        run(pipeline, control_frames=None)
+    with pytest.raises(ValueError, match="control_frames must be like frames, 3 of 64 x 72, got 2 of 64 x 72"):
+        run(pipeline, control_frames=clip()[:2])
+
+
+def test_spacing_without_an_inverse(parts: dict) -> None:
+    scheduler = diffusers.DDIMScheduler.from_config(parts["scheduler"].config, timestep_spacing="linspace")
+    pipeline = make(parts, scheduler=scheduler)
+    with pytest.raises(ValueError, match="timestep_spacing must be leading or trailing"):
+        run(pipeline)
