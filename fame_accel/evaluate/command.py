@@ -9,7 +9,7 @@ from typing import Any
 
 from fame_accel.evaluate.clip_text import Clip
 from fame_accel.evaluate.figures import UNITS, judge, table
-from fame_accel.evaluate.inputs import add_choice_of_frames, clip_regions, edited_region, versions
+from fame_accel.evaluate.inputs import add_choice_of_frames, clip_regions, edited_region, quiet, versions
 from fame_accel.media.frames import replacing
 from fame_accel.media.packages import require
 from fame_accel.media.video import read_video
@@ -74,7 +74,9 @@ def run(
         )
     found = clip_regions(before, masks, auto_person_mask, stride, size)
     changed, names = edited_region(found, region) if found else (None, [])
-    encoder = None if clip is None else _quietly(clip)
+    if clip is not None:
+        quiet("transformers")
+    encoder = None if clip is None else Clip.from_folder(clip)
     figures = judge(before.frames, after.frames, changed, gender=gender, clip=encoder, prompt=prompt)
     report = {
         "source": str(source),
@@ -101,14 +103,6 @@ def run(
             temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         print(f"\nWrote {out}")
     return report
-
-
-def _quietly(folder: str) -> Clip:
-    """The CLIP model, without transformers' progress bars and its remarks on image processors."""
-    logging = require("transformers", extra="evaluate").utils.logging
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    return Clip.from_folder(folder)
 
 
 def _shape(frames: Any) -> str:

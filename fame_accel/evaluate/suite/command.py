@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from fame_accel.attention import BACKENDS
-from fame_accel.evaluate.inputs import add_choice_of_frames, clip_regions
+from fame_accel.evaluate.inputs import add_choice_of_frames, clip_regions, quiet
 from fame_accel.evaluate.parity import winobias_professions
 from fame_accel.evaluate.suite.cases import Suite, cases, load_suite
 from fame_accel.evaluate.suite.results import Results
@@ -155,8 +155,9 @@ def _clips(
 
 
 def _load(folder: Path, device: str, dtype: str) -> Any:
-    from fame_accel.pipeline import FameVideoEditPipeline
+    from fame_accel.pipeline import FameVideoEditPipeline  # imports diffusers
 
+    quiet("transformers", "diffusers")
     pipeline = FameVideoEditPipeline.from_pretrained(
         folder, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True
     )

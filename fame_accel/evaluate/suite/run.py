@@ -34,7 +34,7 @@ class SuiteClip:
 
 @dataclass(frozen=True)
 class EditOptions:
-    """How every edit is made. eta: strength of the injection, in [0, 1]; ddim_eta: share of fresh noise in each step, in
+    """How every edit is made. eta: strength of the injection, in [0, 1]; ddim_eta: share of fresh noise a step, in
     [0, 1], drawn from seed anew for each edit; backend: of attention."""
 
     steps: int = 50
@@ -67,7 +67,7 @@ def run_suite(
     pipeline = None
     for clip in clips:
         left = [edit for edit in edits if not results.finished(**_key(clip, edit))]
-        print(f"{clip.name}: {len(left)} edits to make, {len(edits) - len(left)} done before")
+        print(f"{clip.name}: {len(left)} edits to make, {len(edits) - len(left)} done before", flush=True)
         if not left:
             continue
         pipeline = pipeline or make_pipeline()
@@ -85,7 +85,10 @@ def run_suite(
             figures = judge(clip.frames, frames, clip.masks[suite.subject_region])
             results.append(_row(clip, edit, figures, shares[edit.profession], seconds, options.seed))
             outcome = figures.gender.outcome
-            print(f"  {number}/{len(left)} {edit.prompt!r}, asked for a {edit.target}: {outcome}, {seconds:.1f} s")
+            print(
+                f"  {number}/{len(left)} {edit.prompt!r}, asked for a {edit.target}: {outcome}, {seconds:.1f} s",
+                flush=True,
+            )
 
 
 def write_summary(results: Results) -> None:
