@@ -92,7 +92,8 @@ def run(
         raise ValueError(f"--professions {', '.join(unknown)}: WinoBias has {', '.join(shares)}")
     if limit is not None and limit < 1:
         raise ValueError(f"--limit must be at least 1, got {limit}")
-    edits = list(cases(suite, list(dict.fromkeys(professions or shares)), templates or len(suite.templates)))[:limit]
+    templates = len(suite.templates) if templates is None else templates
+    edits = list(cases(suite, list(dict.fromkeys(professions or shares)), templates))[:limit]
     folder = Path(model)
     if not (folder / "model_index.json").is_file():
         raise ValueError(f"--model {model} is not a diffusers checkpoint folder: it has no model_index.json")
