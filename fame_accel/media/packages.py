@@ -1,7 +1,9 @@
 """Optional packages: importing them late, and finding the data files that some of them ship."""
 
+import platform
+from contextlib import suppress
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from types import ModuleType
 
@@ -29,6 +31,15 @@ def packaged_file(package: str, version: str, path: str, extra: str = "demo") ->
     if not file.is_file():
         raise ImportError(f"{package} {installed.version} does not ship {path}: {install}")
     return file
+
+
+def installed_versions(*packages: str) -> dict[str, str]:
+    """The version of Python and of those packages that are installed."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def _install(extra: str) -> str:
