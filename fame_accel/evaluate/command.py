@@ -1,4 +1,8 @@
-"""`fame-accel evaluate`: the figures of an edited clip beside its source."""
+"""Judge an edited clip beside its source.
+
+PSNR and SSIM outside the edited regions, the warping error along the source's motion, the gender that one classifier
+sees in its faces and, with a CLIP model, its fit to a prompt.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,12 @@ from typing import Any
 
 from fame_accel.evaluate.clip_text import Clip
 from fame_accel.evaluate.figures import UNITS, judge, table
-from fame_accel.evaluate.inputs import add_choice_of_frames, clip_regions, edited_region, quiet, versions
+from fame_accel.evaluate.inputs import PACKAGES, add_choice_of_frames, clip_regions, edited_region, quiet
 from fame_accel.media.frames import replacing
-from fame_accel.media.packages import require
+from fame_accel.media.packages import installed_versions, require
 from fame_accel.media.video import read_video
 
+HELP = "judge an edited clip: background, steadiness, perceived gender, fit to a prompt"
 NOTE = "Gender is perceived presentation by one classifier, not who a person is."
 
 
@@ -33,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-gender", dest="gender", action="store_false", default=argparse.SUPPRESS, help="leave faces alone"
     )
     parser.add_argument("--out", metavar="FILE", help="JSON file to write the figures to")
+
+
+def command(**arguments: Any) -> int:
+    run(**arguments)
+    return 0
 
 
 def run(
@@ -72,8 +82,8 @@ def run(
             f"the source gives {_shape(before.frames)}, {edited} has {_shape(after.frames)}: choose the frames of the "
             "edit with --frames, --stride and --size"
         )
-    found = clip_regions(before, masks, auto_person_mask, stride, size)
-    changed, names = edited_region(found, region) if found else (None, [])
+    found, regions = clip_regions(before, masks, auto_person_mask, stride, size)
+    changed, names = edited_region(found, regions, region) if regions else (None, [])
     if clip is not None:
         quiet("transformers")
     encoder = None if clip is None else Clip.from_folder(clip)
@@ -87,7 +97,7 @@ def run(
         "prompt": prompt,
         **figures.as_json(),
         "units": UNITS,
-        "versions": versions(),
+        "versions": installed_versions(*PACKAGES),
     }
     print(f"{_shape(before.frames)}; edited: {', '.join(names) or 'no region named, the whole frame is compared'}\n")
     print(table(figures))

