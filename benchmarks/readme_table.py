@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks.budget import BUDGETS, HEAD_DIMS, TARGETS, read_counts
 from benchmarks.compare import RESULTS
+from benchmarks.fairness import PAIRS, PROMPTS, read_runs, summary
 
 README = Path(__file__).parents[1] / "README.md"
 PREDICTIONS = RESULTS.with_name("predictions.csv")
@@ -77,7 +78,32 @@ def predicted() -> str:
     return "\n".join(lines) + "\n"
 
 
-TABLES: dict[str, Callable[[], str]] = {"compare": compared, "static": counted, "predicted": predicted}
+def levelled() -> str:
+    """The mean gaps of 40 professions before and after an injection, from fairness.csv."""
+    shown = [(0, PAIRS[0]), (0, PAIRS[1]), (0, PAIRS[2]), (1, PAIRS[1]), (2, PAIRS[1])]
+    prompts = [prompt.format("...") for prompt in PROMPTS[:2]] + ["the word alone"]
+    lines = [
+        "| mean gap of 40 professions | "
+        + " | ".join(f"{prompts[prompt]}: {'/'.join(pair)}" for prompt, pair in shown)
+        + " | cosine to the plain prompt, at least |",
+        "|---|" + "---|" * (len(shown) + 1),
+    ]
+    runs = read_runs()
+    plain = [f"{summary(next(iter(runs.values())), *column)['before']:.4f}" for column in shown]
+    lines.append(f"| plain | {' | '.join(plain)} | 1 |")
+    for (method, eta), rows in runs.items():
+        cells = [f"{s['after']:.4f}; {s['shrinking']}" for s in (summary(rows, *column) for column in shown)]
+        least = min(summary(rows, prompt, PAIRS[0])["least_cosine"] for prompt in range(len(PROMPTS)))
+        lines.append(f"| {method}, eta {eta:g} | {' | '.join(cells)} | {least:.3f} |")
+    return "\n".join(lines) + "\n"
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "compare": compared,
+    "static": counted,
+    "predicted": predicted,
+    "fairness": levelled,
+}
 
 
 def _part(name: str) -> re.Pattern[str]:

@@ -1,8 +1,8 @@
 """Fused attention modulated by regions, time and fairness, for diffusion video editing.
 
 Public names: `layout_attention`, `TokenLayout`, `SpaceTimeLayout`, `Modulation`, `time_weights`, and, with the
-`diffusers` extra, `apply_fame`, `restore_fame`, `FameConfig`, `FameSelfAttnProcessor`, `FameCrossAttnProcessor` and
-`FameVideoEditPipeline`.
+`diffusers` extra, `apply_fame`, `restore_fame`, `FameConfig`, `FameSelfAttnProcessor`, `FameCrossAttnProcessor`,
+`FameVideoEditPipeline` and `FameVideoEditXLPipeline`.
 """
 
 from pathlib import Path
@@ -20,6 +20,7 @@ from fame_accel.modulation import Modulation, time_weights  # noqa: E402
 __version__ = "0.1.0"
 
 _ADAPTER = ("apply_fame", "restore_fame", "FameConfig", "FameHandle", "FameSelfAttnProcessor", "FameCrossAttnProcessor")
+_PIPELINES = ("FameVideoEditPipeline", "FameVideoEditXLPipeline")
 
 __all__ = [
     "Modulation",
@@ -36,8 +37,8 @@ def __getattr__(name: str) -> object:
         from fame_accel import adapter
 
         return getattr(adapter, name)
-    if name == "FameVideoEditPipeline":
-        from fame_accel.pipeline import FameVideoEditPipeline
+    if name in _PIPELINES:
+        from fame_accel import pipeline
 
-        return FameVideoEditPipeline
+        return getattr(pipeline, name)
     raise AttributeError(f"module 'fame_accel' has no attribute {name!r}")

@@ -110,6 +110,12 @@ def test_bindings_import_only_kernels_and_bindings_of_ours():
     assert sorted(set(ours) - set(below)) == []
 
 
+def test_fairness_stands_alone():
+    files = python_files("fame_accel/fairness")
+    ours = imports_of(files, "fame_accel")
+    assert ours and sorted(set(ours) - set(imports_of(files, "fame_accel.fairness"))) == []
+
+
 def test_kernels_import_nothing_of_ours_but_kernels():
     ours = imports_of(python_files("kernels"), "fame_accel")
     assert sorted(set(ours) - set(imports_of(python_files("kernels"), "fame_accel.kernels"))) == []

@@ -247,11 +247,9 @@ def test_noise_comes_from_the_generator(pipeline: FameVideoEditPipeline) -> None
 
 def test_phrases_alone(pipeline: FameVideoEditPipeline) -> None:
     """The bound tokens have the embeddings of their phrase encoded alone, the others those of the prompt."""
-    from fame_accel.pipeline.text import encode_text
-
-    whole = encode_text(pipeline, TARGET, phrases=REGIONS, names=list(REGIONS))
-    alone = encode_text(pipeline, TARGET, phrases=REGIONS, names=list(REGIONS), isolate=True)
-    phrase = encode_text(pipeline, "female doctor").prompt_embeds
+    whole = pipeline._encode_text(TARGET, None, phrases=REGIONS, names=list(REGIONS))
+    alone = pipeline._encode_text(TARGET, None, phrases=REGIONS, names=list(REGIONS), isolate=True)
+    phrase = pipeline._encode_text("female doctor", None).prompt_embeds
     bound = whole.token_regions != 0
     assert bound.nonzero().flatten().tolist() == [2, 3, 6]
     assert whole.token_regions[bound].tolist() == [1, 1, 2]
@@ -261,18 +259,43 @@ def test_phrases_alone(pipeline: FameVideoEditPipeline) -> None:
 
 
 def test_text_is_that_of_stable_diffusion(parts: dict, pipeline: FameVideoEditPipeline) -> None:
-    from fame_accel.pipeline.text import encode_text
-
     whole = diffusers.StableDiffusionPipeline(**parts)
     wanted, _ = whole.encode_prompt(TARGET, torch.device("cpu"), 1, False)
     for clip_skip in (None, 0):
-        assert torch.equal(encode_text(pipeline, TARGET, clip_skip=clip_skip).prompt_embeds, wanted)
+        assert torch.equal(pipeline._encode_text(TARGET, clip_skip).prompt_embeds, wanted)
     encoder = parts["text_encoder"]
     ids = parts["tokenizer"](TARGET, padding="max_length", return_tensors="pt").input_ids
     with torch.no_grad():  # transformers 5 moved the norm that diffusers' own clip_skip looks for
         earlier = encoder(ids, output_hidden_states=True).hidden_states[-2]
         wanted = getattr(encoder, "text_model", encoder).final_layer_norm(earlier)
-    assert torch.equal(encode_text(pipeline, TARGET, clip_skip=1).prompt_embeds, wanted)
+    assert torch.equal(pipeline._encode_text(TARGET, 1).prompt_embeds, wanted)
+
+
+@pytest.mark.parametrize("controlnet", [False, True], ids=["unet", "controlnet"])
+def test_one_plain_frame_is_stable_diffusion(parts: dict, controlnet: bool) -> None:
+    """A clip of one frame without modulation is the picture that diffusers' own pipeline makes of the latents."""
+    pipeline = make(parts, controlnet)
+    frames, condition = clip()[:1], clip(seed=5)[:1]
+    start = torch.randn(1, 4, HEIGHT // 8, WIDTH // 8, generator=torch.manual_seed(2))
+    options = dict(num_inference_steps=4, guidance_scale=5.0, negative_prompt="blurry", latents=start)
+    control = dict(control_frames=condition, controlnet_conditioning_scale=0.7) if controlnet else {}
+    everywhere = {"all": torch.ones(1, HEIGHT, WIDTH, dtype=torch.bool)}
+    measured = pipeline(
+        frames, TARGET, everywhere, modulated_steps=0, ddim_eta=0.5, generator=torch.manual_seed(4), output_type="np",
+        **options, **control,
+    ).frames  # fmt: skip
+
+    checks = dict(safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+    if controlnet:
+        whole = diffusers.StableDiffusionControlNetPipeline(**pipeline.components, **checks)
+        options |= dict(image=condition.permute(0, 3, 1, 2) / 255, controlnet_conditioning_scale=0.7)
+    else:
+        names = set(pipeline.components) - {"controlnet"}
+        whole = diffusers.StableDiffusionPipeline(**{name: pipeline.components[name] for name in names}, **checks)
+        options |= dict(height=HEIGHT, width=WIDTH)
+    whole.set_progress_bar_config(disable=True)
+    wanted = whole(TARGET, eta=0.5, generator=torch.manual_seed(4), output_type="np", **options).images
+    np.testing.assert_allclose(measured, wanted, atol=2e-4)
 
 
 def test_fairness_reaches_the_edit(pipeline: FameVideoEditPipeline) -> None:

@@ -13,6 +13,8 @@ from fame_accel.media.packages import require
 if TYPE_CHECKING:
     from diffusers import ControlNetModel, StableDiffusionPipeline, UNet2DConditionModel
 
+    from fame_accel.pipeline import FameVideoEditPipeline
+
 _SCHEDULER = dict(
     beta_start=0.00085,
     beta_end=0.012,
@@ -23,20 +25,20 @@ _SCHEDULER = dict(
 )
 
 
-def load_pipeline(folder: str | Path) -> StableDiffusionPipeline:
-    """A Stable Diffusion checkpoint in diffusers' folder layout, safetensors only, with a DDIM scheduler.
+def load_pipeline(folder: str | Path) -> FameVideoEditPipeline:
+    """A Stable Diffusion checkpoint in diffusers' folder layout, safetensors only.
 
     Raises ValueError where the folder is no such checkpoint.
     """
-    diffusers = require("diffusers")
+    require("diffusers")
+    from fame_accel.pipeline import FameVideoEditPipeline
+
     folder = Path(folder)
     if not (folder / "model_index.json").is_file():
         raise ValueError(f"--model {folder} is not a diffusers checkpoint folder: it has no model_index.json")
-    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, safety_checker=None, dtype=torch.float32
+    return FameVideoEditPipeline.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
     )
-    pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config)
-    return pipeline
 
 
 def random_pipeline(seed: int = 0) -> StableDiffusionPipeline:

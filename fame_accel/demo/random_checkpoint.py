@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(folder: str, controlnet: str | None, seed: int) -> int:
     for package in ("diffusers", "transformers"):
-        require(package, "diffusers").utils.logging.set_verbosity_error()
+        logging = require(package, "diffusers").utils.logging
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
     from fame_accel.demo.pipeline import random_controlnet, random_pipeline
 
     if not 0 <= seed < 2**63:

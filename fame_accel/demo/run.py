@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fame_accel import bindings
 from fame_accel.demo.codec import PatchCodec
-from fame_accel.demo.edit import SOURCE_PROMPT, TARGET_PROMPT, Run, edit, fame_config, invert
+from fame_accel.demo.edit import SOURCE_PROMPT, TARGET_PROMPT, Run, edit, invert
 from fame_accel.demo.pipeline import load_pipeline, random_pipeline
 from fame_accel.layout import SpaceTimeLayout
 from fame_accel.media.charts import comparison_chart
@@ -45,6 +45,8 @@ def run_demo(
     seconds per step, peak_mib, latent_error (max, against the same edit in float64), latent_error_mean, passed (the
     fused backend's error is at most twice the eager one's + 1e-5, in max and in mean).
     """
+    from fame_accel.pipeline import FameVideoEditPipeline
+
     for package in ("transformers", "diffusers"):  # they warn of image processors and casts that do not matter here
         require(package).utils.logging.set_verbosity_error()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -58,7 +60,8 @@ def run_demo(
 
     clip = load_clip(frames, size)
     masks, regions = region_masks(clip)
-    pipeline = (random_pipeline(seed) if model is None else load_pipeline(model)).to(device)
+    pipeline = FameVideoEditPipeline.from_pipe(random_pipeline(seed)) if model is None else load_pipeline(model)
+    pipeline.to(device)
     weights = (
         "Weights are random (seeded): parity, time and memory are real, the edited picture means nothing."
         if model is None
@@ -69,13 +72,11 @@ def run_demo(
 
     codec = PatchCodec.fit(clip) if model is None else None
     latents = _encode(pipeline, codec, clip.to(device))
-    start = invert(pipeline, latents, fame_config(pipeline, masks, fused), steps)
-    runs = {
-        name: edit(pipeline, start, fame_config(pipeline, masks, name), steps, f"editing with {name}")
-        for name in (fused, "reference")
-    }
+    named = dict(zip(regions, masks, strict=True))
+    start = invert(pipeline, clip, latents, fused, steps)
+    runs = {name: edit(pipeline, clip, named, start, name, steps) for name in (fused, "reference")}
     pipeline.to(torch.float64)
-    truth = edit(pipeline, start, fame_config(pipeline, masks, "reference"), steps, "judging in float64").latents
+    truth = edit(pipeline, clip, named, start, "reference", steps).latents
     pipeline.to(torch.float32)
 
     rows = _rows(runs, truth, steps)

@@ -63,12 +63,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def command(**flags: Any) -> int:
     record = read_record(flags.pop("config")) if "config" in flags else {"options": {}}
     flags |= {name: _mapping(name, flags[name]) for name in _PAIRS if name in flags}
-    options = EditOptions.of(merged(record["options"], flags))
+    try:
+        options = EditOptions.of(merged(record["options"], flags))
+    except TypeError as error:  # flags have the right types: it comes from the file
+        raise ValueError(f"--config: {error}") from error
     from fame_accel.edit.run import run_edit
 
     done = run_edit(options, record.get("checkpoint"))
     times = ", ".join(f"{name} {value:.1f} s" for name, value in done["seconds"].items())
-    print(f"{times}\nWrote {', '.join(done['outputs'])} to {Outputs.beside(options.out).video.parent}")
+    print(f"{times}\nWrote {', '.join(done['outputs'])} to {Outputs.beside(options.out).video.resolve().parent}")
     return 0
 
 

@@ -12,7 +12,7 @@ from fame_accel.edit.options import CANNY, EditOptions
 from fame_accel.media.edges import canny_edges
 from fame_accel.media.masks import read_masks
 from fame_accel.media.person import region_masks
-from fame_accel.media.video import Video, read_video
+from fame_accel.media.video import Video, check_fps, read_video
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +37,10 @@ def read_inputs(options: EditOptions) -> Inputs:
     and where regions and phrases are not of the same names."""
     chosen = dict(frames=options.frames, stride=options.stride, size=options.size)
     video = read_video(options.video, **chosen, fps=options.fps)
+    try:
+        check_fps(video.fps)
+    except ValueError as error:
+        raise ValueError(f"{options.video} at --stride {options.stride}: {error}; give --fps") from error
     if options.auto_person_mask:
         masks, names = region_masks(video.frames)
     else:

@@ -35,7 +35,7 @@ def run_edit(options: EditOptions, expected: Mapping[str, Any] | None = None) ->
     RuntimeError or ImportError, before the models are loaded for whatever can be told by then.
     """
     outputs = check_outputs(options)
-    _require_packages(options)
+    _prepare_packages(options)
     checkpoint = find_checkpoint(options.model)
     controlnet = None if options.controlnet is None else find_controlnet(options.controlnet)
     device, dtype, backend = choose_target(options.device, options.dtype, options.backend)
@@ -141,12 +141,13 @@ def _checked(flag: str, tokenizer: Any, prompt: str, bindings: dict[str, int]) -
         raise ValueError(f"{flag}: {error}") from error
 
 
-def _require_packages(options: EditOptions) -> None:
+def _prepare_packages(options: EditOptions) -> None:
+    """ImportError where one is missing that will be needed; their bars and remarks on casts would break ours: off."""
     for package in ("numpy", "av", "PIL", "tqdm", "safetensors", "diffusers", "transformers"):
         require(package, "diffusers")
     if options.auto_person_mask or options.control == CANNY:
         require("cv2")
-    for package in ("diffusers", "transformers"):  # their bars and remarks on casts would break the one bar
+    for package in ("diffusers", "transformers"):
         logging = require(package).utils.logging
         logging.set_verbosity_error()
         logging.disable_progress_bar()

@@ -29,9 +29,10 @@ class Debias:
 
     With ``toward`` None, the subject moves toward the under-represented group: the one of the lowest association
     (:func:`association`). share is what brings its association level with the mean of the others', found by one
-    trial: the gap is measured unmoved and with 0.3 of the difference added, and the share taken where the line
-    through the two crosses zero, 0.3 at most. A nearly balanced subject thus hardly moves, and eta is the part of the
-    measured imbalance that is corrected.
+    trial: the gap is measured unmoved and with 0.3 (MAX_SHARE) of the difference added, and the share taken where
+    the line through the two crosses zero, 0.3 at most. A nearly balanced subject thus hardly moves, and eta is the
+    part of the measured imbalance that is corrected. Where the trial widens the gap, the subject is left as it is,
+    with a warning.
 
     subject: a word or phrase of the prompt.
     eta: strength in [0, 1]; 0 leaves the prompt's encoding as it is, bit for bit.
@@ -99,6 +100,8 @@ def plan(encoder: Encoder, debias: Debias) -> Step:
     toward = min(before, key=before.__getitem__) if debias.toward is None else debias.toward
 
     difference = _difference({group: encoder.input_embedding(group) for group in groups}, toward)
+    if not difference.any():
+        raise ValueError(f"groups must differ in their tokens, got {list(groups)}, which this encoder reads alike")
     if debias.toward is None:
         moved = cosines(phrase_embedding(encoder, debias.subject, MAX_SHARE * difference), references)
         share = _balancing_share(debias.subject, toward, _gap(before, toward), _gap(moved, toward))

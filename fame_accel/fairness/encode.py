@@ -86,7 +86,8 @@ def encode_prompt(
 
     Raises:
         ValueError: the prompt is too long for tokenizer or encoder, a phrase does not occur in it (the message lists
-            its tokens), or ``threshold``, ``hidden_layer``, ``final_norm`` or a region bitset is out of range.
+            its tokens), the groups of a debiasing have the same tokens, or ``threshold``, ``hidden_layer``,
+            ``final_norm`` or a region bitset is out of range.
         TypeError: ``prompt`` is no str, ``debias`` no sequence of Debias, or the tokenizer gives no word_ids.
         RuntimeError: the encoder does not call its input embeddings.
     """
@@ -98,7 +99,9 @@ def encode_prompt(
     tokens = encoder.tokenize(prompt, pad=True)
     token_regions = tokens.regions(regions)
     subjects = [tokens.find(entry.subject) for entry in debias]  # a missing one is an error before any measurement
-    steps = [plan(encoder, entry) for entry in debias]
+    steps = []
+    for entry in debias:  # no comprehension: its frame, gone in Python 3.12, would count in plan's warning
+        steps.append(plan(encoder, entry))
     # an injection of nothing is left out, as adding 0 could turn -0 into 0
     shifts = [(found, step.shift) for found, step in zip(subjects, steps, strict=True) if step.injection.share]
     hidden, pooled = encoder(tokens, shifts)

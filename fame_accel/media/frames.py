@@ -36,7 +36,7 @@ def chosen(available: int, frames: int | None, stride: int, source: str) -> rang
         return indices
     if len(indices) < frames:
         every = f", {len(indices)} at stride {stride}" if stride > 1 else ""
-        raise ValueError(f"{source} has {available} frames{every}: {frames} were asked for")
+        raise ValueError(f"{source} has {available} frame{'s' * (available != 1)}{every}: {frames} were asked for")
     return indices[:frames]
 
 

@@ -80,7 +80,7 @@ def write_video(path: str | PathLike[str], frames: Tensor, fps: float) -> None:
     Args:
         path: the file to write, .mp4.
         frames: uint8 tensor [F, H, W, 3], RGB, H and W even: yuv420p halves the resolution of colour.
-        fps: frames a second, above 0 to 1000; rounded to a fraction with a denominator of at most 1001.
+        fps: frames a second, 0.01 to 1000; rounded to a fraction with a denominator of at most 1001.
 
     Raises:
         ValueError: another suffix, shape or dtype, an odd size, or fps out of range.
@@ -93,8 +93,7 @@ def write_video(path: str | PathLike[str], frames: Tensor, fps: float) -> None:
         raise ValueError(f"path must end in .mp4, got {path}")
     if height % 2 or width % 2:
         raise ValueError(f"frames must have even height and width for yuv420p, got {height}x{width}")
-    if not 0.01 <= fps <= 1000:
-        raise ValueError(f"fps must lie in 0.01 to 1000, got {fps}")
+    check_fps(fps)
     av = require("av", "diffusers")
     muxing = {"movflags": "+faststart", "fflags": "+bitexact"}
     with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4", options=muxing) as container:
@@ -111,6 +110,12 @@ def write_video(path: str | PathLike[str], frames: Tensor, fps: float) -> None:
             picture = picture.reformat(format="yuv420p", dst_colorspace=BT709, dst_color_range=LIMITED)
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
+
+
+def check_fps(fps: float) -> None:
+    """Raise ValueError for a frame rate that `write_video` cannot write."""
+    if not 0.01 <= fps <= 1000:
+        raise ValueError(f"fps must lie in 0.01 to 1000, got {fps}")
 
 
 def image_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path]:

@@ -1,5 +1,8 @@
-"""FameVideoEditPipeline: FAME edits of a clip with a Stable Diffusion checkpoint."""
+"""FAME edits of a clip as diffusers pipelines: `FameVideoEditPipeline` for Stable Diffusion 1.x and 2.x,
+`FameVideoEditXLPipeline` for Stable Diffusion XL."""
 
-from fame_accel.pipeline.video_edit import FameVideoEditOutput, FameVideoEditPipeline
+from fame_accel.pipeline.stable_diffusion import FameVideoEditPipeline
+from fame_accel.pipeline.stable_diffusion_xl import FameVideoEditXLPipeline
+from fame_accel.pipeline.video_edit import FameVideoEditOutput
 
-__all__ = ["FameVideoEditOutput", "FameVideoEditPipeline"]
+__all__ = ["FameVideoEditOutput", "FameVideoEditPipeline", "FameVideoEditXLPipeline"]

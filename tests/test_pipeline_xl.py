@@ -1,0 +1,159 @@
+"""FameVideoEditXLPipeline on tiny random components."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_pipeline import FRAMES, HEIGHT, REGIONS, SOURCE, TARGET, WIDTH, clip, masks
+from torch import Tensor
+
+import fame_accel as fa
+
+diffusers = pytest.importorskip("diffusers")
+transformers = pytest.importorskip("transformers")
+
+from fame_accel.demo.pipeline import random_controlnet, random_pipeline  # noqa: E402
+from fame_accel.demo.prompts import clip_tokenizer  # noqa: E402
+from fame_accel.fairness import Debias  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def parts() -> dict:
+    torch.manual_seed(0)
+    tokenizer = clip_tokenizer()
+    second = copy.deepcopy(tokenizer)
+    second.pad_token = "!"  # as in Stable Diffusion XL
+
+    def text(width: int) -> transformers.CLIPTextConfig:
+        return transformers.CLIPTextConfig(
+            vocab_size=len(tokenizer), hidden_size=width, intermediate_size=64, num_hidden_layers=3,
+            num_attention_heads=4, max_position_embeddings=77, projection_dim=16,
+            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        )  # fmt: skip
+
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(32, 64),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        attention_head_dim=(2, 4),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        transformer_layers_per_block=(1, 2),
+        projection_class_embeddings_input_dim=16 + 6 * 8,
+        cross_attention_dim=32 + 48,
+        norm_num_groups=8,
+    )
+    return dict(
+        vae=random_pipeline().vae,
+        text_encoder=transformers.CLIPTextModel(text(32)).eval(),
+        text_encoder_2=transformers.CLIPTextModelWithProjection(text(48)).eval(),
+        tokenizer=tokenizer,
+        tokenizer_2=second,
+        unet=unet.eval(),
+        scheduler=diffusers.EulerDiscreteScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+        ),
+    )
+
+
+def make(parts: dict, controlnet: bool = False) -> fa.FameVideoEditXLPipeline:
+    extra = {"controlnet": random_controlnet(parts["unet"]) if controlnet else None}
+    pipeline = fa.FameVideoEditXLPipeline(**parts, **extra)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def run(pipeline: fa.FameVideoEditXLPipeline, **changes) -> Tensor:
+    options = dict(
+        frames=clip(), prompt=TARGET, masks=masks(), regions=REGIONS, source_prompt=SOURCE,
+        debias=(Debias("doctor", toward="female", eta=0.5),), num_inference_steps=2, output_type="latent",
+    )  # fmt: skip
+    if pipeline.controlnet is not None:
+        options["control_frames"] = clip(seed=5)
+    return pipeline(**(options | changes)).frames
+
+
+@pytest.mark.parametrize("controlnet", [False, True], ids=["unet", "controlnet"])
+def test_fused_edit_is_the_eager_edit(parts: dict, controlnet: bool) -> None:
+    options = dict(num_inference_steps=10)
+    edited = {backend: run(make(parts, controlnet), backend=backend, **options) for backend in ("reference", "sdpa")}
+    double = make({name: copy.deepcopy(part) for name, part in parts.items()}, controlnet).to(torch.float64)
+    truth = run(double, backend="reference", **options)
+    error = {name: (latents.double() - truth).abs() for name, latents in edited.items()}
+    assert error["sdpa"].max() <= 2 * error["reference"].max() + 1e-5
+    assert error["sdpa"].mean() <= 2 * error["reference"].mean() + 1e-5
+    assert 0 < error["reference"].max() < 1e-2
+    plain = run(make(parts, controlnet), modulated_steps=0, debias=(), **options)
+    assert (plain - edited["sdpa"]).abs().max() > 100 * error["sdpa"].max()
+
+
+@pytest.mark.parametrize("negative", ["", "blurry"])
+@pytest.mark.parametrize("controlnet", [False, True], ids=["unet", "controlnet"])
+def test_one_plain_frame_is_stable_diffusion_xl(parts: dict, controlnet: bool, negative: str) -> None:
+    pipeline = make(parts, controlnet)
+    condition = clip(seed=5)[:1]
+    start = torch.randn(1, 4, HEIGHT // 8, WIDTH // 8, generator=torch.manual_seed(2))
+    options = dict(num_inference_steps=4, guidance_scale=5.0, latents=start)
+    control = dict(control_frames=condition, controlnet_conditioning_scale=0.7) if controlnet else {}
+    everywhere = {"all": torch.ones(1, HEIGHT, WIDTH, dtype=torch.bool)}
+    measured = pipeline(
+        clip()[:1], TARGET, everywhere, modulated_steps=0, output_type="np", negative_prompt=negative,
+        **options, **control,
+    ).frames  # fmt: skip
+
+    if controlnet:
+        whole = diffusers.StableDiffusionXLControlNetPipeline(**pipeline.components, add_watermarker=False)
+        options |= dict(image=condition.permute(0, 3, 1, 2) / 255, controlnet_conditioning_scale=0.7)
+    else:
+        names = set(pipeline.components) - {"controlnet"}
+        components = {name: pipeline.components[name] for name in names}
+        whole = diffusers.StableDiffusionXLPipeline(**components, add_watermarker=False)
+        options |= dict(height=HEIGHT, width=WIDTH)
+    whole.set_progress_bar_config(disable=True)
+    wanted = whole(TARGET, negative_prompt=negative or None, output_type="np", **options).images
+    np.testing.assert_allclose(measured, wanted, atol=2e-4)
+
+
+def test_saved_and_loaded(parts: dict, tmp_path: Path) -> None:
+    pipeline = make(parts)
+    wanted = run(pipeline)
+    pipeline.save_pretrained(tmp_path)
+    loaded = fa.FameVideoEditXLPipeline.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    assert torch.equal(run(loaded), wanted)
+    assert loaded.config.force_zeros_for_empty_prompt is True
+
+
+def test_half_precision_vae_runs_in_float32(parts: dict) -> None:
+    vae = copy.deepcopy(parts["vae"]).half()
+    assert vae.config.force_upcast
+    pipeline = make(parts | {"vae": vae})
+    seen = []
+    vae.encoder.register_forward_hook(lambda module, given, out: seen.append(given[0].dtype))
+    vae.decoder.register_forward_hook(lambda module, given, out: seen.append(given[0].dtype))
+    assert run(pipeline, output_type="pt").shape == (FRAMES, 3, HEIGHT, WIDTH)
+    assert set(seen) == {torch.float32} and vae.dtype == torch.float16
+
+
+def test_encoders_that_disagree_are_reported(parts: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each text encoder measures the under-represented group for itself."""
+    from fame_accel.pipeline import text
+
+    original = text.encode_prompt
+
+    def disagree(tokenizer, encoder, *arguments, debias=(), **options):
+        toward = "female" if encoder is parts["text_encoder"] else "male"
+        return original(
+            tokenizer, encoder, *arguments, debias=[Debias(one.subject, one.eta, toward) for one in debias], **options
+        )
+
+    monkeypatch.setattr(text, "encode_prompt", disagree)
+    with pytest.raises(ValueError, match="needs toward: the text encoders measure different groups"):
+        run(make(parts), debias=(Debias("doctor", eta=0.5),))
