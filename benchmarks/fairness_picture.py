@@ -10,11 +10,8 @@ from matplotlib.figure import Figure
 from benchmarks.fairness import PAIRS, RESULTS, read_runs, summary
 
 PICTURE = RESULTS.with_suffix(".png")
-_BEFORE, _AFTER, _INK = (
-    "#D55E00",
-    "#0072B2",
-    "#1A1A1A",
-)  # Okabe and Ito's, told apart without colour by their shapes too
+# Okabe and Ito's, told apart without colour by their shapes too
+_BEFORE, _AFTER, _INK = "#D55E00", "#0072B2", "#1A1A1A"
 
 
 def draw() -> None:
@@ -32,7 +29,7 @@ def draw() -> None:
         axes.scatter(after, places, marker="D", s=30, color=_AFTER, label="injected, eta 1")
         figures = summary(rows, 0, pair)
         axes.set_title(
-            f"{pair[0]} and {pair[1]} ({told}): mean gap {figures['before']:.3f} to {figures['after']:.3f}",
+            f"{pair[0]} and {pair[1]} ({told}):\nmean gap {figures['before']:.3f} to {figures['after']:.3f}",
             loc="left",
             fontsize=11,
         )

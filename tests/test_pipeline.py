@@ -258,6 +258,22 @@ def test_phrases_alone(pipeline: FameVideoEditPipeline) -> None:
     assert (alone.prompt_embeds[:, 2:4] - whole.prompt_embeds[:, 2:4]).abs().max() > 1e-3
 
 
+def test_token_weights(pipeline: FameVideoEditPipeline) -> None:
+    def weights(*debias: Debias) -> Tensor | None:
+        return pipeline._encode_text(
+            TARGET, None, phrases=REGIONS, names=list(REGIONS), debias=debias
+        ).token_weights  # fmt: skip
+
+    assert weights() is None
+    assert weights(Debias("doctor", eta=1.0)) is None  # balanced, drawn to no phrase
+    drawn = weights(Debias("doctor", eta=1.0, toward="female"))
+    assert drawn[6] == 1.0  # "car", of a region without a debiased subject
+    assert 0.1 <= drawn[3] < 1.0  # "doctor"
+    assert not drawn[[0, *range(7, 77)]].any()  # start, end and padding
+    further = weights(Debias("doctor", eta=0.5, toward="female"))
+    assert further[3] < drawn[3]
+
+
 def test_text_is_that_of_stable_diffusion(parts: dict, pipeline: FameVideoEditPipeline) -> None:
     whole = diffusers.StableDiffusionPipeline(**parts)
     wanted, _ = whole.encode_prompt(TARGET, torch.device("cpu"), 1, False)

@@ -103,12 +103,14 @@ def _encode(
 
 
 def _token_weights(text: FairEmbeddings, tokens: TokenizedPrompt, debias: Sequence[Debias]) -> Tensor | None:
-    """A token's similarity to the debiasing direction, but 1 for the tokens of regions without a debiased subject,
-    whose phrases keep their hold. None without debiasing, as in VideoGrain."""
-    if text.similarity is None:
+    """A token's similarity to the debiasing direction, but 1 for the tokens of regions without a subject that is drawn to
+    a debiasing phrase: their own phrases keep their hold. None, 1 for every token as in VideoGrain, without any: a
+    subject that is only balanced is similar to neither group."""
+    drawn = [one for one in debias if one.toward is not None]
+    if not drawn:
         return None
     debiased = 0
-    for one in debias:
+    for one in drawn:
         for bits in text.token_regions[tokens.find(one.subject)].tolist():
             debiased |= bits
     others = (text.token_regions != 0) & ((text.token_regions & debiased) == 0)

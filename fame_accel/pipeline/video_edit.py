@@ -168,8 +168,9 @@ class VideoEdit:
         prompt: of the edited clip, at most 77 tokens; source_prompt: of the clip as it is.
         masks: by region name a bool or uint8 mask [F, H, W]; regions may overlap. At most 31.
         regions: by region name the phrase of `prompt` that belongs there; a region may have none.
-        debias: fairness options, `fame_accel.fairness.Debias`, one per subject. With any, cross-attention is
-            reweighted by similarity to the debiasing direction.
+        debias: fairness options, `fame_accel.fairness.Debias`, one per subject. Where one has a debiasing phrase
+            (toward), cross-attention is reweighted by the tokens' similarity to the debiasing direction, but for the
+            phrases of other regions; where subjects are only balanced it is not, as they are similar to no group.
         num_inference_steps: of inversion and of denoising; the first modulated_steps of the latter are modulated,
             30% of them where None.
         guidance_scale: classifier-free guidance where above 1; split_guidance runs its halves one after the other,
