@@ -366,6 +366,7 @@ def test_embeddings_are_those_of_transformers(clip_folder, source):
     import transformers
 
     clip = Clip.from_folder(clip_folder)
+    assert clip.model.dtype == torch.float32 and not clip.model.training
     prompt = "a doctor in a car"
     frames, text = clip.embed_frames(source), clip.embed_text(prompt)
     model = transformers.CLIPModel.from_pretrained(clip_folder)

@@ -50,7 +50,9 @@ class Clip:
         kind = transformers.AutoConfig.from_pretrained(folder, local_files_only=True).model_type
         if kind != "clip":
             raise ValueError(f"the CLIP folder {folder} holds a model of type {kind!r}, not 'clip'")
-        model = transformers.CLIPModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        model = transformers.CLIPModel.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
+        )
         return cls(
             model.to(device),
             transformers.CLIPTokenizer.from_pretrained(folder, local_files_only=True),

@@ -32,7 +32,7 @@ def clip_regions(
 ) -> tuple[Tensor, list[str]]:
     """The regions of a clip, bool [R, F, H, W], and their names: read from ``masks``, or found by the person segmenter.
 
-    None where neither is asked for. Errors as `read_masks` and `person_masks` have them.
+    No regions where neither is asked for. Errors as `read_masks` and `person_masks` have them.
     """
     if masks is not None:
         return read_masks(masks, video.source_size, len(video.frames), stride, size)

@@ -20,7 +20,7 @@ from fame_accel.edit.target import choose_target
 from fame_accel.evaluate.inputs import add_choice_of_frames, clip_regions, quiet
 from fame_accel.evaluate.parity import winobias_professions
 from fame_accel.media.packages import require
-from fame_accel.media.video import read_video
+from fame_accel.media.video import check_fps, read_video
 from fame_accel.suite.cases import Suite, cases, load_suite
 from fame_accel.suite.results import Results
 from fame_accel.suite.run import Settings, SuiteClip, identity, run_suite, write_summary
@@ -132,6 +132,7 @@ def _clips(
     clips = []
     for index, (name, path) in enumerate(zip(names, videos, strict=True)):
         video = read_video(path, frames, stride, size)
+        check_fps(video.fps)
         found, regions = clip_regions(video, masks and masks[index], auto_person_mask, stride, size)
         if suite.subject_region not in regions:
             raise ValueError(f"--region {suite.subject_region}: the masks of {name} have {', '.join(regions)}")

@@ -1,7 +1,7 @@
 """Running the suite: one inversion per clip, every edit judged, a row each, and the summary of them all."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -54,7 +54,7 @@ class Settings:
 
 
 def run_suite(
-    make_pipeline: Any,
+    make_pipeline: Callable[[], Any],
     suite: Suite,
     edits: Sequence[Case],
     clips: Sequence[SuiteClip],
@@ -68,8 +68,12 @@ def run_suite(
         suite: names the subject region, the source prompt and the groups.
         edits: which to make, of every clip.
         clips: their names differ.
-        options: see `Settings`.
-        results: of a folder that was opened with these settings.
+        settings: of every edit.
+        results: of a folder that was opened with these clips and settings.
+
+    Raises:
+        RuntimeError: an edit holds NaN.
+        ValueError, ImportError: as the pipeline and `judge` have them.
     """
     shares = winobias_professions()
     pipeline = None
