@@ -1,4 +1,4 @@
-"""The `fame-accel` command."""
+"""The `fame-accel` command: a table of subcommands, each of which brings its own arguments."""
 
 from __future__ import annotations
 
@@ -6,58 +6,40 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from fame_accel import tune
+from fame_accel.demo import command as demo
+from fame_accel.demo import random_checkpoint
+from fame_accel.edit import command as edit
+from fame_accel.evaluate import command as evaluate
+from fame_accel.suite import command as suite
+
+# A command is a module with HELP, add_arguments(parser) and command(**arguments), which returns the exit status. It
+# imports optional packages in its command alone, so that each command needs no more than its own.
+COMMANDS = {
+    "demo": demo,
+    "edit": edit,
+    "evaluate": evaluate,
+    "suite": suite,
+    "random-checkpoint": random_checkpoint,
+    "tune": tune,
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; a bad argument or a missing package ends it with one line and exit status 2."""
     parser = argparse.ArgumentParser(prog="fame-accel", description="Fused FAME attention for video editing.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    demo = commands.add_parser(
-        "demo",
-        help="edit a real clip with eager and with fused attention and compare them",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    demo.add_argument("--frames", type=int, default=8, help="frames of the clip, 1 to 120")
-    demo.add_argument("--size", type=int, default=256, help="pixels a side, a multiple of 64")
-    demo.add_argument("--steps", type=int, default=4, help="denoising steps")
-    demo.add_argument("--backend", default="auto", help="fused backend: auto, triton or sdpa")
-    demo.add_argument("--out", default="demo_out", help="folder to write to")
-    demo.add_argument("--model", help="local diffusers Stable Diffusion folder; random weights without it")
-    demo.add_argument("--device", help="torch device; cuda where there is one, otherwise cpu")
-    demo.add_argument("--seed", type=int, default=0, help="seed of the random weights")
-    tune = commands.add_parser(
-        "tune",
-        help="time launches of the kernels on this GPU and write the best to a file that the library loads",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    tune.add_argument("--out", default="launches.json", help="JSON file to write, for FAME_ACCEL_LAUNCHES")
-    tune.add_argument("--head-dims", nargs="+", type=int, default=[40, 64, 80, 128, 160], metavar="D", help="1 to 256")
-    tune.add_argument("--dtypes", nargs="+", default=["float16"], metavar="T", help="float16 or bfloat16, and float32")
-    kernels = ["tiled", "few_keys", "streamed_keys"]
-    tune.add_argument("--kernels", nargs="+", default=kernels, metavar="K", help="some of the default")
-    tune.add_argument("--device", help="torch device; cuda if not given. cpu, under TRITON_INTERPRET=1, is for trying")
+    subparsers = parser.add_subparsers(dest="command", required=True)
+    for name, module in COMMANDS.items():
+        described = dict(help=module.HELP, description=module.__doc__)
+        module.add_arguments(
+            subparsers.add_parser(name, **described, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        )
     arguments = vars(parser.parse_args(argv))
     try:
-        return {"demo": _demo, "tune": _tune}[arguments.pop("command")](**arguments)
+        return COMMANDS[arguments.pop("command")].command(**arguments)
     except (ValueError, RuntimeError, ImportError, OSError) as error:
-        print(f"fame-accel: {error}", file=sys.stderr)
+        print(f"fame-accel: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-
-
-def _demo(**arguments: object) -> int:
-    from fame_accel.media.packages import require
-
-    for package in ("numpy", "diffusers", "transformers", "av", "PIL", "matplotlib", "tqdm", "cv2"):
-        require(package)
-    from fame_accel.demo.run import run_demo
-
-    report = run_demo(**arguments)
-    return 0 if all(row["passed"] for row in report["backends"].values()) else 1
-
-
-def _tune(**arguments: object) -> int:
-    from fame_accel.tune import run_tune
-
-    return 0 if run_tune(**arguments) else 1
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ launch is timed only after its results were held against the reference; nothing 
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
@@ -33,6 +34,23 @@ _CHANGES = (
 )
 # Chips without asynchronous copies gain nothing from a pipeline.
 _MOST_STAGES = {"sm75": 1, "rdna": 1, "cdna": 2, "interpreter": 1}
+
+
+HELP = "time launches of the kernels on this GPU and write the best to a file that the library loads"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", default="launches.json", help="JSON file to write, for FAME_ACCEL_LAUNCHES")
+    parser.add_argument("--head-dims", nargs="+", type=int, default=list(HEAD_DIMS), metavar="D", help="1 to 256")
+    dtypes = "float16 or bfloat16, and float32"
+    parser.add_argument("--dtypes", nargs="+", default=list(DTYPES[:1]), metavar="T", help=dtypes)
+    parser.add_argument("--kernels", nargs="+", default=list(KERNELS), metavar="K", help="some of the default")
+    device = "torch device; cuda if not given. cpu, under TRITON_INTERPRET=1, is for trying"
+    parser.add_argument("--device", help=device)
+
+
+def command(**arguments: object) -> int:
+    return 0 if run_tune(**arguments) else 1
 
 
 def run_tune(

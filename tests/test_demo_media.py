@@ -9,10 +9,11 @@ from PIL import Image
 
 from fame_accel.demo.codec import PatchCodec, psnr
 from fame_accel.demo.prompts import clip_tokenizer
+from fame_accel.media.charts import comparison_chart
 from fame_accel.media.clip import load_clip
 from fame_accel.media.packages import packaged_file
 from fame_accel.media.person import person_masks, region_masks
-from fame_accel.media.pictures import comparison_chart, mask_overlay, side_by_side_gif
+from fame_accel.media.pictures import mask_overlay, side_by_side_gif
 
 ROWS = [
     {"backend": "reference", "attention_s": 1.5, "step_s": 2.5, "peak_mib": 14000.0},
@@ -35,21 +36,22 @@ def test_modules_import_no_optional_package():
 
 
 @pytest.mark.parametrize(
-    ("module", "call"),
+    ("module", "extra", "call"),
     [
-        ("av", lambda: load_clip(1, 64)),
-        ("cv2", lambda: person_masks(torch.zeros(1, 8, 8, 3, dtype=torch.uint8))),
-        ("transformers", clip_tokenizer.__wrapped__),
+        ("av", "diffusers", lambda: load_clip(1, 64)),
+        ("cv2", "demo", lambda: person_masks(torch.zeros(1, 8, 8, 3, dtype=torch.uint8))),
+        ("transformers", "demo", clip_tokenizer.__wrapped__),
         (
             "PIL.Image",
+            "demo",
             lambda: side_by_side_gif("x.gif", {"a": torch.zeros(1, 8, 8, 3, dtype=torch.uint8)}, 8),
         ),
-        ("matplotlib.figure", lambda: comparison_chart("x.png", ROWS)),
+        ("matplotlib.figure", "demo", lambda: comparison_chart("x.png", ROWS)),
     ],
 )
-def test_missing_package_names_the_extra(monkeypatch, module, call):
+def test_missing_package_names_the_extra(monkeypatch, module, extra, call):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ImportError, match=r"pip install 'fame-accel\[demo\]'"):
+    with pytest.raises(ImportError, match=rf"pip install 'fame-accel\[{extra}\]'"):
         call()
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fame_accel.media.clip import check_frames
+from fame_accel.media.frames import check_frames
 
 PATCH = 8
 CHANNELS = 4

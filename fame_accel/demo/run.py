@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,11 @@ from fame_accel.demo.codec import PatchCodec
 from fame_accel.demo.edit import SOURCE_PROMPT, TARGET_PROMPT, Run, edit, invert
 from fame_accel.demo.pipeline import load_pipeline, random_pipeline
 from fame_accel.layout import SpaceTimeLayout
+from fame_accel.media.charts import comparison_chart
 from fame_accel.media.clip import load_clip
-from fame_accel.media.packages import require
+from fame_accel.media.packages import installed_versions, require
 from fame_accel.media.person import region_masks
-from fame_accel.media.pictures import comparison_chart, mask_overlay, side_by_side_gif
+from fame_accel.media.pictures import mask_overlay, side_by_side_gif
 from fame_accel.modulation import Modulation
 from fame_accel.plan import merge_frames, tile_plan
 from fame_accel.plot import plot_plans
@@ -87,7 +86,7 @@ def run_demo(
         "steps": steps,
         "seed": seed,
         "device": _device_name(device),
-        "versions": _versions(),
+        "versions": installed_versions("fame-accel", "torch", "triton", "diffusers", "transformers"),
         "weights": "random" if model is None else str(model),
         "backends": {row["backend"]: {k: v for k, v in row.items() if k != "backend"} for row in rows},
     }
@@ -222,13 +221,3 @@ def _device_name(device: str) -> str:
     return (
         torch.cuda.get_device_name(device) if device.startswith("cuda") else f"CPU, {torch.get_num_threads()} threads"
     )
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in ("fame-accel", "torch", "triton", "diffusers", "transformers"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -1,9 +1,13 @@
 """Optional packages: importing them late, and finding the data files that some of them ship."""
 
+import platform
+from contextlib import suppress
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from types import ModuleType
+
+from fame_accel import __version__
 
 
 def require(module: str, extra: str = "demo") -> ModuleType:
@@ -29,6 +33,15 @@ def packaged_file(package: str, version: str, path: str, extra: str = "demo") ->
     if not file.is_file():
         raise ImportError(f"{package} {installed.version} does not ship {path}: {install}")
     return file
+
+
+def installed_versions(*packages: str) -> dict[str, str]:
+    """The versions of Python, of fame-accel, installed or in a checkout, and of those packages that are installed."""
+    found = {"python": platform.python_version(), "fame-accel": __version__}
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def _install(extra: str) -> str:

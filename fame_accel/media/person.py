@@ -3,7 +3,7 @@
 import torch
 from torch.nn.functional import interpolate
 
-from fame_accel.media.clip import check_frames
+from fame_accel.media.frames import check_frames
 from fame_accel.media.packages import packaged_file, require
 
 INPUT_SIZE = 256  # fixed in the network

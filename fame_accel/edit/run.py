@@ -1,0 +1,174 @@
+"""One edit from options to files: everything that can be checked is, and then the models are loaded and run."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fame_accel.edit.checkpoint import Checkpoint, find_checkpoint, find_controlnet, load_tokenizer
+from fame_accel.edit.inputs import Inputs, read_inputs
+from fame_accel.edit.options import CANNY, MEASURED, EditOptions
+from fame_accel.edit.progress import progress
+from fame_accel.edit.record import absolute_paths, write_record
+from fame_accel.edit.target import Outputs, check_outputs, choose_target
+from fame_accel.fairness import Debias, token_regions
+from fame_accel.media.frames import replacing
+from fame_accel.media.packages import installed_versions, require
+from fame_accel.media.pictures import contact_sheet, side_by_side_video
+from fame_accel.media.video import write_video
+
+PACKAGES = ("fame-accel", "torch", "triton", "diffusers", "transformers", "av")
+
+
+def run_edit(options: EditOptions, expected: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Edit the video and write the files of `Outputs.beside(options.out)`; the record of the run, as in run.json.
+
+    expected: the checkpoint of an earlier record; other weights are remarked on, not refused. Raises ValueError,
+    RuntimeError or ImportError, before the models are loaded for whatever can be told by then.
+    """
+    outputs = check_outputs(options)
+    _prepare_packages(options)
+    checkpoint = find_checkpoint(options.model)
+    controlnet = None if options.controlnet is None else find_controlnet(options.controlnet)
+    device, dtype, backend = choose_target(options.device, options.dtype, options.backend)
+    seconds: dict[str, float] = {}
+    timed = partial(_timed, seconds, device)
+
+    inputs = timed("reading", lambda: read_inputs(options))
+    debias = [_debias(options.eta, *item) for item in options.debias.items()]
+    _check_phrases(options, load_tokenizer(checkpoint))
+    identity = {"model": checkpoint.identity(), "controlnet": controlnet and controlnet.identity()}
+    if expected is not None and expected != identity:
+        print("fame-accel: these are not the weights of the recorded run: the result will differ", file=sys.stderr)
+
+    pipeline = timed("loading", lambda: load_pipeline(checkpoint, controlnet, dtype).to(device))
+    steps = options.modulated_steps
+    if steps is None:
+        steps = round(_modulated_share() * options.steps)
+    options = replace(
+        options, **absolute_paths(options), device=str(device), dtype=str(dtype).removeprefix("torch."),
+        backend=backend, modulated_steps=steps,
+    )  # fmt: skip
+    edited = _edit(pipeline, options, inputs, debias, timed)
+    timed("writing", lambda: _write(outputs, options.prompt, inputs, edited))
+    record = {
+        "options": options.as_json(),
+        "checkpoint": identity,
+        "inputs": inputs.identity(),
+        "outputs": [file.name for file in vars(outputs).values()],
+        "versions": installed_versions(*PACKAGES),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+    }
+    write_record(outputs.record, record)
+    return record
+
+
+def load_pipeline(checkpoint: Checkpoint, controlnet: Checkpoint | None, dtype: torch.dtype) -> Any:
+    """The FameVideoEditPipeline of a checkpoint, safetensors alone, nothing from the network."""
+    from fame_accel.pipeline import FameVideoEditPipeline
+
+    local = dict(dtype=dtype, use_safetensors=True, local_files_only=True)
+    network = None
+    if controlnet is not None:
+        models = require("diffusers", "diffusers").ControlNetModel
+        network = models.from_pretrained(controlnet.folder, variant=controlnet.variant, **local)
+    return FameVideoEditPipeline.from_pretrained(
+        checkpoint.folder, controlnet=network, variant=checkpoint.variant, **local
+    )
+
+
+def _edit(
+    pipeline: Any, options: EditOptions, inputs: Inputs, debias: list[Debias], timed: Callable[..., Any]
+) -> Tensor:
+    """uint8 [F, H, W, 3], on the CPU."""
+    shared = dict(
+        num_inference_steps=options.steps, control_frames=inputs.control, backend=options.backend,
+    )  # fmt: skip
+    frames = inputs.video.frames
+    with _deterministic(), progress(pipeline, len(frames), options.steps, options.guidance > 1) as bar:
+        latents = timed("inverting", lambda: pipeline.invert(frames, options.source_prompt, **shared))
+        bar.set_description("editing")
+        result = timed(
+            "editing",
+            lambda: pipeline(
+                frames, options.prompt, dict(zip(inputs.names, inputs.masks, strict=True)), dict(options.region),
+                options.source_prompt, options.negative_prompt, debias=debias, modulated_steps=options.modulated_steps,
+                guidance_scale=options.guidance, ddim_eta=options.ddim_eta,
+                generator=torch.Generator().manual_seed(options.seed), latents=latents, output_type="pt", **shared,
+            ),
+        )  # fmt: skip
+    pictures = result.frames
+    if not bool(pictures.isfinite().all()):
+        raise RuntimeError(f"the edited frames hold NaN: --dtype {options.dtype} is too narrow for this checkpoint")
+    return (pictures * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu()
+
+
+def _write(outputs: Outputs, prompt: str, inputs: Inputs, edited: Tensor) -> None:
+    source, fps = inputs.video.frames, inputs.video.fps
+    write_video(outputs.video, edited, fps)
+    side_by_side_video(outputs.side_by_side, {"source": source, f"edited: {prompt}": edited}, fps)
+    with replacing(outputs.sheet) as temporary:
+        contact_sheet(temporary, source, inputs.masks, inputs.names, edited)
+
+
+def _debias(eta: float, subject: str, toward: str) -> Debias:
+    return Debias(subject=subject, eta=eta, toward=None if toward == MEASURED else toward)
+
+
+def _check_phrases(options: EditOptions, tokenizer: Any) -> None:
+    """ValueError where a prompt has too many tokens, or lacks the phrase of a region or a subject to debias."""
+    for name in ("prompt", "source_prompt", "negative_prompt"):
+        _checked(f"--{name.replace('_', '-')}", tokenizer, getattr(options, name), {})
+    for region, phrase in options.region.items():
+        _checked(f"--region {region}={phrase}", tokenizer, options.prompt, {phrase: 1})
+    for subject, toward in options.debias.items():
+        _checked(f"--debias {subject}={toward}", tokenizer, options.prompt, {subject: 1})
+
+
+def _checked(flag: str, tokenizer: Any, prompt: str, bindings: dict[str, int]) -> None:
+    try:
+        token_regions(tokenizer, prompt, bindings)
+    except ValueError as error:
+        raise ValueError(f"{flag}: {error}") from error
+
+
+def _prepare_packages(options: EditOptions) -> None:
+    """ImportError where one is missing that will be needed; their bars and remarks on casts would break ours: off."""
+    for package in ("numpy", "av", "PIL", "tqdm", "safetensors", "diffusers", "transformers"):
+        require(package, "diffusers")
+    if options.auto_person_mask or options.control == CANNY:
+        require("cv2")
+    for package in ("diffusers", "transformers"):
+        logging = require(package).utils.logging
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+
+def _modulated_share() -> float:
+    from fame_accel.pipeline.video_edit import MODULATED_SHARE
+
+    return MODULATED_SHARE
+
+
+def _deterministic() -> AbstractContextManager[None]:
+    """cuDNN would otherwise be free to choose another algorithm in another run."""
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(enabled=cudnn.enabled, deterministic=True, allow_tf32=cudnn.allow_tf32)
+
+
+def _timed(seconds: dict[str, float], device: torch.device, name: str, call: Callable[[], Any]) -> Any:
+    start = time.perf_counter()
+    result = call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    seconds[name] = time.perf_counter() - start
+    return result

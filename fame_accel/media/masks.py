@@ -1,0 +1,181 @@
+"""Masks of the regions of a video: a folder of masks per region, a folder of label pictures, or an .npz file."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fame_accel.media.frames import check_choice, chosen, fit_masks, natural_order
+from fame_accel.media.packages import require
+from fame_accel.media.video import image_files, open_image
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+    from PIL.Image import Image
+
+MAX_REGIONS = 31  # bits of a region set
+FORMS = (
+    "masks must be a folder with a sub-folder of PNGs per region, a folder of label PNGs, or an .npz file with an "
+    "array per region"
+)
+
+
+def read_masks(
+    path: str | PathLike[str],
+    source_size: tuple[int, int],
+    frames: int,
+    stride: int = 1,
+    size: tuple[int, int] | None = None,
+) -> tuple[Tensor, list[str]]:
+    """Read the masks of a video's regions, for the frames that `read_video` takes with the same arguments.
+
+    Three forms, all in natural order and of the video's own size, frame i for the video's frame i:
+
+    - a folder with a sub-folder of PNGs per region, which names it; pixels that are not black are inside;
+    - a folder of PNGs with one channel (grey or palette) whose values are labels, 0 for none; the file labels.json
+      beside them, ``{"1": "doctor", "2": "car"}``, names the labels, which are otherwise "region1", "region2", ...;
+    - an .npz file with an array [frames, H, W], bool or uint8, per region; values other than 0 are inside.
+
+    A single PNG, or an array [H, W], holds for every frame. Regions may overlap in the first and third form.
+
+    Args:
+        path: one of the forms.
+        source_size: (height, width) in pixels of the video before cropping and resizing.
+        frames, stride: the choice of frames, as for the video.
+        size: (height, width) to crop and resize to, nearest neighbour; None keeps the size.
+
+    Returns:
+        bool tensor [R, F, H, W] on the CPU, and the R names, 1 to 31, in natural order (labels: by value).
+
+    Raises:
+        ValueError: no such path, none of the forms, a file that cannot be read, too few frames, another size, a region
+            that is empty in all the frames, or more than 31 regions.
+        ImportError: numpy or Pillow is missing.
+    """
+    path = Path(path)
+    check_choice(frames, stride, size)
+    if not path.exists():
+        raise ValueError(f"no such masks: {path}")
+    if path.is_dir():
+        folders = [item for item in path.iterdir() if item.is_dir() and not item.name.startswith(".")]
+        if folders and image_files(path, (".png",)):
+            raise ValueError(f"{path} holds both PNGs and folders: {FORMS}")
+        regions = _region_folders(folders, frames, stride) if folders else _labels(path, frames, stride)
+    elif path.suffix.lower() == ".npz":
+        regions = _arrays(path, frames, stride)
+    else:
+        raise ValueError(f"{path}: {FORMS}")
+    if len(regions) > MAX_REGIONS:
+        raise ValueError(f"{path} has {len(regions)} regions: at most {MAX_REGIONS} fit")
+    for name, mask in regions.items():
+        if tuple(mask.shape[1:]) != tuple(source_size):
+            got, wanted = ("x".join(map(str, shape)) for shape in (mask.shape[1:], source_size))
+            raise ValueError(f"the masks of region {name!r} in {path} are {got} pixels: the video has {wanted}")
+    masks = torch.stack([mask.expand(frames, -1, -1) for mask in regions.values()])
+    masks = masks if size is None else fit_masks(masks, size)
+    for name, mask in zip(regions, masks, strict=True):
+        if not mask.any():
+            raise ValueError(f"region {name!r} in {path} is empty in every frame that is used")
+    return masks, list(regions)
+
+
+def _region_folders(folders: list[Path], frames: int, stride: int) -> dict[str, Tensor]:
+    regions = {}
+    for folder in sorted(folders, key=natural_order):
+        pictures = []
+        for file in _chosen_pngs(folder, frames, stride):
+            image = open_image(file)
+            if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+                raise ValueError(f"{file} is partly transparent: save the mask in black and white")
+            deep = image.mode.startswith(("I", "F"))
+            inside = _pixels(image if deep else image.convert("RGB")) != 0
+            pictures.append(torch.from_numpy(inside if deep else inside.any(-1)))
+        regions[folder.name] = _one_size(pictures, folder)
+    return regions
+
+
+def _labels(folder: Path, frames: int, stride: int) -> dict[str, Tensor]:
+    pictures = []
+    for file in _chosen_pngs(folder, frames, stride):
+        image = open_image(file)
+        if image.mode not in ("1", "L", "P"):
+            raise ValueError(f"{file} must have one channel of labels, grey or palette, got {image.mode}")
+        pictures.append(torch.from_numpy(_pixels(image).astype("uint8")))  # of a palette picture: the indices
+    labels = _one_size(pictures, folder)
+    values = [value for value in labels.unique().tolist() if value]
+    names = _label_names(folder / "labels.json")
+    if names is None:
+        if not values:
+            raise ValueError(f"{folder}: every label is 0, no region")
+        if len(values) > MAX_REGIONS:
+            raise ValueError(f"{folder} has {len(values)} different labels: at most {MAX_REGIONS} regions fit")
+        names = {value: f"region{value}" for value in values}
+    if unnamed := sorted(set(values) - set(names)):
+        raise ValueError(f"{folder / 'labels.json'} names no region for the labels {unnamed}")
+    return {name: labels == value for value, name in names.items()}
+
+
+def _label_names(file: Path) -> dict[int, str] | None:
+    """Region names by label, in order; None without the file."""
+    if not file.exists():
+        return None
+    wanted = f'{file} must hold names by label, {{"1": "name", ...}}'
+    try:
+        found = {int(label): name for label, name in json.loads(file.read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise ValueError(f"{wanted}: {error}") from error
+    valid = all(1 <= label <= 255 and isinstance(name, str) and name for label, name in found.items())
+    if not found or not valid or len(set(found.values())) < len(found):
+        raise ValueError(f"{wanted}, labels 1 to 255 and each name once, got {found}")
+    return dict(sorted(found.items()))
+
+
+def _arrays(file: Path, frames: int, stride: int) -> dict[str, Tensor]:
+    numpy = require("numpy", "diffusers")
+    try:
+        with numpy.load(file, allow_pickle=False) as archive:  # a pickle could run code
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{file} is not an .npz file of plain arrays: {error}") from error
+    if not arrays:
+        raise ValueError(f"{file} holds no arrays: {FORMS}")
+    regions = {}
+    for name in sorted(arrays, key=lambda name: natural_order(Path(name))):
+        array = arrays[name]
+        if array.dtype not in (numpy.bool_, numpy.uint8) or array.ndim not in (2, 3):
+            raise ValueError(
+                f"{name!r} in {file} must be bool or uint8 [frames, H, W], got {array.dtype} {list(array.shape)}"
+            )
+        mask = torch.from_numpy(array != 0)
+        regions[name] = mask[None] if mask.ndim == 2 else mask[_rows(len(mask), frames, stride, f"{name!r} in {file}")]
+    return regions
+
+
+def _chosen_pngs(folder: Path, frames: int, stride: int) -> list[Path]:
+    files = image_files(folder, (".png",))
+    if not files:
+        raise ValueError(f"{folder} holds no PNGs: {FORMS}")
+    return [
+        files[index] for index in (range(1) if len(files) == 1 else chosen(len(files), frames, stride, str(folder)))
+    ]
+
+
+def _rows(available: int, frames: int, stride: int, source: str) -> slice:
+    indices = chosen(available, frames, stride, source)
+    return slice(indices.start, indices.stop, indices.step)
+
+
+def _pixels(image: Image) -> ndarray:
+    return require("numpy", "diffusers").array(image)
+
+
+def _one_size(pictures: list[Tensor], folder: Path) -> Tensor:
+    if len(shapes := {tuple(picture.shape) for picture in pictures}) > 1:
+        raise ValueError(f"the masks in {folder} must have one size, got {sorted(shapes)}")
+    return torch.stack(pictures)

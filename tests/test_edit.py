@@ -1,0 +1,488 @@
+"""`fame-accel edit` on a checkpoint with random weights: what it writes, that it repeats, and each of its errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fame_accel.cli import COMMANDS, main
+from fame_accel.edit import run
+from fame_accel.edit.checkpoint import find_checkpoint, find_controlnet
+from fame_accel.edit.options import EditOptions
+from fame_accel.media.clip import load_clip
+from fame_accel.media.edges import canny_edges
+from fame_accel.media.frames import fit_frames
+from fame_accel.media.video import read_video, write_video
+
+SIZE, FRAMES = 64, 2
+NETWORKS = {
+    "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors",
+    "text_encoder/model.safetensors",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint, a ControlNet, a video and its masks."""
+    home = tmp_path_factory.mktemp("edit")
+    assert main(["random-checkpoint", str(home / "model"), "--controlnet", str(home / "controlnet")]) == 0
+    clip = load_clip(6, 128)
+    write_video(home / "clip.mp4", clip, 7.5)
+    man = np.zeros((6, 128, 128), np.uint8)
+    man[:, 20:, 30:100] = 1
+    np.savez(home / "masks.npz", man=man, car=1 - man)
+    return home
+
+
+def flags(home: Path, out_: Path, **changed: Any) -> list[str]:
+    """Flags of a small edit; those changed are replaced, or left out for None."""
+    given = dict(
+        model=home / "model", video=home / "clip.mp4", masks=home / "masks.npz", prompt="a female doctor in a car",
+        source_prompt="a man in a car", region=["man=female doctor", "car=car"], frames=FRAMES, stride=3, size=SIZE,
+        steps=2, modulated_steps=1, device="cpu", out=out_,
+    )  # fmt: skip
+    result = []
+    for name, value in {**given, **changed}.items():
+        for one in value if isinstance(value, list) else [value]:
+            if one is not None and one is not False:
+                result += ["--" + name.replace("_", "-"), *([] if one is True else [str(one)])]
+    return result
+
+
+def edit(home: Path, out: Path, **changed: Any) -> bytes:
+    """The bytes of the edited video."""
+    assert main(["edit", *flags(home, out, **changed)]) == 0
+    return out.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def first(home: Path) -> Path:
+    """An edit of everything: its video, among the files beside it."""
+    out = home / "first.mp4"
+    edit(
+        home, out, debias="doctor=auto", controlnet=home / "controlnet", control="canny", negative_prompt="blurry",
+        ddim_eta=0.5,
+    )  # fmt: skip
+    return out
+
+
+def record(out: Path) -> dict[str, Any]:
+    return json.loads(out.with_name(f"{out.stem}_run.json").read_text())
+
+
+# ---- what it writes
+
+
+def test_the_files_of_an_edit(home, first):
+    written = sorted(file.name for file in home.glob("first*"))
+    assert written == ["first.mp4", "first_run.json", "first_sheet.png", "first_side_by_side.mp4"]
+    video, source = read_video(first), load_clip(6, 128)
+    assert video.frames.shape == (FRAMES, SIZE, SIZE, 3) and video.fps == pytest.approx(2.5)
+    assert video.frames.float().std() > 5
+    beside = read_video(home / "first_side_by_side.mp4")
+    assert len(beside.frames) == FRAMES and beside.source_size[1] == 8 + 2 * (192 + 8)
+    left = beside.frames[:, -8 - 192 : -8, 8:200]
+    shown = fit_frames(source[::3][:FRAMES], (SIZE, SIZE)).repeat_interleave(3, 1).repeat_interleave(3, 2)
+    assert (left.float() - shown.float()).abs().mean() < 8
+    with Image.open(home / "first_sheet.png") as sheet:
+        assert sheet.height > 3 * 256
+
+
+def test_the_record_of_an_edit(home, first):
+    found = record(first)
+    assert set(found) == {"options", "checkpoint", "inputs", "outputs", "versions", "device", "seconds"}
+    options = found["options"]
+    assert set(options) == set(EditOptions.__dataclass_fields__)
+    assert options["model"] == str(home / "model") and options["control"] == "canny"
+    assert (options["backend"], options["dtype"], options["device"]) == ("sdpa", "float32", "cpu")
+    assert options["region"] == {"man": "female doctor", "car": "car"} and options["size"] == [SIZE, SIZE]
+    assert set(found["checkpoint"]["model"]["files"]) == NETWORKS
+    assert found["checkpoint"]["controlnet"]["class"] == "ControlNetModel"
+    weights = found["checkpoint"]["model"]["files"]["text_encoder/model.safetensors"]
+    assert weights["bytes"] == (home / "model/text_encoder/model.safetensors").stat().st_size
+    assert len(weights["sha256"]) == 64
+    assert found["outputs"] == [f"first{end}" for end in (".mp4", "_side_by_side.mp4", "_sheet.png", "_run.json")]
+    assert list(found["seconds"]) == ["reading", "loading", "inverting", "editing", "writing"]
+    assert found["versions"]["torch"] == torch.__version__
+
+
+def test_the_record_repeats_the_edit(home, first, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the record's paths hold anywhere
+    assert main(["edit", "--config", str(home / "first_run.json"), "--out", "again.mp4"]) == 0
+    assert "not the weights" not in capsys.readouterr().err
+    for end in (".mp4", "_side_by_side.mp4", "_sheet.png"):
+        assert (home / f"first{end}").read_bytes() == (tmp_path / f"again{end}").read_bytes()
+    again, before = record(tmp_path / "again.mp4"), record(first)
+    assert again["options"] == {**before["options"], "out": str(tmp_path / "again.mp4")}
+    assert again["inputs"] == before["inputs"] and again["checkpoint"] == before["checkpoint"]
+
+
+def test_flags_override_the_record(home, first, tmp_path):
+    config = ["edit", "--config", str(home / "first_run.json"), "--out", str(tmp_path / "a.mp4")]
+    assert (
+        main([*config, "--seed", "1", "--auto-person-mask", "--region", "person=doctor", "--region", "background=car"])
+        == 0
+    )
+    options = record(tmp_path / "a.mp4")["options"]
+    assert options["seed"] == 1 and options["auto_person_mask"] and options["masks"] is None
+    assert options["region"] == {"person": "doctor", "background": "car"}
+    assert (tmp_path / "a.mp4").read_bytes() != first.read_bytes()
+    assert options["debias"] == {"doctor": "auto"}  # as recorded
+
+
+def test_each_part_changes_the_edit(home, tmp_path):
+    plain = edit(home, tmp_path / "plain.mp4")
+    assert plain == edit(home, tmp_path / "same.mp4", seed=7)  # without fresh noise there is nothing to draw
+    controlled = dict(controlnet=home / "controlnet", control="canny")
+    results = {
+        "guidance": edit(home, tmp_path / "a.mp4", guidance=2.0),
+        "source prompt": edit(home, tmp_path / "b.mp4", source_prompt="a dog"),
+        "negative prompt": edit(home, tmp_path / "c.mp4", negative_prompt="a dog"),
+        "noise": edit(home, tmp_path / "d.mp4", ddim_eta=1.0),
+        "seed": edit(home, tmp_path / "e.mp4", ddim_eta=1.0, seed=1),
+        "debias": edit(home, tmp_path / "f.mp4", debias="doctor=female", eta=1.0),
+        "control": edit(home, tmp_path / "g.mp4", **controlled),
+        "regions": edit(home, tmp_path / "h.mp4", region=["man=car", "car=female doctor"]),
+    }
+    assert len({plain, *results.values()}) == 1 + len(results)
+
+
+def test_ready_conditioning_frames(home, tmp_path):
+    """The edges that canny would find, given as a folder, lead to the same edit."""
+    source = read_video(home / "clip.mp4", size=(SIZE, SIZE)).frames
+    frames = read_video(home / "clip.mp4").frames
+    (tmp_path / "video").mkdir()
+    (tmp_path / "control").mkdir()
+    for index, (frame, edges) in enumerate(zip(source, canny_edges(source), strict=True)):
+        Image.fromarray(frame.numpy()).save(tmp_path / "video" / f"{index}.png")
+        Image.fromarray(edges.numpy()).save(tmp_path / "control" / f"{index}.png")
+    np.savez(tmp_path / "m.npz", man=np.eye(SIZE, dtype=bool), car=~np.eye(SIZE, dtype=bool))
+    given = dict(video=tmp_path / "video", masks=tmp_path / "m.npz", controlnet=home / "controlnet")
+    ready = edit(home, tmp_path / "a.mp4", **given, control=tmp_path / "control")
+    assert ready == edit(home, tmp_path / "b.mp4", **given, control="canny")
+    assert frames.shape[1] != SIZE  # and a video of another size is refused
+    assert main(["edit", *flags(home, tmp_path / "c.mp4", **given, control=home / "clip.mp4")]) == 2
+
+
+def test_the_bar_ends_full(home, tmp_path, capsys):
+    edit(home, tmp_path / "a.mp4", steps=3)
+    line = capsys.readouterr().err.replace("\r", "\n").strip().splitlines()[-1]
+    assert line.startswith("editing: 100%") and f"{FRAMES * (3 * 3 + 1)}/{FRAMES * (3 * 3 + 1)}" in line
+    edit(home, tmp_path / "a.mp4", guidance=1.0)
+    line = capsys.readouterr().err.replace("\r", "\n").strip().splitlines()[-1]
+    assert line.startswith("editing: 100%") and f"{FRAMES * (2 * 2 + 1)}/" in line
+
+
+def test_other_weights_are_remarked_on(home, first, tmp_path, capsys):
+    assert main(["random-checkpoint", str(tmp_path / "model"), "--seed", "1"]) == 0
+    arguments = ["--config", str(home / "first_run.json"), "--model", str(tmp_path / "model")]
+    assert main(["edit", *arguments, "--out", str(tmp_path / "a.mp4")]) == 0
+    assert "not the weights of the recorded run" in capsys.readouterr().err
+
+
+def test_half_precision_on_the_cpu(home, tmp_path):
+    edit(home, tmp_path / "a.mp4", dtype="bfloat16")
+    assert record(tmp_path / "a.mp4")["options"]["dtype"] == "bfloat16"
+
+
+# ---- checkpoints
+
+
+def linked(home: Path, folder: Path, name: str = "model") -> Path:
+    """A copy of a checkpoint whose files can be removed and renamed."""
+    shutil.copytree(home / name, folder / name, copy_function=os.link)
+    return folder / name
+
+
+def test_a_variant_is_found_and_loaded(home, tmp_path):
+    model = linked(home, tmp_path)
+    for name in NETWORKS:
+        (model / name).rename((model / name).with_suffix(".fp16.safetensors"))
+    checkpoint = find_checkpoint(model)
+    assert checkpoint.variant == "fp16" and len(checkpoint.files) == 3
+    loaded, plain = (
+        run.load_pipeline(find, None, torch.float32) for find in (checkpoint, find_checkpoint(home / "model"))
+    )
+    for mine, theirs in zip(loaded.unet.parameters(), plain.unet.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_plain_weights_come_before_variants(home, tmp_path):
+    model = linked(home, tmp_path)
+    for variant in ("fp16", "non_ema"):
+        os.link(
+            model / "unet/diffusion_pytorch_model.safetensors",
+            model / f"unet/diffusion_pytorch_model.{variant}.safetensors",
+        )
+    assert find_checkpoint(model).variant is None
+    assert {file.relative_to(model).as_posix() for file in find_checkpoint(model).files} == NETWORKS
+
+
+def _pickled(model: Path) -> None:
+    (model / "unet/diffusion_pytorch_model.safetensors").rename(model / "unet/diffusion_pytorch_model.bin")
+
+
+def _cut(model: Path) -> None:
+    file = model / "vae/diffusion_pytorch_model.safetensors"
+    data = file.read_bytes()
+    file.unlink()  # it is a link: writing to it would change the other
+    file.write_bytes(data[: len(data) // 2])
+
+
+def _index(**changed: Any) -> Callable[[Path], None]:
+    def change(model: Path) -> None:
+        file = model / "model_index.json"
+        index = json.loads(file.read_text())
+        file.unlink()
+        file.write_text(json.dumps({name: value for name, value in {**index, **changed}.items() if value is not None}))
+
+    return change
+
+
+def _unet_of_nine_channels(model: Path) -> None:
+    file = model / "unet/config.json"
+    config = json.loads(file.read_text())
+    file.unlink()
+    file.write_text(json.dumps({**config, "in_channels": 9}))
+
+
+def _two_variants(model: Path) -> None:
+    for name, variant in zip(sorted(NETWORKS), ("fp16", "fp16", "ema"), strict=True):
+        (model / name).rename((model / name).with_suffix(f".{variant}.safetensors"))
+
+
+def _single_file(model: Path) -> None:
+    shutil.rmtree(model)
+    model.mkdir()
+    (model / "sd15.ckpt").touch()
+
+
+BROKEN = {
+    "pickled": (_pickled, r"unet/diffusion_pytorch_model\.bin is pickled .*: safetensors only"),
+    "cut": (_cut, r"vae/diffusion_pytorch_model\.safetensors is not a whole safetensors file"),
+    "no weights": (lambda model: (model / "text_encoder/model.safetensors").unlink(), "text_encoder holds no weights"),
+    "no folder": (lambda model: shutil.rmtree(model / "vae"), "vae holds no weights"),
+    "no tokenizer": (lambda model: shutil.rmtree(model / "tokenizer"), "no folder tokenizer"),
+    "no index": (lambda model: (model / "model_index.json").unlink(), "it has no model_index.json"),
+    "single file": (_single_file, r"it has no model_index.json, and sd15.ckpt is pickled: safetensors only"),
+    "bad index": (
+        lambda model: (model / "model_index.json").unlink() or (model / "model_index.json").write_text("{"),
+        "is not JSON",
+    ),
+    "another model": (_index(unet=None, _class_name="FluxPipeline"), "is a FluxPipeline without unet"),
+    "two text encoders": (_index(text_encoder_2=["transformers", "CLIPTextModel"]), "one text encoder"),
+    "inpainting": (_unet_of_nine_channels, "takes 9 channels"),
+    "mixed variants": (_two_variants, r"mixes the variants \['ema', 'fp16'\]"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_checkpoints(home, tmp_path, capsys, monkeypatch, name):
+    breaks, message = BROKEN[name]
+    model = linked(home, tmp_path)
+    breaks(model)
+    expect_error(["edit", *flags(home, tmp_path / "a.mp4", model=model)], message, capsys, monkeypatch)
+
+
+def test_broken_controlnets(home, tmp_path, capsys, monkeypatch):
+    network = linked(home, tmp_path, "controlnet")
+    given = dict(controlnet=network, control="canny")
+    weights = network / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+    arguments = ["edit", *flags(home, tmp_path / "a.mp4", **given)]
+    expect_error(arguments, r"--controlnet: .*diffusion_pytorch_model\.bin is pickled", capsys, monkeypatch)
+    arguments = ["edit", *flags(home, tmp_path / "a.mp4", **{**given, "controlnet": home / "model/unet"})]
+    expect_error(arguments, "holds a UNet2DConditionModel, not a ControlNetModel", capsys, monkeypatch)
+    assert find_controlnet(home / "controlnet").variant is None
+
+
+# ---- errors: one line, status 2, before any weights are loaded
+
+
+def expect_error(arguments: list[str], message: str, capsys: Any, monkeypatch: Any) -> None:
+    def loads(*_: Any) -> None:
+        raise AssertionError("the weights were loaded")
+
+    monkeypatch.setattr(run, "load_pipeline", loads)
+    capsys.readouterr()
+    assert main(arguments) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1 and error[0].startswith("fame-accel: ")
+    assert re.search(message, error[0]), error[0]
+
+
+def _no_person(home: Path) -> Path:
+    write_video(home / "grey.mp4", torch.full((6, 64, 64, 3), 128, dtype=torch.uint8), 8)
+    return home / "grey.mp4"
+
+
+def _fast(home: Path) -> Path:
+    write_video(home / "fast.mp4", load_clip(6, 128), 1000)
+    return home / "fast.mp4"
+
+
+def _garbage(home: Path) -> Path:
+    (home / "garbage.mp4").write_bytes(b"no video" * 100)
+    return home / "garbage.mp4"
+
+
+def _masks(**arrays: np.ndarray) -> Callable[[Path], Path]:
+    def write(home: Path) -> Path:
+        np.savez(home / "other.npz", **arrays)
+        return home / "other.npz"
+
+    return write
+
+
+WRONG = {
+    "no model": (dict(model="nowhere"), "--model nowhere: no such folder"),
+    "no controlnet": (dict(controlnet="nowhere", control="canny"), "--controlnet nowhere: no such folder"),
+    "control alone": (dict(control="canny"), "--controlnet and --control go together"),
+    "controlnet alone": (dict(controlnet="x"), "--controlnet and --control go together"),
+    "no control": (dict(controlnet=lambda home: home / "controlnet", control="nowhere"), "no such video.*nowhere"),
+    "model missing": (dict(model=None), "--model must be given"),
+    "prompt missing": (dict(prompt=None, out=None), "--prompt, --out must be given"),
+    "no video": (dict(video="nowhere.mp4"), "no such video file or folder: nowhere.mp4"),
+    "unreadable video": (dict(video=_garbage), "garbage.mp4 cannot be read as a video"),
+    "short video": (dict(frames=3, stride=3), "clip.mp4 has 6 frames, 2 at stride 3: 3 were asked for"),
+    "fast video": (dict(video=_fast, fps=3002, stride=3), "--fps must lie in 0.01 to 1000"),
+    "no masks": (dict(masks="nowhere"), "no such masks: nowhere"),
+    "masks and person": (dict(auto_person_mask=True), "either --masks or --auto-person-mask"),
+    "no way to regions": (dict(masks=None), "either --masks or --auto-person-mask"),
+    "no person": (dict(masks=None, auto_person_mask=True, video=_no_person), r"no person found in frames \[0, 1\]"),
+    "mask size": (dict(masks=_masks(man=np.ones((6, 64, 64), bool))), "'man'.*64x64 pixels: the video has 128x128"),
+    "mask count": (dict(masks=_masks(man=np.ones((3, 128, 128), bool))), "'man'.*has 3 frames, 1 at stride 3: 2 were"),
+    "empty mask": (dict(masks=_masks(man=np.zeros((6, 128, 128), bool))), "region 'man'.*is empty"),
+    "no region": (dict(region=None), "give the phrase of each region"),
+    "region without phrase": (dict(region="man=doctor"), "no phrase for the region 'car': give --region car=PHRASE"),
+    "unknown region": (dict(region=["man=doctor", "car=car", "dog=a"]), "--region dog: no such region; there are car"),
+    "region twice": (dict(region=["man=doctor", "man=car"]), "--region gives a name twice"),
+    "phrase not in the prompt": (dict(region=["man=nurse", "car=car"]), "--region man=nurse: 'nurse' does not occur"),
+    "subject not in the prompt": (dict(debias="nurse=auto"), "--debias nurse=auto: 'nurse' does not occur"),
+    "long prompt": (dict(prompt="a female doctor in a car" + " on" * 80), "--prompt: the prompt has 88 tokens"),
+    "long source prompt": (dict(source_prompt="car " * 80), "--source-prompt: the prompt has 82 tokens"),
+    "empty prompt": (dict(prompt=" "), "--prompt must not be empty"),
+    "no out folder": (dict(out="nowhere/a.mp4"), "--out nowhere/a.mp4: there is no folder nowhere"),
+    "out suffix": (dict(out="a.avi"), "--out must end in .mp4, got a.avi"),
+    "out over the video": (dict(out=lambda home: home / "clip.mp4"), "would overwrite .*clip.mp4, which is read"),
+    "backend": (dict(backend="fast"), "--backend must be one of auto, triton, sdpa, reference, got fast"),
+    "dtype": (dict(dtype="float64"), "--dtype must be one of float32, float16, bfloat16, got float64"),
+    "dtype for the cpu": (dict(dtype="float16"), "--dtype float16 is for GPUs"),
+    "device": (dict(device="abacus"), "--device must be cpu, cuda, cuda:N or mps, got abacus"),
+    "meta device": (dict(device="meta"), "--device must be cpu, cuda, cuda:N or mps, got meta"),
+    "absent device": (dict(device="cuda:99"), r"--device cuda:99: torch .* sees \d+ CUDA devices"),
+    "size": (dict(size="60x64"), "--size must be positive multiples of 8, got 60x64"),
+    "frames": (dict(frames=0), "--frames must be at least 1, got 0"),
+    "stride": (dict(stride=0), "--stride must be at least 1, got 0"),
+    "steps": (dict(steps=0), "--steps must lie in 1 to 1000, got 0"),
+    "modulated steps": (dict(modulated_steps=3), "--modulated-steps must lie in 0 to 2, got 3"),
+    "guidance": (dict(guidance="nan"), "--guidance must be at least 0, got nan"),
+    "eta": (dict(eta=1.5), "--eta must lie in 0 to 1, got 1.5"),
+    "ddim eta": (dict(ddim_eta=-1), "--ddim-eta must lie in 0 to 1, got -1"),
+    "seed": (dict(seed=-1), "--seed must lie in 0 to"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_mistakes(home, tmp_path, capsys, monkeypatch, name):
+    changed, message = WRONG[name]
+    changed = {flag: value(home) if callable(value) else value for flag, value in changed.items()}
+    expect_error(["edit", *flags(home, tmp_path / "a.mp4", **changed)], message, capsys, monkeypatch)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_to(home, tmp_path, capsys, monkeypatch):
+    def refuse(**_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    message = f"--out {tmp_path}/a.mp4: cannot write to {tmp_path}: Permission denied"
+    expect_error(["edit", *flags(home, tmp_path / "a.mp4")], re.escape(message), capsys, monkeypatch)
+
+
+def test_a_backend_that_cannot_run_is_not_swapped(home, tmp_path, capsys, monkeypatch):
+    from fame_accel import bindings
+
+    monkeypatch.setattr(bindings, "triton_unavailable", lambda device, dtype: "no such thing here")
+    arguments = ["edit", *flags(home, tmp_path / "a.mp4", backend="triton")]
+    expect_error(arguments, "--backend triton cannot run here: no such thing here", capsys, monkeypatch)
+
+
+@pytest.mark.parametrize("arguments", [["--region", "man"], ["--region", "=a"], ["--size", "axb"], ["--size", "8x8x8"]])
+def test_malformed_flags(arguments, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(["edit", *arguments])
+    assert exit.value.code == 2 and "must be" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{oops", "--config .* cannot be read as JSON"),
+        ("[]", '--config .* must hold {"options"'),
+        ('{"options": {}, "extra": 1}', "--config .* has unknown keys extra"),
+        ('{"options": {"modell": "x"}}', "unknown options modell; known are model"),
+        ('{"options": {"frames": "8"}}', "--config: --frames must be int, got '8'"),
+        ('{"options": {"frames": true}}', "--config: --frames must be int, got True"),
+        ('{"options": {"size": 64.5}}', "--config: --size must be a height and a width, got 64.5"),
+        ('{"options": {"region": ["man"]}}', "--region must give a phrase each"),
+        ('{"options": {"debias": {"doctor": 1}}}', "--debias must give a phrase each"),
+    ],
+)
+def test_bad_records(home, tmp_path, capsys, monkeypatch, text, message):
+    file = tmp_path / "run.json"
+    file.write_text(text)
+    named = next((name for name in ("frames", "size", "region", "debias") if f'"{name}"' in text), None)
+    given = flags(home, tmp_path / "a.mp4", **({named: None} if named else {}))
+    expect_error(["edit", "--config", str(file), *given], message, capsys, monkeypatch)
+
+
+def test_a_missing_record(home, tmp_path, capsys, monkeypatch):
+    expect_error(["edit", "--config", "nowhere.json"], "--config nowhere.json cannot be read", capsys, monkeypatch)
+
+
+def test_values_that_are_not_finite_are_not_written(home, tmp_path, capsys, monkeypatch):
+    load = run.load_pipeline
+
+    def overflowing(*arguments: Any) -> Any:
+        pipeline = load(*arguments)
+        torch.nn.init.constant_(pipeline.vae.decoder.conv_out.bias, float("nan"))
+        return pipeline
+
+    monkeypatch.setattr(run, "load_pipeline", overflowing)
+    assert main(["edit", *flags(home, tmp_path / "a.mp4")]) == 2
+    assert "hold NaN: --dtype float32 is too narrow" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+# ---- the command line
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main([name, "--help"])
+    assert exit.value.code == 0 and f"fame-accel {name}" in capsys.readouterr().out
+
+
+def test_random_checkpoints(home, tmp_path, capsys):
+    assert main(["random-checkpoint", str(tmp_path / "a")]) == 0
+    same, other = (find_checkpoint(folder).identity() for folder in (home / "model", tmp_path / "a"))
+    assert same == other
+    for arguments in ([str(home)], [str(tmp_path / "b"), "--controlnet", str(home)], [str(home / "clip.mp4")]):
+        assert main(["random-checkpoint", *arguments]) == 2
+        assert "is not an empty folder" in capsys.readouterr().err
+    assert main(["random-checkpoint", str(tmp_path / "b"), "--controlnet", str(tmp_path / "b")]) == 2
+    assert main(["random-checkpoint", str(tmp_path / "b"), "--seed", "-1"]) == 2
+    assert not (tmp_path / "b").exists()
