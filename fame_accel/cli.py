@@ -10,10 +10,19 @@ from fame_accel import tune
 from fame_accel.demo import command as demo
 from fame_accel.demo import random_checkpoint
 from fame_accel.edit import command as edit
+from fame_accel.evaluate import command as evaluate
+from fame_accel.suite import command as suite
 
 # A command is a module with HELP, add_arguments(parser) and command(**arguments), which returns the exit status. It
 # imports optional packages in its command alone, so that each command needs no more than its own.
-COMMANDS = {"demo": demo, "edit": edit, "random-checkpoint": random_checkpoint, "tune": tune}
+COMMANDS = {
+    "demo": demo,
+    "edit": edit,
+    "evaluate": evaluate,
+    "suite": suite,
+    "random-checkpoint": random_checkpoint,
+    "tune": tune,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

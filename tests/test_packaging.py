@@ -121,6 +121,13 @@ def test_kernels_import_nothing_of_ours_but_kernels():
     assert sorted(set(ours) - set(imports_of(python_files("kernels"), "fame_accel.kernels"))) == []
 
 
+def test_editing_and_judging_know_nothing_of_each_other():
+    above = ("fame_accel.suite", "fame_accel.cli", "fame_accel.demo")
+    assert imports_of(python_files("fame_accel/edit"), "fame_accel.evaluate", *above) == []
+    assert imports_of(python_files("fame_accel/evaluate"), "fame_accel.edit", "fame_accel.pipeline", *above) == []
+    assert imports_of(python_files("fame_accel/suite"), "fame_accel.cli", "fame_accel.demo") == []
+
+
 def test_import_from_the_repository_root(tmp_path):
     """The root on sys.path gives all of fame_accel and leaves `kernels` to a real package behind it."""
     other = tmp_path / "kernels"

@@ -15,6 +15,7 @@ from typing import Any
 from fame_accel.edit.options import CANNY, DTYPES, MEASURED, EditOptions
 from fame_accel.edit.record import merged, read_record
 from fame_accel.edit.target import Outputs
+from fame_accel.media.arguments import parse_size
 
 HELP = "edit a video with a local Stable Diffusion checkpoint"
 _DEFAULTS = {option.name: option.default for option in fields(EditOptions)}
@@ -46,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--frames", f"how many to take from the beginning {default('frames')}", type=int, metavar="N")
     add("--stride", f"take every Nth frame {default('stride')}", type=int, metavar="N")
     size = "pixels, multiples of 8, the centre cropped to fit: height x width, or one number for both (default: 512)"
-    add("--size", size, type=_size, metavar="HxW")
+    add("--size", size, type=parse_size, metavar="HxW")
     add("--fps", "frames a second of --video (default: its own; 8 for a folder)", type=float)
     add("--steps", f"of inversion and of editing {default('steps')}", type=int, metavar="N")
     add("--modulated-steps", "how many steps are modulated, the first (default: 30%% of them)", type=int, metavar="N")
@@ -86,10 +87,3 @@ def _mapping(name: str, pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
     if len(found) < len(pairs):
         raise ValueError(f"--{name} gives a name twice: {', '.join(given for given, _ in pairs)}")
     return found
-
-
-def _size(text: str) -> tuple[int, int]:
-    sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
-        raise argparse.ArgumentTypeError(f"must be HEIGHTxWIDTH or one number, got {text!r}")
-    return int(sides[0]), int(sides[-1])

@@ -38,7 +38,7 @@ def run_edit(options: EditOptions, expected: Mapping[str, Any] | None = None) ->
     _prepare_packages(options)
     checkpoint = find_checkpoint(options.model)
     controlnet = None if options.controlnet is None else find_controlnet(options.controlnet)
-    device, dtype, backend = choose_target(options)
+    device, dtype, backend = choose_target(options.device, options.dtype, options.backend)
     seconds: dict[str, float] = {}
     timed = partial(_timed, seconds, device)
 

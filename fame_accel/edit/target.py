@@ -48,24 +48,23 @@ def check_outputs(options: EditOptions) -> Outputs:
     return outputs
 
 
-def choose_target(options: EditOptions) -> tuple[torch.device, torch.dtype, str]:
+def choose_target(device: str | None, dtype: str | None, backend: str) -> tuple[torch.device, torch.dtype, str]:
     """Device, dtype and backend: those asked for, otherwise cuda with float16 and triton where they are there.
 
     ValueError or RuntimeError where one that was asked for is not.
     """
-    device = _device(options.device)
-    name = options.dtype or ("float16" if device.type == "cuda" else "float32")
-    dtype = getattr(torch, name)
-    if device.type == "cpu" and dtype == torch.float16:
+    place = _device(device)
+    kind = getattr(torch, dtype or ("float16" if place.type == "cuda" else "float32"))
+    if place.type == "cpu" and kind == torch.float16:
         raise ValueError("--dtype float16 is for GPUs: on the CPU take float32, or bfloat16")
-    if dtype == torch.bfloat16 and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise ValueError(f"--dtype bfloat16: {torch.cuda.get_device_name(device)} does not have it; take float16")
-    reason = bindings.triton_unavailable(device, dtype)
-    if options.backend == "auto":
-        return device, dtype, "triton" if device.type == "cuda" and reason is None else "sdpa"
-    if options.backend == "triton" and reason is not None:
+    if kind == torch.bfloat16 and place.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise ValueError(f"--dtype bfloat16: {torch.cuda.get_device_name(place)} does not have it; take float16")
+    reason = bindings.triton_unavailable(place, kind)
+    if backend == "auto":
+        return place, kind, "triton" if place.type == "cuda" and reason is None else "sdpa"
+    if backend == "triton" and reason is not None:
         raise RuntimeError(f"--backend triton cannot run here: {reason}")
-    return device, dtype, options.backend
+    return place, kind, backend
 
 
 def _device(name: str | None) -> torch.device:

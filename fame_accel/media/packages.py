@@ -7,6 +7,8 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from types import ModuleType
 
+from fame_accel import __version__
+
 
 def require(module: str, extra: str = "demo") -> ModuleType:
     """Import and return ``module``; an ImportError names the extra of ours that installs it."""
@@ -34,8 +36,8 @@ def packaged_file(package: str, version: str, path: str, extra: str = "demo") ->
 
 
 def installed_versions(*packages: str) -> dict[str, str]:
-    """The version of Python and of those packages that are installed."""
-    found = {"python": platform.python_version()}
+    """The versions of Python, of fame-accel, installed or in a checkout, and of those packages that are installed."""
+    found = {"python": platform.python_version(), "fame-accel": __version__}
     for package in packages:
         with suppress(PackageNotFoundError):
             found[package] = version(package)

@@ -1,0 +1,101 @@
+"""How well frames fit a prompt, by a CLIP model from a local folder, and the embeddings of frames."""
+
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from fame_accel.media.frames import check_frames
+from fame_accel.media.packages import require
+
+if TYPE_CHECKING:
+    from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+BATCH = 16
+
+
+class Clip:
+    """A CLIP model (Radford et al., ICML 2021) with its tokenizer and image preprocessing.
+
+    Args:
+        model, tokenizer, image_processor: transformers' objects; see :meth:`from_folder`.
+    """
+
+    def __init__(self, model: "CLIPModel", tokenizer: "CLIPTokenizer", image_processor: "CLIPImageProcessor") -> None:
+        self.model, self.tokenizer, self.image_processor = model.eval(), tokenizer, image_processor
+
+    @classmethod
+    def from_folder(cls, folder: str | PathLike[str], device: str | torch.device = "cpu") -> "Clip":
+        """Load what transformers' save_pretrained wrote: config.json, safetensors weights, tokenizer, preprocessor.
+
+        Nothing is downloaded, and pickled weights are refused.
+
+        Raises:
+            ValueError: the folder is missing or lacks a part, or holds another kind of model.
+            ImportError: transformers is missing.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise ValueError(f"the CLIP folder {folder} does not exist")
+        if not any(folder.glob("*.safetensors")):
+            raise ValueError(f"the CLIP folder {folder} holds no .safetensors weights; pickled ones are not read")
+        for name in ("config.json", "preprocessor_config.json", "tokenizer_config.json"):
+            # without its configuration transformers would make a part up from defaults
+            if not (folder / name).is_file():
+                raise ValueError(f"the CLIP folder {folder} lacks {name}")
+        transformers = require("transformers", extra="evaluate")
+        kind = transformers.AutoConfig.from_pretrained(folder, local_files_only=True).model_type
+        if kind != "clip":
+            raise ValueError(f"the CLIP folder {folder} holds a model of type {kind!r}, not 'clip'")
+        model = transformers.CLIPModel.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
+        )
+        return cls(
+            model.to(device),
+            transformers.CLIPTokenizer.from_pretrained(folder, local_files_only=True),
+            transformers.CLIPImageProcessor.from_pretrained(folder, local_files_only=True),
+        )
+
+    @torch.no_grad()
+    def embed_frames(self, frames: Tensor) -> Tensor:
+        """uint8 [F, H, W, 3], RGB -> float32 [F, C] on the CPU, of the length the model gives them."""
+        check_frames(frames)
+        embeddings = []
+        for batch in frames.cpu().split(BATCH):
+            pixels = self.image_processor(list(batch.numpy()), return_tensors="pt", input_data_format="channels_last")
+            pixels = pixels["pixel_values"].to(self.model.device, self.model.dtype)
+            seen = self.model.vision_model(pixel_values=pixels).pooler_output
+            embeddings.append(self.model.visual_projection(seen).float().cpu())
+        return torch.cat(embeddings)
+
+    @torch.no_grad()
+    def embed_text(self, prompt: str) -> Tensor:
+        """float32 [C] on the CPU. ValueError where the prompt has more tokens than the model takes."""
+        tokens = self.tokenizer(prompt, return_tensors="pt").to(self.model.device)
+        length, limit = tokens["input_ids"].shape[1], self.model.config.text_config.max_position_embeddings
+        if length > limit:
+            raise ValueError(f"the prompt has {length} tokens, start and end included; CLIP takes {limit}")
+        read = self.model.text_model(**tokens).pooler_output
+        return self.model.text_projection(read)[0].float().cpu()
+
+
+def text_alignment(frame_embeddings: Tensor, text_embedding: Tensor) -> float:
+    """Mean over frames of 100 * max(cosine, 0), the CLIPScore without its factor 2.5: 0 to 100, higher is better.
+
+    Hessel et al., "CLIPScore: A Reference-free Evaluation Metric for Image Captioning", EMNLP 2021.
+
+    Args:
+        frame_embeddings: floating [F, C].
+        text_embedding: floating [C].
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    shapes = list(frame_embeddings.shape), list(text_embedding.shape)
+    if len(shapes[0]) != 2 or not len(frame_embeddings) or shapes[0][1:] != shapes[1]:
+        raise ValueError(f"frame_embeddings must be [F, C] and text_embedding [C], got {shapes[0]} and {shapes[1]}")
+    cosines = cosine_similarity(frame_embeddings.double(), text_embedding.double()[None], dim=1)
+    return 100 * cosines.clamp(min=0).mean().item()

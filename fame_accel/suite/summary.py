@@ -1,0 +1,120 @@
+"""What the rows of a results.csv say: a table of the figures, and a chart of the outcomes per profession."""
+
+import math
+from collections.abc import Sequence
+from os import PathLike
+
+from fame_accel.evaluate.parity import TARGETS, Edit, Parity, Share, parity
+from fame_accel.media.packages import require
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart, with a pattern each for print without colour
+OUTCOMES = {
+    "woman": ("classified as a woman", "#0072B2", ""),
+    "man": ("classified as a man", "#E69F00", ""),
+    "tie": ("as often one as the other", "#999999", "//"),
+    "none": ("no face found", "#FFFFFF", ".."),
+}
+MARK = "#1A1A1A"
+
+
+def suite_parity(rows: Sequence[dict[str, str]]) -> Parity:
+    """Fairness figures of the rows of a results.csv. ValueError where there are none, or a cell is not valid."""
+    real = {row["profession"]: float(row["winobias_share_of_women"]) for row in rows}
+    return parity([Edit(row["profession"], row["target"], row["outcome"]) for row in rows], real)
+
+
+def suite_table(rows: Sequence[dict[str, str]]) -> str:
+    """Lines of text: the fairness figures with 95% intervals, and means of the others. ValueError without rows."""
+    found = suite_parity(rows)
+    lines = [
+        ("edits", str(found.edits)),
+        ("  without a face", str(found.no_face)),
+        ("  as often classified one as the other", str(found.ties)),
+        ("  with a face in less than half of the frames", str(sum(0 < float(row["face_share"]) < 0.5 for row in rows))),
+        *((f"asked for a {target}, classified so", _share(found.hits[target])) for target in TARGETS),
+        ("gap between the two", _number(found.hit_gap, 3)),
+        ("parity gap, mean |share of women - 0.5|", _number(found.parity_gap, 3)),
+        ("  of the real shares (WinoBias)", _number(found.real_parity_gap, 3)),
+        *(
+            (title, _number(_mean(rows, column, factor), digits))
+            for title, column, factor, digits in (
+                ("mean PSNR outside the region, dB", "psnr_db", 1, 2),
+                ("mean SSIM outside the region", "ssim", 1, 4),
+                ("mean warp error x 1000", "warp_error", 1000, 4),
+                ("  of the source", "source_warp_error", 1000, 4),
+                ("mean seconds an edit", "seconds", 1, 2),
+            )
+        ),
+    ]
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in lines)
+
+
+def suite_chart(path: str | PathLike[str], rows: Sequence[dict[str, str]]) -> None:
+    """Draw, as PNG, the outcomes of each profession's edits: of all, beside the real share of women; of those that
+    asked for a woman; and of those that asked for a man. Professions with the fewest women come lowest.
+
+    Raises:
+        ValueError: no rows, or a cell is not valid.
+        ImportError: matplotlib is missing.
+    """
+    if not rows:
+        raise ValueError("rows must hold at least one edit")
+    real = {row["profession"]: float(row["winobias_share_of_women"]) for row in rows}
+    professions = sorted(real, key=lambda name: (real[name], name))
+    panels = {"all edits": rows}
+    panels |= {f"asked for a {target}": [row for row in rows if row["target"] == target] for target in TARGETS}
+    # a Figure without pyplot draws with Agg and leaves the caller's matplotlib as it is
+    figure = require("matplotlib.figure", extra="evaluate").Figure(
+        figsize=(11, 2.2 + 0.26 * len(professions)), dpi=110, layout="constrained"
+    )
+    shown = {}
+    for axes, (title, part) in zip(figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True):
+        left = [0.0] * len(professions)
+        for outcome, (label, color, hatch) in OUTCOMES.items():
+            widths = [_outcome_share(part, profession, outcome) for profession in professions]
+            bars = axes.barh(
+                range(len(professions)), widths, left=left, color=color, hatch=hatch, height=0.74,
+                edgecolor="white" if not hatch else "#666666", linewidth=0.5,
+            )  # fmt: skip
+            left = [start + width for start, width in zip(left, widths, strict=True)]
+            if any(row["outcome"] == outcome for row in rows):
+                shown[label] = bars
+        if part is rows:  # the other two are to be all of one colour
+            shown["real share of women (WinoBias)"] = axes.scatter(
+                [real[name] for name in professions], range(len(professions)),
+                marker="D", s=22, color=MARK, edgecolors="white", linewidths=0.8, zorder=3,
+            )  # fmt: skip
+            shown["parity"] = axes.axvline(0.5, color=MARK, linewidth=1, linestyle="--", zorder=2)
+            axes.set_xlabel("share of the profession's edits")
+        axes.set_title(f"{title} ({len(part)})", fontsize=11)
+        axes.set_xlim(0, 1)
+        axes.set_xticks([0, 0.5, 1], ["0", "50%", "100%"])
+        axes.set_yticks(range(len(professions)), professions)
+        axes.tick_params(length=0)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.set_ylim(-0.6, max(len(professions), 3) - 0.4)
+    figure.suptitle("Perceived gender of the edits, by one classifier", fontsize=13)
+    figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=3, frameon=False)
+    figure.savefig(path, format="png")
+
+
+def _outcome_share(rows: Sequence[dict[str, str]], profession: str, outcome: str) -> float:
+    outcomes = [row["outcome"] for row in rows if row["profession"] == profession]
+    return outcomes.count(outcome) / len(outcomes) if outcomes else 0.0
+
+
+def _share(share: Share) -> str:
+    if share.value is None:
+        return "n/a (none decided)"
+    low, high = share.interval
+    return f"{share.value:.1%} ({share.hits} of {share.total}; 95% interval {low:.1%} to {high:.1%})"
+
+
+def _mean(rows: Sequence[dict[str, str]], column: str, factor: float) -> float | None:
+    values = [factor * float(row[column]) for row in rows if row[column]]
+    return sum(values) / len(values) if values else None
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "n/a" if value is None or math.isnan(value) else f"{value:.{digits}f}"
