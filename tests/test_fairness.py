@@ -13,8 +13,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor
 
-from benchmarks.fairness import lean, minilm, sentence_embedding, winobias_shares
+from benchmarks.fairness import lean, minilm, sentence_embedding
 from fame_accel.demo.prompts import clip_tokenizer
+from fame_accel.evaluate.parity import winobias_professions
 from fame_accel.fairness import Debias, association, encode_prompt, token_regions
 
 diffusers = pytest.importorskip("diffusers")
@@ -459,7 +460,7 @@ def test_the_under_represented_group_is_the_further_one() -> None:
 
 
 def test_associations_follow_the_share_of_women() -> None:
-    shares = winobias_shares()
+    shares = winobias_professions()
     gaps = []
     for profession in shares:
         associations = association(*minilm(), profession)
@@ -500,7 +501,7 @@ def test_an_encoder_that_does_not_follow_is_told(bert: tuple[object, torch.nn.Mo
     """In a random encoder a shift toward a group need not bring it nearer: the subject stays, with a warning."""
     tokenizer, encoder = bert
     told = 0
-    for profession in winobias_shares():
+    for profession in winobias_professions():
         prompt = f"a {profession}"
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fame_accel.media.packages import require
+from fame_accel.media.packages import quiet
 
 HELP = "save a small checkpoint with random weights, to try `edit` without a download"
 
@@ -20,10 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(folder: str, controlnet: str | None, seed: int) -> int:
-    for package in ("diffusers", "transformers"):
-        logging = require(package, "diffusers").utils.logging
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+    quiet()
     from fame_accel.demo.pipeline import random_controlnet, random_pipeline
 
     if not 0 <= seed < 2**63:

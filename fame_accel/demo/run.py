@@ -17,7 +17,7 @@ from fame_accel.demo.pipeline import load_pipeline, random_pipeline
 from fame_accel.layout import SpaceTimeLayout
 from fame_accel.media.charts import comparison_chart
 from fame_accel.media.clip import load_clip
-from fame_accel.media.packages import installed_versions, require
+from fame_accel.media.packages import installed_versions, quiet
 from fame_accel.media.person import region_masks
 from fame_accel.media.pictures import mask_overlay, side_by_side_gif
 from fame_accel.modulation import Modulation
@@ -47,8 +47,7 @@ def run_demo(
     """
     from fame_accel.pipeline import FameVideoEditPipeline
 
-    for package in ("transformers", "diffusers"):  # they warn of image processors and casts that do not matter here
-        require(package).utils.logging.set_verbosity_error()
+    quiet("demo")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"--device {device}: torch sees no CUDA device here")

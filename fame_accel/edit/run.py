@@ -21,7 +21,7 @@ from fame_accel.edit.record import absolute_paths, write_record
 from fame_accel.edit.target import Outputs, check_outputs, choose_target
 from fame_accel.fairness import Debias, token_regions
 from fame_accel.media.frames import replacing
-from fame_accel.media.packages import installed_versions, require
+from fame_accel.media.packages import installed_versions, quiet, require
 from fame_accel.media.pictures import contact_sheet, side_by_side_video
 from fame_accel.media.video import write_video
 
@@ -142,15 +142,12 @@ def _checked(flag: str, tokenizer: Any, prompt: str, bindings: dict[str, int]) -
 
 
 def _prepare_packages(options: EditOptions) -> None:
-    """ImportError where one is missing that will be needed; their bars and remarks on casts would break ours: off."""
+    """ImportError where one is missing that will be needed."""
     for package in ("numpy", "av", "PIL", "tqdm", "safetensors", "diffusers", "transformers"):
         require(package, "diffusers")
     if options.auto_person_mask or options.control == CANNY:
         require("cv2")
-    for package in ("diffusers", "transformers"):
-        logging = require(package).utils.logging
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+    quiet()
 
 
 def _modulated_share() -> float:

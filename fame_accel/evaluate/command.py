@@ -13,9 +13,9 @@ from typing import Any
 
 from fame_accel.evaluate.clip_text import Clip
 from fame_accel.evaluate.figures import UNITS, judge, table
-from fame_accel.evaluate.inputs import PACKAGES, add_choice_of_frames, clip_regions, edited_region, quiet
+from fame_accel.evaluate.inputs import PACKAGES, add_choice_of_frames, clip_regions, edited_region
 from fame_accel.media.frames import replacing
-from fame_accel.media.packages import installed_versions, require
+from fame_accel.media.packages import installed_versions, quiet, require
 from fame_accel.media.video import read_video
 
 HELP = "judge an edited clip: background, steadiness, perceived gender, fit to a prompt"
@@ -85,7 +85,7 @@ def run(
     found, regions = clip_regions(before, masks, auto_person_mask, stride, size)
     changed, names = edited_region(found, regions, region) if regions else (None, [])
     if clip is not None:
-        quiet("transformers")
+        quiet("evaluate")
     encoder = None if clip is None else Clip.from_folder(clip)
     figures = judge(before.frames, after.frames, changed, gender=gender, clip=encoder, prompt=prompt)
     report = {

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from fame_accel.media.arguments import parse_size
 from fame_accel.media.masks import read_masks
-from fame_accel.media.packages import require
 from fame_accel.media.person import region_masks
 from fame_accel.media.video import Video
 
@@ -58,11 +57,3 @@ def edited_region(masks: Tensor, regions: Sequence[str], names: Sequence[str] | 
     if not chosen:
         raise ValueError(f"the masks have {', '.join(regions)} alone: name the edited region with --region")
     return masks[[regions.index(name) for name in chosen]].any(0), chosen
-
-
-def quiet(*packages: str) -> None:
-    """No progress bars while transformers or diffusers load a model, and no remarks on image processors."""
-    for package in packages:
-        logging = require(package, extra="evaluate").utils.logging
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()

@@ -35,6 +35,15 @@ def packaged_file(package: str, version: str, path: str, extra: str = "demo") ->
     return file
 
 
+def quiet(extra: str = "diffusers") -> None:
+    """No progress bars while transformers and diffusers load or save a model, and no remarks on image processors and
+    casts, which do not matter here and would break a command's own bar."""
+    for package in ("transformers", "diffusers"):
+        logging = require(package, extra).utils.logging
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+
 def installed_versions(*packages: str) -> dict[str, str]:
     """The versions of Python, of fame-accel, installed or in a checkout, and of those packages that are installed."""
     found = {"python": platform.python_version(), "fame-accel": __version__}

@@ -17,9 +17,9 @@ from fame_accel.edit.inputs import Inputs
 from fame_accel.edit.options import DTYPES, MULTIPLE
 from fame_accel.edit.run import load_pipeline
 from fame_accel.edit.target import choose_target
-from fame_accel.evaluate.inputs import add_choice_of_frames, clip_regions, quiet
+from fame_accel.evaluate.inputs import add_choice_of_frames, clip_regions
 from fame_accel.evaluate.parity import winobias_professions
-from fame_accel.media.packages import require
+from fame_accel.media.packages import quiet, require
 from fame_accel.media.video import check_fps, read_video
 from fame_accel.suite.cases import Suite, cases, load_suite
 from fame_accel.suite.results import Results
@@ -143,7 +143,7 @@ def _clips(
 
 
 def _load(checkpoint: Checkpoint, device: Any, dtype: Any) -> Any:
-    quiet("transformers", "diffusers")
+    quiet("evaluate")
     pipeline = load_pipeline(checkpoint, None, dtype).to(device)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
