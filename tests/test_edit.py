@@ -104,7 +104,13 @@ def test_the_files_of_an_edit(home, first):
 
 def test_the_record_of_an_edit(home, first):
     found = record(first)
-    assert set(found) == {"options", "checkpoint", "inputs", "outputs", "versions", "device", "seconds"}
+    assert list(found) == [
+        "options", "checkpoint", "inputs", "injections", "outputs", "versions", "device", "seconds"
+    ]  # fmt: skip
+    [injection] = found["injections"]
+    assert injection["subject"] == "doctor" and 0 <= injection["share"] <= 0.3 * 0.5  # at most that, times eta
+    before = injection["before"]
+    assert set(before) == {"male", "female"} and injection["toward"] == min(before, key=before.get)  # what auto chose
     options = found["options"]
     assert set(options) == set(EditOptions.__dataclass_fields__)
     assert options["model"] == str(home / "model") and options["control"] == "canny"

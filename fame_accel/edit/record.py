@@ -11,7 +11,7 @@ from typing import Any
 from fame_accel.edit.options import CANNY, EditOptions
 from fame_accel.media.frames import replacing
 
-KEYS = ("options", "checkpoint", "inputs", "outputs", "versions", "device", "seconds")
+KEYS = ("options", "checkpoint", "inputs", "injections", "outputs", "versions", "device", "seconds")
 
 
 def read_record(path: str | Path) -> dict[str, Any]:

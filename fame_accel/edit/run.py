@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from fame_accel.edit.options import CANNY, MEASURED, EditOptions
 from fame_accel.edit.progress import progress
 from fame_accel.edit.record import absolute_paths, write_record
 from fame_accel.edit.target import Outputs, check_outputs, choose_target
-from fame_accel.fairness import Debias, token_regions
+from fame_accel.fairness import Debias, Injection, token_regions
 from fame_accel.media.frames import replacing
 from fame_accel.media.packages import installed_versions, quiet, require
 from fame_accel.media.pictures import contact_sheet, side_by_side_video
@@ -58,12 +58,13 @@ def run_edit(options: EditOptions, expected: Mapping[str, Any] | None = None) ->
         options, **absolute_paths(options), device=str(device), dtype=str(dtype).removeprefix("torch."),
         backend=backend, modulated_steps=steps,
     )  # fmt: skip
-    edited = _edit(pipeline, options, inputs, debias, timed)
+    edited, injections = _edit(pipeline, options, inputs, debias, timed)
     timed("writing", lambda: _write(outputs, options.prompt, inputs, edited))
     record = {
         "options": options.as_json(),
         "checkpoint": identity,
         "inputs": inputs.identity(),
+        "injections": [asdict(injection) for injection in injections],
         "outputs": [file.name for file in vars(outputs).values()],
         "versions": installed_versions(*PACKAGES),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
@@ -88,8 +89,8 @@ def load_pipeline(checkpoint: Checkpoint, controlnet: Checkpoint | None, dtype: 
 
 def _edit(
     pipeline: Any, options: EditOptions, inputs: Inputs, debias: list[Debias], timed: Callable[..., Any]
-) -> Tensor:
-    """uint8 [F, H, W, 3], on the CPU."""
+) -> tuple[Tensor, tuple[Injection, ...]]:
+    """uint8 [F, H, W, 3] on the CPU, and what each debiasing came to."""
     shared = dict(
         num_inference_steps=options.steps, control_frames=inputs.control, backend=options.backend,
     )  # fmt: skip
@@ -109,7 +110,7 @@ def _edit(
     pictures = result.frames
     if not bool(pictures.isfinite().all()):
         raise RuntimeError(f"the edited frames hold NaN: --dtype {options.dtype} is too narrow for this checkpoint")
-    return (pictures * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu()
+    return (pictures * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu(), result.injections
 
 
 def _write(outputs: Outputs, prompt: str, inputs: Inputs, edited: Tensor) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from fame_accel.adapter import FameConfig, FameHandle, apply_fame
-from fame_accel.fairness import Debias
+from fame_accel.fairness import Debias, Injection
 from fame_accel.layout import SpaceTimeLayout
 from fame_accel.modulation import Modulation
 from fame_accel.pipeline import frames as media
@@ -28,9 +28,11 @@ MODULATED_SHARE = 0.3  # VideoGrain: the first 15 of 50 steps
 
 @dataclass
 class FameVideoEditOutput(BaseOutput):
-    """frames: the edited clip in the output_type asked for; a list of images, an array or a tensor."""
+    """frames: the edited clip in the output_type asked for; a list of images, an array or a tensor. injections: what
+    each debiasing came to, text encoder by text encoder."""
 
     frames: list[Image.Image] | np.ndarray | Tensor
+    injections: tuple[Injection, ...] = ()
 
 
 class VideoEdit:
@@ -187,8 +189,8 @@ class VideoEdit:
         callback_on_step_end: called after each denoising step with (pipeline, step, timestep, {"latents": ...});
             may return {"latents": ...} to go on with.
 
-        Returns FameVideoEditOutput, or the tuple (frames,) where return_dict is False. Raises ValueError or TypeError
-        for arguments out of range or form, before anything runs.
+        Returns FameVideoEditOutput, or the tuple (frames, injections) where return_dict is False. Raises ValueError or
+        TypeError for arguments out of range or form, before the VAE or the UNet runs.
         """
         clip, control_clip = self._check_clip(frames, control_frames)
         count, _, height, width = clip.shape
@@ -258,7 +260,7 @@ class VideoEdit:
             self.controlnet.to("cpu")
         result = latents if output_type == "latent" else media.as_output(self._decode(latents, chunk_size), output_type)
         self.maybe_free_model_hooks()
-        return FameVideoEditOutput(frames=result) if return_dict else (result,)
+        return FameVideoEditOutput(result, text.injections) if return_dict else (result, text.injections)
 
     @contextmanager
     def _steps(self, config: FameConfig, steps: int, title: str) -> Iterator[tuple[FameHandle, Any]]:
