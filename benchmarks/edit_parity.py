@@ -25,6 +25,7 @@ from benchmarks.environment import environment
 from fame_accel.demo.edit import DEBIAS, REGIONS, SOURCE_PROMPT, TARGET_PROMPT
 from fame_accel.demo.pipeline import random_controlnet, random_pipeline
 from fame_accel.media.clip import load_clip
+from fame_accel.media.packages import quiet
 from fame_accel.media.person import region_masks
 from fame_accel.pipeline import FameVideoEditPipeline
 
@@ -109,6 +110,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     device = torch.device(args.device)
+    quiet()
     rows = []
     for controlnet in (False, True):
         for guidance_scale in (1.0, 7.5):

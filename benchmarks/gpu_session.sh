@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# The whole GPU round in one call, under 8 minutes on an H100: the tests marked gpu, timings of every provider, counters
-# of the hot kernels, compute-sanitizer. Installs nothing and takes no network. Needs torch with CUDA, triton, pytest;
-# ncu, compute-sanitizer and pytest-xdist are used where they are.
+# The whole GPU round in one call, under 8 minutes on an H100: the tests marked gpu, parity of whole edits, timings of
+# every provider, counters of the hot kernels, compute-sanitizer. Installs nothing and takes no network. Needs torch with
+# CUDA, triton, pytest; diffusers (with the demo extra), ncu, compute-sanitizer and pytest-xdist are used where they are.
 #
 #     benchmarks/gpu_session.sh            on a machine with a GPU; COMMIT=... names the code where git does not
 #     DRY_RUN=1 benchmarks/gpu_session.sh  every step on a CPU, in Triton's interpreter at toy shapes
 #
 # A step that fails is recorded and the others still run; the exit status is 1 where a result was wrong or its check did
-# not finish (tests, the gate before timings, memcheck). Rows go to benchmarks/results/gpu.csv and ncu.csv; where OUT is
-# set, they and the logs are copied there. RESULTS and LIMIT (seconds) may be set too.
+# not finish (tests, the gate before timings, memcheck). Rows go to gpu.csv, edit_parity.csv and ncu.csv in
+# benchmarks/results; where OUT is set, they and the logs are copied there. RESULTS and LIMIT (seconds) may be set too.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 PYTHON=${PYTHON:-python3}
@@ -20,10 +20,12 @@ logs=$(mktemp -d)
 results=${RESULTS:-benchmarks/results}
 device=cuda
 shapes=() # all
+edit=()
 dtype=float16
 if [[ $DRY_RUN ]]; then
     export TRITON_INTERPRET=1
     results=${RESULTS:-$logs/results} device=cpu shapes=(--shapes toy-4x4-f2 toy-3x3-f2-text9) dtype=float32
+    edit=(--frames 2 --size 64 --steps 1)
 fi
 mkdir -p "$results"
 
@@ -74,7 +76,8 @@ print(environment(torch.device('$device')))"
 
 compile_ahead >"$logs/compile.log" 2>&1 &
 check_memory >"$logs/memory.log" 2>&1 &
-pytest=("$PYTHON" -m pytest -q -m gpu --ignore-glob='*test_demo*' tests) # the demo's tests import what it needs
+# the files that hold them: others import packages that are not needed here
+pytest=("$PYTHON" -m pytest -q -m gpu tests/test_{attention,layout,offsets,operators,short_sequences,tune,videograin}.py)
 if [[ $DRY_RUN ]]; then
     LINES_SHOWN=2 step tests 60 wrong "${pytest[@]}" --collect-only
 else
@@ -84,6 +87,13 @@ else
 fi
 wait
 cat "$logs/memory.log"
+
+if "$PYTHON" -c 'import av, cv2, diffusers, transformers' 2>/dev/null; then
+    step edit 120 wrong "$PYTHON" -W ignore -m benchmarks.edit_parity --device "$device" --out "$results/edit_parity.csv" \
+        "${edit[@]}"
+else
+    echo "edit: not run, it needs diffusers, transformers, av and opencv" >>"$logs/summary.txt"
+fi
 
 budget=$(left 95)
 LINES_SHOWN=60 step timings $((budget + 15)) wrong "$PYTHON" -m benchmarks.gpu_timing --device "$device" \
@@ -103,7 +113,7 @@ echo "== summary, $SECONDS s"
 cat "$logs/summary.txt"
 if [[ -n ${OUT:-} ]]; then # few files: the logs as one
     (cd "$logs" && tail -n +1 -- *.log summary.txt) >"$OUT/session.log"
-    for file in "$results/gpu.csv" "$results/ncu.csv" "$logs"/ncu_*.csv; do
+    for file in "$results/gpu.csv" "$results/edit_parity.csv" "$results/ncu.csv" "$logs"/ncu_*.csv; do
         [[ -f $file ]] && cp "$file" "$OUT"
     done
 fi

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,16 @@ def session(python: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+@pytest.mark.slow
+def test_session_runs_every_gpu_test() -> None:
+    """The script names the files that hold tests marked gpu: on a GPU machine the others may not even import."""
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "--collect-only", "tests"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300).stdout
+    holding = {line.partition("::")[0] for line in said.splitlines() if "::" in line}
+    [named] = re.findall(r"tests/test_\{(.*)\}\.py", (ROOT / "benchmarks/gpu_session.sh").read_text())
+    assert holding and holding == {f"tests/test_{name}.py" for name in named.split(",")}
 
 
 @pytest.mark.slow

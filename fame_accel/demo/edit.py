@@ -27,8 +27,8 @@ class Run:
     measurement: Measurement
 
 
-def invert(pipeline: FameVideoEditPipeline, clip: Tensor, latents: Tensor, backend: str, steps: int) -> Tensor:
-    """Inverted latents of a clip uint8 [F, H, W, 3], whose own are `latents` [F, 4, h, w]."""
+def invert(pipeline: FameVideoEditPipeline, clip: Tensor, latents: Tensor | None, backend: str, steps: int) -> Tensor:
+    """Inverted latents of a clip uint8 [F, H, W, 3], whose own are `latents` [F, 4, h, w], or the VAE's for None."""
     pipeline.set_progress_bar_config(leave=False)
     return pipeline.invert(clip, SOURCE_PROMPT, latents=latents, num_inference_steps=steps, backend=backend)
 

@@ -1,8 +1,7 @@
-"""The Stable Diffusion pipeline of the demo: a local checkpoint, or SD 1.5's architecture with random weights."""
+"""Stable Diffusion 1.5's architecture, small and with random weights; and a ControlNet for it."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,8 +12,6 @@ from fame_accel.media.packages import require
 if TYPE_CHECKING:
     from diffusers import ControlNetModel, StableDiffusionPipeline, UNet2DConditionModel
 
-    from fame_accel.pipeline import FameVideoEditPipeline
-
 _SCHEDULER = dict(
     beta_start=0.00085,
     beta_end=0.012,
@@ -23,22 +20,6 @@ _SCHEDULER = dict(
     set_alpha_to_one=False,
     steps_offset=1,
 )
-
-
-def load_pipeline(folder: str | Path) -> FameVideoEditPipeline:
-    """A Stable Diffusion checkpoint in diffusers' folder layout, safetensors only.
-
-    Raises ValueError where the folder is no such checkpoint.
-    """
-    require("diffusers")
-    from fame_accel.pipeline import FameVideoEditPipeline
-
-    folder = Path(folder)
-    if not (folder / "model_index.json").is_file():
-        raise ValueError(f"--model {folder} is not a diffusers checkpoint folder: it has no model_index.json")
-    return FameVideoEditPipeline.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
-    )
 
 
 def random_pipeline(seed: int = 0) -> StableDiffusionPipeline:

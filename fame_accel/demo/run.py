@@ -13,7 +13,9 @@ from torch import Tensor
 from fame_accel import bindings
 from fame_accel.demo.codec import PatchCodec
 from fame_accel.demo.edit import SOURCE_PROMPT, TARGET_PROMPT, Run, edit, invert
-from fame_accel.demo.pipeline import load_pipeline, random_pipeline
+from fame_accel.demo.pipeline import random_pipeline
+from fame_accel.edit.checkpoint import find_checkpoint
+from fame_accel.edit.run import load_pipeline
 from fame_accel.layout import SpaceTimeLayout
 from fame_accel.media.charts import comparison_chart
 from fame_accel.media.clip import load_clip
@@ -45,8 +47,6 @@ def run_demo(
     seconds per step, peak_mib, latent_error (max, against the same edit in float64), latent_error_mean, passed (the
     fused backend's error is at most twice the eager one's + 1e-5, in max and in mean).
     """
-    from fame_accel.pipeline import FameVideoEditPipeline
-
     quiet("demo")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
@@ -59,8 +59,7 @@ def run_demo(
 
     clip = load_clip(frames, size)
     masks, regions = region_masks(clip)
-    pipeline = FameVideoEditPipeline.from_pipe(random_pipeline(seed)) if model is None else load_pipeline(model)
-    pipeline.to(device)
+    pipeline = _pipeline(model, seed).to(device)
     weights = (
         "Weights are random (seeded): parity, time and memory are real, the edited picture means nothing."
         if model is None
@@ -70,7 +69,7 @@ def run_demo(
     print(f'"{SOURCE_PROMPT}" -> "{TARGET_PROMPT}", {frames} frames of {size}x{size}, {steps} steps, on {device}')
 
     codec = PatchCodec.fit(clip) if model is None else None
-    latents = _encode(pipeline, codec, clip.to(device))
+    latents = None if codec is None else codec.encode(clip.to(device))
     named = dict(zip(regions, masks, strict=True))
     start = invert(pipeline, clip, latents, fused, steps)
     runs = {name: edit(pipeline, clip, named, start, name, steps) for name in (fused, "reference")}
@@ -106,14 +105,13 @@ def _fused_backend(backend: str, device: torch.device) -> str:
     return backend
 
 
-def _encode(pipeline: Any, codec: PatchCodec | None, clip: Tensor) -> Tensor:
-    """uint8 [F, H, W, 3] -> latents [F, 4, h, w]: the checkpoint's VAE, or the patch codec in its stead."""
-    if codec is not None:
-        return codec.encode(clip)
-    with torch.no_grad():
-        images = clip.permute(0, 3, 1, 2).to(pipeline.vae.dtype) / 127.5 - 1
-        latents = [pipeline.vae.encode(image[None]).latent_dist.mean for image in images]
-    return torch.cat(latents) * pipeline.vae.config.scaling_factor
+def _pipeline(model: str | Path | None, seed: int) -> Any:
+    """A FameVideoEditPipeline of a checkpoint folder, or of random weights."""
+    if model is not None:
+        return load_pipeline(find_checkpoint(model), None, torch.float32)
+    from fame_accel.pipeline import FameVideoEditPipeline
+
+    return FameVideoEditPipeline.from_pipe(random_pipeline(seed))
 
 
 def _decode(pipeline: Any, codec: PatchCodec | None, latents: Tensor) -> Tensor:
