@@ -26,7 +26,8 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand; a bad argument or a missing package ends it with one line and exit status 2."""
+    """Run a subcommand; a bad argument or a missing package ends it with one line and exit status 2, Ctrl-C with
+    one line and 130."""
     parser = argparse.ArgumentParser(prog="fame-accel", description="Fused FAME attention for video editing.")
     subparsers = parser.add_subparsers(dest="command", required=True)
     for name, module in COMMANDS.items():
@@ -40,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, RuntimeError, ImportError, OSError) as error:
         print(f"fame-accel: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("fame-accel: interrupted", file=sys.stderr)
+        return 130  # as shells have it
 
 
 if __name__ == "__main__":

@@ -274,6 +274,14 @@ def _index(**changed: Any) -> Callable[[Path], None]:
     return change
 
 
+def _written(name: str, text: str) -> Callable[[Path], None]:
+    def write(model: Path) -> None:
+        (model / name).unlink()  # a link
+        (model / name).write_text(text)
+
+    return write
+
+
 def _unet_of_nine_channels(model: Path) -> None:
     file = model / "unet/config.json"
     config = json.loads(file.read_text())
@@ -297,13 +305,21 @@ BROKEN = {
     "cut": (_cut, r"vae/diffusion_pytorch_model\.safetensors is not a whole safetensors file"),
     "no weights": (lambda model: (model / "text_encoder/model.safetensors").unlink(), "text_encoder holds no weights"),
     "no folder": (lambda model: shutil.rmtree(model / "vae"), "vae holds no weights"),
-    "no tokenizer": (lambda model: shutil.rmtree(model / "tokenizer"), "no folder tokenizer"),
+    "no tokenizer": (lambda model: shutil.rmtree(model / "tokenizer"), "model/tokenizer: no such folder"),
+    "no vocabulary": (lambda model: (model / "tokenizer/tokenizer.json").unlink(), "tokenizer holds no vocabulary"),
+    "tokenizer": (_written("tokenizer/tokenizer.json", "5"), "model/tokenizer cannot be loaded: 'int' object"),
+    # given these, diffusers would look for a scheduler of that name on the network
+    "scheduler": (_written("scheduler/scheduler_config.json", '"5"'), "scheduler_config.json must hold an object"),
+    "no scheduler": (lambda model: (model / "scheduler/scheduler_config.json").unlink(), "it has no scheduler_config"),
+    "text encoder": (_written("text_encoder/config.json", "[]"), "text_encoder/config.json must hold an object"),
+    "vae": (_written("vae/config.json", "{"), "vae/config.json is not JSON"),
     "no index": (lambda model: (model / "model_index.json").unlink(), "it has no model_index.json"),
     "single file": (_single_file, r"it has no model_index.json, and sd15.ckpt is pickled: safetensors only"),
     "bad index": (
         lambda model: (model / "model_index.json").unlink() or (model / "model_index.json").write_text("{"),
         "is not JSON",
     ),
+    "bad entry": (_index(unet=5), r"must give unet as \[library, class\], got 5"),
     "another model": (_index(unet=None, _class_name="FluxPipeline"), "is a FluxPipeline without unet"),
     "refiner": (
         _index(text_encoder=[None, None], text_encoder_2=["transformers", "CLIPTextModelWithProjection"]),
@@ -365,6 +381,11 @@ def _garbage(home: Path) -> Path:
     return home / "garbage.mp4"
 
 
+def _frames(home: Path) -> Path:
+    (home / "frames/1").mkdir(parents=True, exist_ok=True)
+    return home / "frames"
+
+
 def _masks(**arrays: np.ndarray) -> Callable[[Path], Path]:
     def write(home: Path) -> Path:
         np.savez(home / "other.npz", **arrays)
@@ -404,6 +425,10 @@ WRONG = {
     "no out folder": (dict(out="nowhere/a.mp4"), "--out nowhere/a.mp4: there is no folder nowhere"),
     "out suffix": (dict(out="a.avi"), "--out must end in .mp4, got a.avi"),
     "out over the video": (dict(out=lambda home: home / "clip.mp4"), "would overwrite .*clip.mp4, which is read"),
+    "out among the frames": (dict(video=_frames, out=lambda home: home / "frames/a.mp4"), "frames is read"),
+    "out among the masks": (dict(masks=_frames, out=lambda home: home / "frames/1/a.mp4"), "frames/1 is read"),
+    "prompt that is no text": (dict(prompt="a \udcff"), "--prompt: prompt must be valid Unicode"),
+    "phrase that is no text": (dict(region="man=\udcff"), "no phrase for the region 'car'"),
     "backend": (dict(backend="fast"), "--backend must be one of auto, triton, sdpa, reference, got fast"),
     "dtype": (dict(dtype="float64"), "--dtype must be one of float32, float16, bfloat16, got float64"),
     "dtype for the cpu": (dict(dtype="float16"), "--dtype float16 is for GPUs"),
@@ -412,6 +437,9 @@ WRONG = {
     "absent device": (dict(device="cuda:99"), r"--device cuda:99: torch .* sees \d+ CUDA devices"),
     "size": (dict(size="60x64"), "--size must be positive multiples of 8, got 60x64"),
     "frames": (dict(frames=0), "--frames must be at least 1, got 0"),
+    "many frames": (dict(frames=10**400), "--frames must be at least 1, got 1000"),
+    "wide size": (dict(size=f"8x{8 * 10**20}"), r"size must be \(height, width\) in pixels"),
+    "long stride": (dict(stride=10**20), "stride must be at most 2147483647, got 1000"),
     "stride": (dict(stride=0), "--stride must be at least 1, got 0"),
     "steps": (dict(steps=0), "--steps must lie in 1 to 1000, got 0"),
     "modulated steps": (dict(modulated_steps=3), "--modulated-steps must lie in 0 to 2, got 3"),
@@ -462,6 +490,7 @@ def test_malformed_flags(arguments, capsys):
         ('{"options": {}, "extra": 1}', "--config .* has unknown keys extra"),
         ('{"options": {"modell": "x"}}', "unknown options modell; known are model"),
         ('{"options": {"frames": "8"}}', "--config: --frames must be int, got '8'"),
+        (f'{{"options": {{"guidance": 1{"0" * 400}}}}}', "--guidance must be at least 0, got 1000"),
         ('{"options": {"frames": true}}', "--config: --frames must be int, got True"),
         ('{"options": {"size": 64.5}}', "--config: --size must be a height and a width, got 64.5"),
         ('{"options": {"region": ["man"]}}', "--region must give a phrase each"),
@@ -478,6 +507,30 @@ def test_bad_records(home, tmp_path, capsys, monkeypatch, text, message):
 
 def test_a_missing_record(home, tmp_path, capsys, monkeypatch):
     expect_error(["edit", "--config", "nowhere.json"], "--config nowhere.json cannot be read", capsys, monkeypatch)
+
+
+def test_a_checkpoint_that_fails_to_load_is_named(home, tmp_path, capsys):
+    model = linked(home, tmp_path)
+    file = model / "unet/config.json"
+    found = json.loads(file.read_text())
+    file.unlink()
+    file.write_text(json.dumps({**found, "block_out_channels": 5}))
+    capsys.readouterr()
+    assert main(["edit", *flags(home, tmp_path / "a.mp4", model=model)]) == 2
+    assert f"fame-accel: --model {model} cannot be loaded: " in capsys.readouterr().err
+
+
+def test_an_interrupt_ends_in_one_line_and_leaves_nothing(home, tmp_path, capsys, monkeypatch):
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    for place in ("load_pipeline", "contact_sheet"):  # the second when two files are whole and one is begun
+        with monkeypatch.context() as patch:
+            patch.setattr(run, place, interrupted)
+            capsys.readouterr()
+            assert main(["edit", *flags(home, tmp_path / "a.mp4")]) == 130
+        assert capsys.readouterr().err.splitlines()[-1] == "fame-accel: interrupted"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mp4", "a_side_by_side.mp4"]
 
 
 def test_values_that_are_not_finite_are_not_written(home, tmp_path, capsys, monkeypatch):

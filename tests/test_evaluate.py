@@ -398,6 +398,9 @@ def test_clip_folder_is_checked(clip_folder, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ValueError, match="'bert', not 'clip'"):
         Clip.from_folder(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "clip"}')
+    with pytest.raises(ValueError, match="holds no vocabulary"):
+        Clip.from_folder(tmp_path)
 
 
 # ---- parity

@@ -99,6 +99,8 @@ def test_regions_take_the_highest_bit() -> None:
         ("a carpet", {"car": 1}, ValueError, "'car' does not occur"),
         ("a cat", {" ": 1}, ValueError, "does not occur"),
         ("a cat", {"cat": 0}, ValueError, "1 to 2"),
+        ("a cat \udcff", {}, ValueError, "prompt must be valid Unicode"),
+        ("a cat", {"\udcff": 1}, ValueError, "a phrase must be valid Unicode"),
         ("a cat", {"cat": 2**31}, ValueError, "1 to 2"),
         ("a cat", {"cat": 1.0}, TypeError, "must be an int, got float"),
         ("cat " * 76, {}, ValueError, "78 tokens.*at most 77"),

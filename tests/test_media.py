@@ -6,6 +6,7 @@ import json
 import struct
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import av
@@ -301,6 +302,8 @@ def test_read_video_rejects(tmp_path, make, message):
     [
         (dict(frames=0), "frames must be at least 1, got 0"),
         (dict(stride=0), "stride must be at least 1, got 0"),
+        (dict(stride=10**400), "stride must be at most 2147483647, got 1000"),
+        (dict(size=(8, 2**40)), "size must be"),
         (dict(size=(0, 8)), "size"),
         (dict(fps=0), "fps"),
         (dict(fps=float("inf")), "fps"),
@@ -383,6 +386,26 @@ def _arrays(**arrays: np.ndarray):
     return write
 
 
+def _plain_array(folder: Path) -> Path:
+    np.save(folder / "m.npy", MAN.numpy())
+    return (folder / "m.npy").rename(folder / "m.npz")
+
+
+def _damaged_arrays(folder: Path) -> Path:
+    with zipfile.ZipFile(folder / "m.npz", "w") as archive:
+        archive.writestr("man.npy", bytes(10**5), zipfile.ZIP_DEFLATED)
+    data = bytearray((folder / "m.npz").read_bytes())
+    data[37:47] = b"\xff" * 10  # in the compressed data, past the file's header
+    (folder / "m.npz").write_bytes(data)
+    return folder / "m.npz"
+
+
+def _text_in_an_archive(folder: Path) -> Path:
+    with zipfile.ZipFile(folder / "m.npz", "w") as archive:
+        archive.writestr("notes.txt", "hello")
+    return folder / "m.npz"
+
+
 def _label_folder(names: str | None, value: int = 1, mode: str = "L"):
     def write(folder: Path) -> Path:
         for frame in range(6):
@@ -427,6 +450,9 @@ MAN = halves()[0]
         (_mask_folder(man=MAN, rest=torch.zeros_like(MAN)), "region 'rest'.*empty in every frame"),
         (_transparent, r"0\.png is partly transparent"),
         (_written("m.npz", b"hello"), r"m\.npz is not an .npz file"),
+        (_plain_array, r"m\.npz is not an .npz file of plain arrays"),
+        (_damaged_arrays, r"m\.npz is not an .npz file of plain arrays: .* while decompressing"),
+        (_text_in_an_archive, r"'notes.txt' in .*m\.npz is no array"),
         (_arrays(man=np.array([{}], object)), r"m\.npz is not an .npz file of plain arrays"),
         (_arrays(), "holds no arrays"),
         (_arrays(man=MAN.numpy().astype(np.float32)), "'man'.*bool or uint8.*float32"),

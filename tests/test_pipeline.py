@@ -330,6 +330,37 @@ def test_loads_a_stable_diffusion_folder(parts: dict, tmp_path: Path, caplog: py
     torch.testing.assert_close(run(loaded), wanted)
 
 
+@pytest.mark.parametrize("wrong", ["Euler", "clip_sample", "thresholding"])
+def test_a_scheduler_set_later_is_replaced_as_well(parts: dict, caplog: pytest.LogCaptureFixture, wrong: str) -> None:
+    wanted = run(make(parts))
+    config = parts["scheduler"].config
+    pipeline = make(parts)
+    if wrong == "Euler":
+        pipeline.scheduler = diffusers.EulerDiscreteScheduler.from_config(config, timestep_spacing="leading")
+    else:
+        pipeline.scheduler = diffusers.DDIMScheduler.from_config(config, **{wrong: True})
+    torch.testing.assert_close(run(pipeline), wanted)
+    assert wrong in caplog.text and "is replaced by a DDIMScheduler" in caplog.text
+
+
+def test_words_of_several_tokens_by_textual_inversion(parts: dict, tmp_path: Path) -> None:
+    """A learned word of two vectors is bound, isolated and debiased with both."""
+    from safetensors.torch import save_file
+
+    pipeline = make({name: copy.deepcopy(part) for name, part in parts.items()})
+    save_file({"<medic>": torch.randn(2, 64)}, tmp_path / "medic.safetensors")
+    pipeline.load_textual_inversion(tmp_path / "medic.safetensors", token="<medic>")
+    regions = {"person": "<medic>", "background": "car"}
+    debias = (Debias("<medic>", toward="female", eta=1.0),)
+    plain, moved = (
+        pipeline._encode_text("a <medic> in a car", None, phrases=regions, names=list(regions), debias=d, isolate=True)
+        for d in ((), debias)
+    )
+    assert plain.token_regions[:8].tolist() == [0, 0, 1, 1, 0, 0, 2, 0]
+    differ = (plain.prompt_embeds != moved.prompt_embeds).any(-1)[0]
+    assert differ[2] and differ[3] and not differ[:2].any()
+
+
 def test_model_cpu_offload(parts: dict) -> None:
     """With the CPU as both sides of the offload: the hooks run, and the result is the same."""
     for controlnet in (False, True):
@@ -367,6 +398,9 @@ def test_top_level_name() -> None:
         (dict(masks={"person": masks()["person"].float()}, regions={}), TypeError, "bool or uint8"),
         (dict(masks={"person": masks()["person"] & False}, regions={}), ValueError, "'person'.* is empty"),
         (dict(regions={"dog": "car"}), ValueError, "regions names 'dog', but masks has person, background"),
+        (dict(regions=["person"]), TypeError, "regions must map names of regions to phrases"),
+        (dict(regions={"person": None}), TypeError, "regions must map names of regions to phrases"),
+        (dict(num_inference_steps=1000), ValueError, "num_inference_steps must be fewer: .* end at timestep 1000"),
         (dict(regions={"person": "nurse"}), ValueError, "'nurse' does not occur"),
         (dict(debias=(Debias("nurse", toward="female", eta=0.5),)), ValueError, "'nurse' does not occur"),
         (dict(debias="doctor"), TypeError, "debias"),

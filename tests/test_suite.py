@@ -49,8 +49,11 @@ def checkpoint(folder: Path) -> None:
     for part in parts:
         (folder / part).mkdir(parents=True)
     (folder / "model_index.json").write_text(json.dumps(dict.fromkeys(parts, ["a", "b"])))
-    (folder / "unet" / "config.json").write_text('{"in_channels": 4}')
+    (folder / "tokenizer" / "tokenizer_config.json").write_text("{}")
+    (folder / "tokenizer" / "vocab.json").write_text("{}")
+    (folder / "scheduler" / "scheduler_config.json").write_text("{}")
     for part in parts[:3]:
+        (folder / part / "config.json").write_text('{"in_channels": 4}')
         save_file({"x": torch.zeros(1)}, folder / part / "model.safetensors")
 
 
@@ -341,6 +344,7 @@ def test_several_clips_are_inverted_each_once(folder, tmp_path, painter):
         (("--limit", "0"), "--limit must be at least 1, got 0"),
         (("--frames", "9"), "has 3 frames: 9 were asked for"),
         (("--size", "60"), "--size must be positive multiples of 8, got 60x60"),
+        (("--size", "8"), "--size must be at least 12 pixels a side to be judged, got 8x8"),
         (("--seed", "-1"), r"--seed must lie in 0 to 2\*\*63 - 1, got -1"),
         (("--steps", "0"), "--steps must lie in 1 to 1000, got 0"),
         (("--eta", "1.5"), r"--eta must lie in \[0, 1\], got 1.5"),
@@ -420,6 +424,7 @@ def test_evaluate_without_masks_compares_whole_frames(folder, capsys):
         (["--clip", "nowhere"], "the CLIP folder nowhere does not exist"),
         (["--out", "nowhere/x.json"], "--out nowhere/x.json: its folder does not exist"),
         (["--auto-person-mask", "--region", "dog"], "--region dog: the masks have person, background"),
+        (["--out", "."], "--out . is a folder"),
         (["--frames", "2"], "the source gives 2 frames of 64x64, .* has 3 frames"),
         (["--stride", "0"], "stride must be at least 1"),
     ],
@@ -429,6 +434,14 @@ def test_evaluate_rejects(folder, painter, capsys, more, message):
     clip = str(folder / "clip.mp4")
     assert main(["evaluate", clip, clip, *more]) == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_evaluate_leaves_what_it_reads(folder, tmp_path, capsys):
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes((folder / "clip.mp4").read_bytes())
+    assert main(["evaluate", str(folder / "clip.mp4"), str(clip), "--no-gender", "--out", str(clip)]) == 2
+    assert "would overwrite what is read" in capsys.readouterr().err
+    assert clip.read_bytes() == (folder / "clip.mp4").read_bytes()
 
 
 def test_edited_region_is_all_but_the_background():

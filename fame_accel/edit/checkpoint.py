@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fame_accel.media.packages import require
+from fame_accel.media.packages import has_vocabulary, require
 
 NETWORKS = ("unet", "vae", "text_encoder")
 TOKENIZERS = {False: ("tokenizer",), True: ("tokenizer", "tokenizer_2")}  # of XL
 LATENT_CHANNELS = 4
+_CONFIGS = dict.fromkeys(("tokenizer", "tokenizer_2"), "tokenizer_config.json") | {"scheduler": "scheduler_config.json"}
 PICKLED = (".bin", ".ckpt", ".pt", ".pth")
 # model.safetensors, model.fp16.safetensors, model-00001-of-00002.safetensors, ...: a variant and a shard are optional
 _WEIGHTS = re.compile(r"(?:diffusion_pytorch_model|model)(?:\.(?P<variant>\w+))?(?:-\d+-of-\d+)?\.safetensors")
@@ -47,17 +50,27 @@ def find_checkpoint(folder: str | Path) -> Checkpoint:
     kind = str(index.get("_class_name"))
     xl = "text_encoder_2" in index
     networks = (*NETWORKS, "text_encoder_2") if xl else NETWORKS
+    parts = (*networks, *TOKENIZERS[xl], "scheduler")
+    for name in parts:
+        entry = index.get(name)
+        if entry is not None and not (isinstance(entry, list) and len(entry) == 2):
+            raise ValueError(f"--model {folder}: model_index.json must give {name} as [library, class], got {entry!r}")
     # without its first text encoder, as is XL's refiner, a component is [null, null]
-    missing = [name for name in (*networks, *TOKENIZERS[xl], "scheduler") if not (index.get(name) or [None])[0]]
+    missing = [name for name in parts if not (index.get(name) or [None])[0]]
     if missing or "text_encoder_3" in index:
         lack = f" without {', '.join(missing)}" if missing else ""
         raise ValueError(f"--model {folder} is a {kind}{lack}: it must be a Stable Diffusion 1, 2 or XL")
     if (channels := _config(folder / "unet", "config.json", "--model", "UNet").get("in_channels")) != LATENT_CHANNELS:
         raise ValueError(
-            f"--model {folder}: its UNet takes {channels} channels, not the {LATENT_CHANNELS} of latents alone: "
+            f"--model {folder}: its UNet takes {channels!r} channels, not the {LATENT_CHANNELS} of latents alone: "
             "it is made for inpainting or the like"
         )
     found = [_weights(folder / name, "--model") for name in networks]
+    for name in parts[1:]:  # what is no object in a scheduler's, diffusers takes for the name of one to download
+        _config(folder / name, _CONFIGS.get(name, "config.json"), "--model", name.replace("_", " "))
+    for name in TOKENIZERS[xl]:  # without one, transformers reads every word alike
+        if not has_vocabulary(folder / name):
+            raise ValueError(f"--model: {folder / name} holds no vocabulary, tokenizer.json or vocab.json")
     variants = {variant for _, variant in found if variant}
     if len(variants) > 1:
         raise ValueError(f"--model {folder} mixes the variants {sorted(variants)}: keep one")
@@ -77,11 +90,22 @@ def load_tokenizers(checkpoint: Checkpoint) -> list[Any]:
     """The checkpoint's tokenizers alone, which takes a fraction of a second."""
     loaded = []
     for name in TOKENIZERS[checkpoint.xl]:
-        if not (checkpoint.folder / name).is_dir():
-            raise ValueError(f"--model {checkpoint.folder} has no folder {name}")
         tokenizers = require("transformers", "diffusers").CLIPTokenizer
-        loaded.append(tokenizers.from_pretrained(checkpoint.folder / name, local_files_only=True))
+        with loading(f"--model: {checkpoint.folder / name}"):
+            loaded.append(tokenizers.from_pretrained(checkpoint.folder / name, local_files_only=True))
     return loaded
+
+
+@contextmanager
+def loading(what: str) -> Iterator[None]:
+    """Turn what transformers and diffusers raise over a damaged folder, KeyError and TypeError among it, into a
+    ValueError that names it."""
+    try:
+        yield
+    except ImportError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{what} cannot be loaded: {error or type(error).__name__}") from error
 
 
 def _config(folder: Path, name: str, flag: str, what: str) -> dict[str, Any]:

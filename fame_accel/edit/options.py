@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -118,9 +118,7 @@ class EditOptions:
         ranges |= dict(seed=(0, 2**63 - 1), eta=(0, 1), ddim_eta=(0, 1), guidance=(0, None), fps=(0.01, 1000))
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
-            if value is not None and not (
-                low <= value <= (math.inf if high is None else high) and math.isfinite(value)
-            ):
+            if value is not None and not low <= value <= (sys.float_info.max if high is None else high):
                 wanted = f"be at least {low}" if high is None else f"lie in {low} to {high}"
                 raise ValueError(f"{flag(name)} must {wanted}, got {value}")
         for name, allowed in (("backend", BACKENDS), ("dtype", (None, *DTYPES))):

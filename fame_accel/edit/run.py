@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fame_accel.edit.checkpoint import Checkpoint, find_checkpoint, find_controlnet, load_tokenizers
+from fame_accel.edit.checkpoint import Checkpoint, find_checkpoint, find_controlnet, load_tokenizers, loading
 from fame_accel.edit.inputs import Inputs, read_inputs
 from fame_accel.edit.options import CANNY, MEASURED, EditOptions
 from fame_accel.edit.progress import progress
@@ -83,8 +83,10 @@ def load_pipeline(checkpoint: Checkpoint, controlnet: Checkpoint | None, dtype: 
     network = None
     if controlnet is not None:
         models = require("diffusers", "diffusers").ControlNetModel
-        network = models.from_pretrained(controlnet.folder, variant=controlnet.variant, **local)
-    return kind.from_pretrained(checkpoint.folder, controlnet=network, variant=checkpoint.variant, **local)
+        with loading(f"--controlnet {controlnet.folder}"):
+            network = models.from_pretrained(controlnet.folder, variant=controlnet.variant, **local)
+    with loading(f"--model {checkpoint.folder}"):
+        return kind.from_pretrained(checkpoint.folder, controlnet=network, variant=checkpoint.variant, **local)
 
 
 def _edit(

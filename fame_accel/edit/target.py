@@ -39,11 +39,15 @@ def check_outputs(options: EditOptions) -> Outputs:
             pass
     except OSError as error:
         raise ValueError(f"--out {options.out}: cannot write to {folder}: {error.strerror}") from error
-    read = [options.video, options.masks, None if options.control == CANNY else options.control]
+    names = (options.video, options.masks, None if options.control == CANNY else options.control)
+    read = [Path(name).resolve() for name in names if name is not None]
+    # there the sheet would be one image more; in a sub-folder of the masks, a region more
+    if folder.resolve() in read or (options.masks and folder.resolve().is_relative_to(Path(options.masks).resolve())):
+        raise ValueError(f"--out {options.out}: {folder} is read, take another folder")
     for file in vars(outputs).values():
         if file.is_dir():
             raise ValueError(f"--out {options.out}: {file} is a folder")
-        if file.resolve() in [Path(name).resolve() for name in read if name is not None]:
+        if file.resolve() in read:
             raise ValueError(f"--out {options.out} would overwrite {file}, which is read")
     return outputs
 

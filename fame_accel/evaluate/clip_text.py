@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from fame_accel.media.frames import check_frames
-from fame_accel.media.packages import require
+from fame_accel.media.packages import has_vocabulary, require
 
 if TYPE_CHECKING:
     from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
@@ -50,6 +50,8 @@ class Clip:
         kind = transformers.AutoConfig.from_pretrained(folder, local_files_only=True).model_type
         if kind != "clip":
             raise ValueError(f"the CLIP folder {folder} holds a model of type {kind!r}, not 'clip'")
+        if not has_vocabulary(folder):
+            raise ValueError(f"the CLIP folder {folder} holds no vocabulary, tokenizer.json or vocab.json")
         model = transformers.CLIPModel.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
         )

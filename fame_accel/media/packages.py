@@ -35,6 +35,11 @@ def packaged_file(package: str, version: str, path: str, extra: str = "demo") ->
     return file
 
 
+def has_vocabulary(folder: Path) -> bool:
+    """Whether a tokenizer's folder has its words: transformers makes an empty tokenizer of one without."""
+    return any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json"))
+
+
 def quiet(extra: str = "diffusers") -> None:
     """No progress bars while transformers and diffusers load or save a model, and no remarks on image processors and
     casts, which do not matter here and would break a command's own bar."""

@@ -126,11 +126,12 @@ def image_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> lis
 
 def open_image(file: Path) -> Any:
     """A whole image, upright; ValueError where Pillow cannot read it."""
+    pillow, operations = require("PIL.Image", "diffusers"), require("PIL.ImageOps", "diffusers")
     try:
-        with require("PIL.Image", "diffusers").open(file) as image:
+        with pillow.open(file) as image:
             image.load()
-            return require("PIL.ImageOps", "diffusers").exif_transpose(image)
-    except (OSError, SyntaxError) as error:  # SyntaxError: Pillow's word for a broken PNG
+            return operations.exif_transpose(image)
+    except Exception as error:  # OSError, SyntaxError, ValueError, ...: each of Pillow's readers has errors of its own
         raise ValueError(f"{file} is not an image that can be read: {error}") from error
 
 

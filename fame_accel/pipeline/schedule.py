@@ -13,12 +13,13 @@ logger = logging.getLogger(__name__)
 def ddim(scheduler: SchedulerMixin) -> DDIMScheduler:
     """The checkpoint's scheduler, or where it is another kind a DDIMScheduler of the same noise schedule.
 
-    Inversion needs DDIM, and latents must not be clipped to [-1, 1], DDIMScheduler's default.
+    Inversion needs DDIM, and latents must not be clipped to [-1, 1], DDIMScheduler's default, nor thresholded, which
+    is for pixels.
     """
-    if isinstance(scheduler, DDIMScheduler) and not scheduler.config.clip_sample:
+    if isinstance(scheduler, DDIMScheduler) and not (scheduler.config.clip_sample or scheduler.config.thresholding):
         return scheduler
     logger.warning("%s is replaced by a DDIMScheduler of its noise schedule: inversion needs it", _name(scheduler))
-    return DDIMScheduler.from_config(scheduler.config, clip_sample=False)
+    return DDIMScheduler.from_config(scheduler.config, clip_sample=False, thresholding=False)
 
 
 def inverse(scheduler: DDIMScheduler, steps: int, device: torch.device) -> DDIMInverseScheduler:
@@ -28,6 +29,12 @@ def inverse(scheduler: DDIMScheduler, steps: int, device: torch.device) -> DDIMI
         raise ValueError(f"the scheduler's timestep_spacing must be leading or trailing for inversion, got {spacing!r}")
     result = DDIMInverseScheduler.from_config(scheduler.config)
     result.set_timesteps(steps, device=device)
+    most = scheduler.config.num_train_timesteps
+    if (last := int(result.timesteps.max())) >= most:
+        raise ValueError(
+            f"num_inference_steps must be fewer: with the scheduler's steps_offset, the {steps} steps end at timestep "
+            f"{last} of a model trained on 0 to {most - 1}"
+        )
     return result
 
 
@@ -40,4 +47,6 @@ def active_fraction(timesteps: torch.Tensor, modulated_steps: int, num_train_tim
 
 
 def _name(scheduler: SchedulerMixin) -> str:
-    return type(scheduler).__name__ + (" with clip_sample" if isinstance(scheduler, DDIMScheduler) else "")
+    if not isinstance(scheduler, DDIMScheduler):
+        return type(scheduler).__name__
+    return "DDIMScheduler with " + ("clip_sample" if scheduler.config.clip_sample else "thresholding")

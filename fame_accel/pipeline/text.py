@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -46,16 +47,17 @@ def encode_text(
     phrases: by region name the phrase bound to it; names: all regions, bit r for names[r]. isolate: the embeddings of a
     phrase are those of the phrase encoded alone, with the injections whose subject it holds.
     """
-    phrases = dict(phrases or {})
+    phrases = {} if phrases is None else phrases
     _check(prompt, debias, phrases, names)
-    bits: dict[str, int] = {}
-    for region, phrase in phrases.items():
-        bits[phrase] = bits.get(phrase, 0) | 1 << names.index(region)
     options = dict(layer) | {"device": pipeline._execution_device}
     parts = []
     for tokenizer, text_encoder in encoders:
-        text = pipeline.maybe_convert_prompt(prompt, tokenizer)  # textual inversion's words of several tokens
-        parts.append(_encode(tokenizer, text_encoder, text, debias, bits, isolate, options))
+        whole = partial(pipeline.maybe_convert_prompt, tokenizer=tokenizer)  # textual inversion's words of many tokens
+        bits: dict[str, int] = {}
+        for region, phrase in phrases.items():
+            bits[whole(phrase)] = bits.get(whole(phrase), 0) | 1 << names.index(region)
+        subjects = [replace(one, subject=whole(one.subject)) for one in debias]
+        parts.append(_encode(tokenizer, text_encoder, whole(prompt), subjects, bits, isolate, options))
     first = parts[0]
     for part in parts[1:]:
         if not torch.equal(part.token_regions, first.token_regions):
@@ -126,6 +128,8 @@ def _check(prompt: str, debias: Sequence[Debias], phrases: Mapping[str, str], na
         raise TypeError(f"prompt must be a str, got {type(prompt).__name__}: one prompt is for all frames")
     if not isinstance(debias, (list, tuple)) or not all(isinstance(one, Debias) for one in debias):
         raise TypeError(f"debias must be a list or tuple of Debias, got {debias!r}")
+    if not isinstance(phrases, Mapping) or not all(isinstance(phrase, str) for phrase in phrases.values()):
+        raise TypeError(f"regions must map names of regions to phrases of the prompt, got {phrases!r}")
     unknown = [region for region in phrases if region not in names]
     if unknown:
         raise ValueError(f"regions names {unknown[0]!r}, but masks has {', '.join(names)}")

@@ -106,12 +106,13 @@ class VideoEdit:
         clip, control_clip = self._check_clip(frames, control_frames)
         self._check_numbers(num_inference_steps, None, chunk_size)
         self._check_latents(latents, clip)
+        self.scheduler = schedule.ddim(self.scheduler)  # as in construction: it may have been set to another since
         device = self._execution_device
+        scheduler = schedule.inverse(self.scheduler, num_inference_steps, device)
         text = self._encode_text(source_prompt, clip_skip)
         if latents is None:
             latents = self._encode(clip, chunk_size)
         latents = latents.to(device, self._latents_dtype)
-        scheduler = schedule.inverse(self.scheduler, num_inference_steps, device)
         config = FameConfig(
             SpaceTimeLayout.from_masks(torch.zeros(0, len(clip), 1, 1, dtype=torch.bool)),
             Modulation(),
@@ -197,8 +198,11 @@ class VideoEdit:
         stacked = media.as_masks(masks, (count, height, width))
         self._check_numbers(num_inference_steps, modulated_steps, chunk_size)
         self._check_call(guidance_scale, ddim_eta, output_type, callback_on_step_end_tensor_inputs)
+        self.scheduler = schedule.ddim(self.scheduler)
         device = self._execution_device
         self._check_latents(latents, clip)
+        if latents is None:
+            schedule.inverse(self.scheduler, num_inference_steps, device)  # refuses what it cannot go back along
         text = self._encode_text(
             prompt, clip_skip, debias=debias, phrases=regions, names=list(masks), isolate=isolate_phrases
         )

@@ -19,6 +19,7 @@ from fame_accel.edit.run import load_pipeline
 from fame_accel.edit.target import choose_target
 from fame_accel.evaluate.inputs import add_choice_of_frames, clip_regions
 from fame_accel.evaluate.parity import winobias_professions
+from fame_accel.evaluate.temporal import MIN_SIDE
 from fame_accel.media.packages import quiet, require
 from fame_accel.media.video import check_fps, read_video
 from fame_accel.suite.cases import Suite, cases, load_suite
@@ -129,6 +130,8 @@ def _clips(
         raise ValueError(f"--masks needs one path for each of the {len(videos)} clips, got {len(masks)}")
     if min(size) < MULTIPLE or any(side % MULTIPLE for side in size):
         raise ValueError(f"--size must be positive multiples of {MULTIPLE}, got {size[0]}x{size[1]}")
+    if min(size) < MIN_SIDE:
+        raise ValueError(f"--size must be at least {MIN_SIDE} pixels a side to be judged, got {size[0]}x{size[1]}")
     clips = []
     for index, (name, path) in enumerate(zip(names, videos, strict=True)):
         video = read_video(path, frames, stride, size)
