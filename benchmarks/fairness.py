@@ -36,7 +36,7 @@ RESULTS = Path(__file__).parent / "results" / "fairness.csv"
 GROUPS = ("male", "female")
 PAIRS = (GROUPS, ("man", "woman"), ("he", "she"))  # the last two are held out
 PROMPTS = ("a photo of a {}", "the {} is at work", "{}")  # the last two are held out
-FIXED_ETAS = (0.1, 0.25)
+FIXED_ETAS = (0.1, 0.25, 0.5)
 
 
 @cache

@@ -32,6 +32,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ADAPTER, *_PIPELINES})
+
+
 def __getattr__(name: str) -> object:
     if name in _ADAPTER:
         from fame_accel import adapter

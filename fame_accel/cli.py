@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from fame_accel import tune
 from fame_accel.demo import command as demo
@@ -25,10 +26,17 @@ COMMANDS = {
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """Ends in one line, as the commands do, where argparse would print the usage first."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; {self.prog} --help lists what it takes\n")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; a bad argument or a missing package ends it with one line and exit status 2, Ctrl-C with
     one line and 130."""
-    parser = argparse.ArgumentParser(prog="fame-accel", description="Fused FAME attention for video editing.")
+    parser = Parser(prog="fame-accel", description="Fused FAME attention for video editing.")
     subparsers = parser.add_subparsers(dest="command", required=True)
     for name, module in COMMANDS.items():
         described = dict(help=module.HELP, description=module.__doc__)
@@ -39,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return COMMANDS[arguments.pop("command")].command(**arguments)
     except (ValueError, RuntimeError, ImportError, OSError) as error:
-        print(f"fame-accel: {' '.join(str(error).split())}", file=sys.stderr)
+        told = " ".join(str(error).split()).encode("utf-8", "backslashreplace").decode()  # bytes that are no text
+        print(f"fame-accel: {told}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("fame-accel: interrupted", file=sys.stderr)

@@ -164,8 +164,19 @@ def test_each_part_changes_the_edit(home, tmp_path):
         "debias": edit(home, tmp_path / "f.mp4", debias="doctor=female", eta=1.0),
         "control": edit(home, tmp_path / "g.mp4", **controlled),
         "regions": edit(home, tmp_path / "h.mp4", region=["man=car", "car=female doctor"]),
+        "one region": edit(home, tmp_path / "i.mp4", region="man=female doctor"),
+        "modulation": edit(home, tmp_path / "j.mp4", modulation="region-mask"),
+        "decay": edit(home, tmp_path / "k.mp4", decay=2.0),
     }
     assert len({plain, *results.values()}) == 1 + len(results)
+
+
+def test_what_the_command_tells(home, tmp_path, capsys):
+    """Shares of the regions, and what a debiasing came to, without opening a file."""
+    edit(home, tmp_path / "a.mp4", region="man=doctor", debias="doctor=female")
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "regions, of all pixels: car 54% (no phrase), man 46%"
+    assert said[1].startswith("'doctor' moved toward 'female' by 0.500 of the difference between the groups; its ")
 
 
 def test_ready_conditioning_frames(home, tmp_path):
@@ -399,7 +410,7 @@ WRONG = {
     "no controlnet": (dict(controlnet="nowhere", control="canny"), "--controlnet nowhere: no such folder"),
     "control alone": (dict(control="canny"), "--controlnet and --control go together"),
     "controlnet alone": (dict(controlnet="x"), "--controlnet and --control go together"),
-    "no control": (dict(controlnet=lambda home: home / "controlnet", control="nowhere"), "no such video.*nowhere"),
+    "no control": (dict(controlnet=lambda home: home / "controlnet", control="nowhere"), "--control must be canny, or a video or folder"),
     "model missing": (dict(model=None), "--model must be given"),
     "prompt missing": (dict(prompt=None, out=None), "--prompt, --out must be given"),
     "no video": (dict(video="nowhere.mp4"), "no such video file or folder: nowhere.mp4"),
@@ -414,7 +425,6 @@ WRONG = {
     "mask count": (dict(masks=_masks(man=np.ones((3, 128, 128), bool))), "'man'.*has 3 frames, 1 at stride 3: 2 were"),
     "empty mask": (dict(masks=_masks(man=np.zeros((6, 128, 128), bool))), "region 'man'.*is empty"),
     "no region": (dict(region=None), "give the phrase of each region"),
-    "region without phrase": (dict(region="man=doctor"), "no phrase for the region 'car': give --region car=PHRASE"),
     "unknown region": (dict(region=["man=doctor", "car=car", "dog=a"]), "--region dog: no such region; there are car"),
     "region twice": (dict(region=["man=doctor", "man=car"]), "--region gives a name twice"),
     "phrase not in the prompt": (dict(region=["man=nurse", "car=car"]), "--region man=nurse: 'nurse' does not occur"),
@@ -428,7 +438,7 @@ WRONG = {
     "out among the frames": (dict(video=_frames, out=lambda home: home / "frames/a.mp4"), "frames is read"),
     "out among the masks": (dict(masks=_frames, out=lambda home: home / "frames/1/a.mp4"), "frames/1 is read"),
     "prompt that is no text": (dict(prompt="a \udcff"), "--prompt: prompt must be valid Unicode"),
-    "phrase that is no text": (dict(region="man=\udcff"), "no phrase for the region 'car'"),
+    "phrase that is no text": (dict(region="man=\udcff"), "a phrase must be valid Unicode"),
     "backend": (dict(backend="fast"), "--backend must be one of auto, triton, sdpa, reference, got fast"),
     "dtype": (dict(dtype="float64"), "--dtype must be one of float32, float16, bfloat16, got float64"),
     "dtype for the cpu": (dict(dtype="float16"), "--dtype float16 is for GPUs"),
@@ -444,7 +454,11 @@ WRONG = {
     "steps": (dict(steps=0), "--steps must lie in 1 to 1000, got 0"),
     "modulated steps": (dict(modulated_steps=3), "--modulated-steps must lie in 0 to 2, got 3"),
     "guidance": (dict(guidance="nan"), "--guidance must be at least 0, got nan"),
-    "eta": (dict(eta=1.5), "--eta must lie in 0 to 1, got 1.5"),
+    "eta alone": (dict(eta=0.5), "--eta is the strength of --debias, which is not given"),
+    "modulation": (dict(modulation="hard"), "--modulation must be one of fame, videograin, region-mask, got hard"),
+    "decay": (dict(decay=-1), "--decay must be at least 0, got -1"),
+    "decay of videograin": (dict(decay=0.1, modulation="videograin"), "--decay is for the modulations with a time"),
+    "eta": (dict(eta=1.5, debias="doctor=female"), "--eta must lie in 0 to 1, got 1.5"),
     "ddim eta": (dict(ddim_eta=-1), "--ddim-eta must lie in 0 to 1, got -1"),
     "seed": (dict(seed=-1), "--seed must lie in 0 to"),
 }  # fmt: skip

@@ -29,7 +29,7 @@ class Run:
 
 def invert(pipeline: FameVideoEditPipeline, clip: Tensor, latents: Tensor | None, backend: str, steps: int) -> Tensor:
     """Inverted latents of a clip uint8 [F, H, W, 3], whose own are `latents` [F, 4, h, w], or the VAE's for None."""
-    pipeline.set_progress_bar_config(leave=False)
+    pipeline.set_progress_bar_config(desc=f"inversion, {backend}")
     return pipeline.invert(clip, SOURCE_PROMPT, latents=latents, num_inference_steps=steps, backend=backend)
 
 
@@ -37,6 +37,7 @@ def edit(
     pipeline: FameVideoEditPipeline, clip: Tensor, masks: dict[str, Tensor], start: Tensor, backend: str, steps: int
 ) -> Run:
     """Edit a clip from its inverted latents, every step modulated, in the pipeline's dtype."""
+    pipeline.set_progress_bar_config(desc=f"editing, {backend} in {str(pipeline.unet.dtype).removeprefix('torch.')}")
     with measured(pipeline.unet) as measurement:
         latents = pipeline(
             clip,

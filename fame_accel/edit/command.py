@@ -8,11 +8,11 @@ OUT_run.json` repeats the run.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from fame_accel.edit.options import CANNY, DTYPES, MEASURED, EditOptions
+from fame_accel.edit.options import CANNY, DTYPES, MEASURED, MODULATIONS, EditOptions
 from fame_accel.edit.record import merged, read_record
 from fame_accel.edit.target import Outputs
 from fame_accel.media.arguments import parse_size
@@ -38,10 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--prompt", "of the edited video")
     add("--source-prompt", "of the video as it is (default: none)", metavar="PROMPT")
     add("--negative-prompt", "what to stay away from (default: none)", metavar="PROMPT")
-    add("--region", "the phrase of the prompt for a region; repeat", metavar="NAME=PHRASE", type=_pair, action="append")
+    region = (
+        "the phrase of the prompt that belongs to a region; repeat (a region may have none; --config's are dropped)"
+    )
+    add("--region", region, metavar="NAME=PHRASE", type=_pair, action="append")
     debias = f"move a subject of the prompt toward a phrase, or {MEASURED}: the measured minority; repeat"
     add("--debias", debias, metavar="SUBJECT=PHRASE", type=_pair, action="append")
-    add("--eta", f"strength of --debias, 0 to 1 {default('eta')}", type=float)
+    add("--eta", f"strength of --debias, 0 to 1 {default('eta')}; not DDIM's, --ddim-eta", type=float)
     add("--controlnet", "ControlNet folder in diffusers' layout, with --control", metavar="FOLDER")
     add("--control", f"what to condition it on: {CANNY}, or a video or folder like --video", metavar=f"{CANNY}|PATH")
     add("--frames", f"how many to take from the beginning {default('frames')}", type=int, metavar="N")
@@ -50,6 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--size", size, type=parse_size, metavar="HxW")
     add("--fps", "frames a second of --video (default: its own; 8 for a folder)", type=float)
     add("--steps", f"of inversion and of editing {default('steps')}", type=int, metavar="N")
+    add("--modulation", f"of self-attention: {', '.join(MODULATIONS)} {default('modulation')}")
+    add("--decay", "rate of the time decay exp(-decay * frames apart) (default: the modulation's)", type=float)
     add("--modulated-steps", "how many steps are modulated, the first (default: 30%% of them)", type=int, metavar="N")
     add("--guidance", f"classifier-free guidance scale, off up to 1 {default('guidance')}", type=float, metavar="SCALE")
     add("--ddim-eta", f"share of fresh noise in each step, 0 to 1 {default('ddim_eta')}", type=float, metavar="SHARE")
@@ -57,10 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--backend", f"of attention: auto, triton, sdpa or reference {default('backend')}")
     add("--dtype", f"{', '.join(DTYPES)} (default: float16 on cuda, otherwise float32)")
     add("--device", "torch device (default: cuda where there is one, otherwise cpu)")
-    add("--out", "video to write, .mp4, in a folder that exists", metavar="FILE")
+    add("--out", "video to write, .mp4, in a folder that exists; files of these names are replaced", metavar="FILE")
 
 
 def command(**flags: Any) -> int:
+    if "eta" in flags and not ("debias" in flags or "config" in flags):
+        raise ValueError("--eta is the strength of --debias, which is not given")
     record = read_record(flags.pop("config")) if "config" in flags else {"options": {}}
     flags |= {name: _mapping(name, flags[name]) for name in _PAIRS if name in flags}
     try:
@@ -70,15 +77,30 @@ def command(**flags: Any) -> int:
     from fame_accel.edit.run import run_edit
 
     done = run_edit(options, record.get("checkpoint"))
+    for found in done["injections"]:
+        print(_told(found))
     times = ", ".join(f"{name} {value:.1f} s" for name, value in done["seconds"].items())
     print(f"{times}\nWrote {', '.join(done['outputs'])} to {Outputs.beside(options.out).video.resolve().parent}")
     return 0
 
 
+def _told(injection: Mapping[str, Any]) -> str:
+    """What a debiasing came to, in a line."""
+    toward = injection["toward"]
+
+    def association(when: str) -> str:
+        return ", ".join(f"{group} {value:.4f}" for group, value in injection[when].items())
+
+    return (
+        f"{injection['subject']!r} moved toward {toward!r} by {injection['share']:.3f} of the difference between the "
+        f"groups; its association with {association('before')} became {association('after')}"
+    )
+
+
 def _pair(text: str) -> tuple[str, str]:
     name, equals, phrase = text.partition("=")
     if not (equals and name.strip() and phrase.strip()):
-        raise argparse.ArgumentTypeError(f"must be NAME=PHRASE, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be two words or phrases with = between, got {text!r}")
     return name.strip(), phrase.strip()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -34,7 +35,7 @@ class Inputs:
 
 def read_inputs(options: EditOptions) -> Inputs:
     """Read what the options name. Raises ValueError or RuntimeError where it cannot be read or does not fit together,
-    and where regions and phrases are not of the same names."""
+    and where a phrase is for no region."""
     chosen = dict(frames=options.frames, stride=options.stride, size=options.size)
     video = read_video(options.video, **chosen, fps=options.fps)
     try:
@@ -45,8 +46,6 @@ def read_inputs(options: EditOptions) -> Inputs:
         masks, names = region_masks(video.frames)
     else:
         masks, names = read_masks(options.masks, video.source_size, **chosen)
-    if without := [name for name in names if name not in options.region]:
-        raise ValueError(f"no phrase for the region {without[0]!r}: give --region {without[0]}=PHRASE")
     if unknown := [name for name in options.region if name not in names]:
         raise ValueError(f"--region {unknown[0]}: no such region; there are {', '.join(names)}")
     return Inputs(video, masks, names, _control(options, video))
@@ -57,6 +56,8 @@ def _control(options: EditOptions, video: Video) -> Tensor | None:
         return None
     if options.control == CANNY:
         return canny_edges(video.frames)
+    if not Path(options.control).exists():
+        raise ValueError(f"--control must be {CANNY}, or a video or folder, and there is no {options.control}")
     control = read_video(options.control, options.frames, options.stride, options.size)
     if control.source_size != video.source_size:
         got, wanted = ("x".join(map(str, size)) for size in (control.source_size, video.source_size))

@@ -9,10 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from fame_accel.attention import BACKENDS
+from fame_accel.modulation import Modulation
 
 DTYPES = ("float32", "float16", "bfloat16")
 MEASURED = "auto"  # --debias SUBJECT=auto: toward the minority as measured in the text encoder
 CANNY = "canny"
+MODULATIONS = {
+    "fame": Modulation.fame,
+    "videograin": Modulation.videograin,
+    "region-mask": Modulation.region_mask,
+}
 MULTIPLE = 8  # pixels a latent of Stable Diffusion's VAE spans
 
 
@@ -24,7 +30,8 @@ class EditOptions:
     them. control: "canny", or conditioning frames as a video. region: phrase of the prompt by region. debias: phrase
     to move toward by subject, or "auto". eta: strength of the debiasing, 0 to 1. frames, stride, size (height, width)
     and fps: as for `read_video`. ddim_eta: share of fresh noise in each step, 0 to 1, drawn from the seed.
-    modulated_steps, dtype, device: None leaves the choice to the run.
+    modulation: "fame", "videograin" or "region-mask", the preset of Modulation for self-attention, decay: its rate, not
+    of videograin. decay, modulated_steps, dtype, device: None leaves the choice to the preset or the run.
 
     Raises ValueError or TypeError naming the flag.
     """
@@ -48,12 +55,19 @@ class EditOptions:
     fps: float | None = None
     steps: int = 50
     ddim_eta: float = 0.0
+    modulation: str = "fame"
+    decay: float | None = None
     modulated_steps: int | None = None
     guidance: float = 7.5
     seed: int = 0
     backend: str = "auto"
     dtype: str | None = None
     device: str | None = None
+
+    def self_modulation(self) -> Modulation:
+        """Of self-attention, for these frames."""
+        given = {} if self.decay is None else {"decay": self.decay}
+        return MODULATIONS[self.modulation](self.frames, **given)
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> EditOptions:
@@ -70,7 +84,7 @@ class EditOptions:
         return {**asdict(self), "size": list(self.size)}
 
     def __post_init__(self) -> None:
-        for name in ("model", "video", "prompt", "out", "source_prompt", "negative_prompt", "backend"):
+        for name in ("model", "video", "prompt", "out", "source_prompt", "negative_prompt", "backend", "modulation"):
             self._check_type(name, str)
         for name in ("masks", "controlnet", "control", "dtype", "device"):
             self._check_type(name, str, type(None))
@@ -78,7 +92,8 @@ class EditOptions:
         for name in ("frames", "stride", "steps", "seed"):
             self._check_type(name, int)
         self._check_type("modulated_steps", int, type(None))
-        self._check_type("fps", int, float, type(None))
+        for name in ("fps", "decay"):
+            self._check_type(name, int, float, type(None))
         for name in ("eta", "ddim_eta", "guidance"):
             self._check_type(name, int, float)
         for name in ("region", "debias"):
@@ -116,12 +131,16 @@ class EditOptions:
             raise ValueError(f"--size must be positive multiples of {MULTIPLE}, got {size[0]}x{size[1]}")
         ranges = dict(frames=(1, None), stride=(1, None), steps=(1, 1000), modulated_steps=(0, self.steps))
         ranges |= dict(seed=(0, 2**63 - 1), eta=(0, 1), ddim_eta=(0, 1), guidance=(0, None), fps=(0.01, 1000))
+        ranges |= dict(decay=(0, None))
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= (sys.float_info.max if high is None else high):
                 wanted = f"be at least {low}" if high is None else f"lie in {low} to {high}"
                 raise ValueError(f"{flag(name)} must {wanted}, got {value}")
-        for name, allowed in (("backend", BACKENDS), ("dtype", (None, *DTYPES))):
+        if self.modulation == "videograin" and self.decay is not None:
+            raise ValueError("--decay is for the modulations with a time decay, not for videograin")
+        allowed_values = (("backend", BACKENDS), ("dtype", (None, *DTYPES)), ("modulation", tuple(MODULATIONS)))
+        for name, allowed in allowed_values:
             if getattr(self, name) not in allowed:
                 wanted = ", ".join(value for value in allowed if value)
                 raise ValueError(f"{flag(name)} must be one of {wanted}, got {getattr(self, name)}")

@@ -43,6 +43,7 @@ def run_edit(options: EditOptions, expected: Mapping[str, Any] | None = None) ->
     timed = partial(_timed, seconds, device)
 
     inputs = timed("reading", lambda: read_inputs(options))
+    print(_regions_told(inputs, options), flush=True)
     debias = [_debias(options.eta, *item) for item in options.debias.items()]
     for tokenizer in load_tokenizers(checkpoint):
         _check_phrases(options, tokenizer)
@@ -104,7 +105,8 @@ def _edit(
             "editing",
             lambda: pipeline(
                 frames, options.prompt, dict(zip(inputs.names, inputs.masks, strict=True)), dict(options.region),
-                options.source_prompt, options.negative_prompt, debias=debias, modulated_steps=options.modulated_steps,
+                options.source_prompt, options.negative_prompt, debias=debias,
+                modulation=options.self_modulation(), modulated_steps=options.modulated_steps,
                 guidance_scale=options.guidance, ddim_eta=options.ddim_eta,
                 generator=torch.Generator().manual_seed(options.seed), latents=latents, output_type="pt", **shared,
             ),
@@ -121,6 +123,15 @@ def _write(outputs: Outputs, prompt: str, inputs: Inputs, edited: Tensor) -> Non
     side_by_side_video(outputs.side_by_side, {"source": source, f"edited: {prompt}": edited}, fps)
     with replacing(outputs.sheet) as temporary:
         contact_sheet(temporary, source, inputs.masks, inputs.names, edited)
+
+
+def _regions_told(inputs: Inputs, options: EditOptions) -> str:
+    """Each region's share of the pixels, which tells a mask gone wrong before the long work."""
+    told = [
+        f"{name} {mask.float().mean():.0%}" + ("" if name in options.region else " (no phrase)")
+        for name, mask in zip(inputs.names, inputs.masks, strict=True)
+    ]
+    return f"regions, of all pixels: {', '.join(told)}"
 
 
 def _debias(eta: float, subject: str, toward: str) -> Debias:

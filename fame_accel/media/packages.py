@@ -59,4 +59,4 @@ def installed_versions(*packages: str) -> dict[str, str]:
 
 
 def _install(extra: str) -> str:
-    return f"pip install 'fame-accel[{extra}]'"
+    return f"pip install 'fame-accel[{extra}]' ('.[{extra}]' in a checkout)"

@@ -269,7 +269,7 @@ class VideoEdit:
     @contextmanager
     def _steps(self, config: FameConfig, steps: int, title: str) -> Iterator[tuple[FameHandle, Any]]:
         with more_compiled_variants(), apply_fame(self, config) as handle, self.progress_bar(total=steps) as bar:
-            bar.set_description(title)
+            bar.set_description(getattr(self, "_progress_bar_config", {}).get("desc", title))
             yield handle, bar
 
     @property
