@@ -246,6 +246,15 @@ def test_phrases_alone(pipeline: FameVideoEditPipeline) -> None:
     assert (alone.prompt_embeds[:, 2:4] - whole.prompt_embeds[:, 2:4]).abs().max() > 1e-3
 
 
+def test_of_phrases_that_overlap_the_longest_counts(pipeline: FameVideoEditPipeline) -> None:
+    def encoded(*phrases: str) -> Tensor:
+        regions = dict(zip(phrases, phrases, strict=True))
+        return pipeline._encode_text(TARGET, None, phrases=regions, names=list(regions), isolate=True).prompt_embeds
+
+    assert torch.equal(encoded("female doctor", "doctor"), encoded("female doctor"))
+    assert torch.equal(encoded("doctor", "female doctor"), encoded("female doctor"))
+
+
 def test_token_weights(pipeline: FameVideoEditPipeline) -> None:
     def weights(*debias: Debias) -> Tensor | None:
         return pipeline._encode_text(
@@ -429,6 +438,18 @@ def test_mistakes(
         monkeypatch.setattr(type(getattr(pipeline, name)), "forward" if name == "unet" else "encode", None)
     with pytest.raises(error, match=message):
         run(pipeline, **changes)
+
+
+def test_a_backend_that_cannot_run_is_told_before_the_inversion(parts: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = make({name: copy.deepcopy(part) for name, part in parts.items()})
+    monkeypatch.setattr(type(pipeline.unet), "forward", None)
+    with monkeypatch.context() as patch:
+        patch.setattr("fame_accel.bindings.triton_unavailable", lambda device, dtype: "no such thing here")
+        with pytest.raises(RuntimeError, match="backend='triton' cannot run here: no such thing here"):
+            run(pipeline, backend="triton")
+    pipeline.to(torch.float64)
+    with pytest.raises(ValueError, match="backend must be 'reference' for a UNet in float64, got 'auto'"):
+        run(pipeline)
 
 
 def test_mistakes_with_a_controlnet(parts: dict) -> None:
