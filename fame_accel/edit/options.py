@@ -24,7 +24,8 @@ class EditOptions:
     them. control: "canny", or conditioning frames as a video. region: phrase of the prompt by region. debias: phrase
     to move toward by subject, or "auto". eta: strength of the debiasing, 0 to 1. frames, stride, size (height, width)
     and fps: as for `read_video`. ddim_eta: share of fresh noise in each step, 0 to 1, drawn from the seed.
-    modulated_steps, dtype, device: None leaves the choice to the run.
+    modulated_steps: None is 30% of the steps, also where a record is repeated with more or fewer. dtype, device: None
+    leaves the choice to the run.
 
     Raises ValueError or TypeError naming the flag.
     """
