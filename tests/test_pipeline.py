@@ -233,6 +233,28 @@ def test_noise_comes_from_the_generator(pipeline: FameVideoEditPipeline) -> None
     assert torch.equal(run(pipeline), run(pipeline))
 
 
+def test_options_reach_the_attention(pipeline: FameVideoEditPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fame_accel.pipeline import video_edit
+
+    configs = []
+
+    def spy(called: object, config: fa.FameConfig) -> object:
+        configs.append(config)
+        return fa.apply_fame(called, config)
+
+    monkeypatch.setattr(video_edit, "apply_fame", spy)
+    given = dict(self_factor=0.2, cross_factor=0.7, power=2.0, levels=(2, 4), backend="reference")
+    run(pipeline, **given)
+    inversion, edit = configs
+    assert {name: getattr(edit, name) for name in given} == given
+    assert edit.cross_size == "frame"  # as VideoGrain
+    assert (inversion.levels, inversion.active_fraction) == ((2, 4), 0.0)
+
+
+def test_the_source_prompt_is_inverted_under(pipeline: FameVideoEditPipeline) -> None:
+    assert (run(pipeline, source_prompt="") - run(pipeline)).abs().max() > 1e-2
+
+
 def test_phrases_alone(pipeline: FameVideoEditPipeline) -> None:
     """The bound tokens have the embeddings of their phrase encoded alone, the others those of the prompt."""
     whole = pipeline._encode_text(TARGET, None, phrases=REGIONS, names=list(REGIONS))
