@@ -179,6 +179,20 @@ def test_what_the_command_tells(home, tmp_path, capsys):
     assert said[1].startswith("'doctor' moved toward 'female' by 0.500 of the difference between the groups; its ")
 
 
+def test_other_steps_keep_the_share_that_is_modulated(home, tmp_path, monkeypatch):
+    seen = []
+
+    def painted(pipeline: Any, options: EditOptions, inputs: Any, *_: Any) -> tuple[torch.Tensor, tuple]:
+        seen.append((options.steps, options.modulated_steps))
+        return inputs.video.frames, ()
+
+    monkeypatch.setattr(run, "_edit", painted)
+    edit(home, tmp_path / "a.mp4", steps=50, modulated_steps=None)
+    assert record(tmp_path / "a.mp4")["options"]["modulated_steps"] is None
+    assert main(["edit", "--config", str(tmp_path / "a_run.json"), "--steps", "10"]) == 0
+    assert seen == [(50, None), (10, None)]
+
+
 def test_ready_conditioning_frames(home, tmp_path):
     """The edges that canny would find, given as a folder, lead to the same edit."""
     source = read_video(home / "clip.mp4", size=(SIZE, SIZE)).frames

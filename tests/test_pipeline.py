@@ -233,6 +233,28 @@ def test_noise_comes_from_the_generator(pipeline: FameVideoEditPipeline) -> None
     assert torch.equal(run(pipeline), run(pipeline))
 
 
+def test_options_reach_the_attention(pipeline: FameVideoEditPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fame_accel.pipeline import video_edit
+
+    configs = []
+
+    def spy(called: object, config: fa.FameConfig) -> object:
+        configs.append(config)
+        return fa.apply_fame(called, config)
+
+    monkeypatch.setattr(video_edit, "apply_fame", spy)
+    given = dict(self_factor=0.2, cross_factor=0.7, power=2.0, levels=(2, 4), backend="reference")
+    run(pipeline, **given)
+    inversion, edit = configs
+    assert {name: getattr(edit, name) for name in given} == given
+    assert edit.cross_size == "frame"  # as VideoGrain
+    assert (inversion.levels, inversion.active_fraction) == ((2, 4), 0.0)
+
+
+def test_the_source_prompt_is_inverted_under(pipeline: FameVideoEditPipeline) -> None:
+    assert (run(pipeline, source_prompt="") - run(pipeline)).abs().max() > 1e-2
+
+
 def test_phrases_alone(pipeline: FameVideoEditPipeline) -> None:
     """The bound tokens have the embeddings of their phrase encoded alone, the others those of the prompt."""
     whole = pipeline._encode_text(TARGET, None, phrases=REGIONS, names=list(REGIONS))
@@ -244,6 +266,15 @@ def test_phrases_alone(pipeline: FameVideoEditPipeline) -> None:
     assert torch.equal(alone.prompt_embeds[:, ~bound], whole.prompt_embeds[:, ~bound])
     assert torch.equal(alone.prompt_embeds[:, 2:4], phrase[:, 1:3])
     assert (alone.prompt_embeds[:, 2:4] - whole.prompt_embeds[:, 2:4]).abs().max() > 1e-3
+
+
+def test_of_phrases_that_overlap_the_longest_counts(pipeline: FameVideoEditPipeline) -> None:
+    def encoded(*phrases: str) -> Tensor:
+        regions = dict(zip(phrases, phrases, strict=True))
+        return pipeline._encode_text(TARGET, None, phrases=regions, names=list(regions), isolate=True).prompt_embeds
+
+    assert torch.equal(encoded("female doctor", "doctor"), encoded("female doctor"))
+    assert torch.equal(encoded("doctor", "female doctor"), encoded("female doctor"))
 
 
 def test_token_weights(pipeline: FameVideoEditPipeline) -> None:
@@ -304,8 +335,8 @@ def test_one_plain_frame_is_stable_diffusion(parts: dict, controlnet: bool) -> N
 
 def test_fairness_reaches_the_edit(pipeline: FameVideoEditPipeline) -> None:
     plain = run(pipeline, debias=())
-    none = run(pipeline, debias=(Debias("doctor", toward="female", eta=0.0),), cross_factor=0.0)
-    assert torch.equal(none, run(pipeline, debias=(), cross_factor=0.0))  # nothing injected, nothing reweighted
+    none = run(pipeline, debias=(Debias("doctor", toward="female", eta=0.0),))
+    assert torch.equal(none, plain)  # nothing injected, nothing reweighted
     assert (run(pipeline) - plain).abs().max() > 1e-4
 
 
@@ -429,6 +460,18 @@ def test_mistakes(
         monkeypatch.setattr(type(getattr(pipeline, name)), "forward" if name == "unet" else "encode", None)
     with pytest.raises(error, match=message):
         run(pipeline, **changes)
+
+
+def test_a_backend_that_cannot_run_is_told_before_the_inversion(parts: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = make({name: copy.deepcopy(part) for name, part in parts.items()})
+    monkeypatch.setattr(type(pipeline.unet), "forward", None)
+    with monkeypatch.context() as patch:
+        patch.setattr("fame_accel.bindings.triton_unavailable", lambda device, dtype: "no such thing here")
+        with pytest.raises(RuntimeError, match="backend='triton' cannot run here: no such thing here"):
+            run(pipeline, backend="triton")
+    pipeline.to(torch.float64)
+    with pytest.raises(ValueError, match="backend must be 'reference' for a UNet in float64, got 'auto'"):
+        run(pipeline)
 
 
 def test_mistakes_with_a_controlnet(parts: dict) -> None:

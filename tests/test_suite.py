@@ -319,6 +319,17 @@ def test_nan_is_no_edit(folder, tmp_path, painter, monkeypatch, capsys):
     assert read_results(tmp_path / "out" / "results.csv") == []
 
 
+def test_a_clip_is_named_by_its_folder(folder, tmp_path, painter, monkeypatch):
+    painter()
+    (tmp_path / "shots" / "old").mkdir(parents=True)
+    for index, frame in enumerate(read_video(folder / "clip.mp4").frames):
+        Image.fromarray(frame.numpy()).save(tmp_path / "shots" / f"{index}.png")
+    monkeypatch.chdir(tmp_path / "shots" / "old")
+    assert main(arguments(folder, tmp_path / "out", "--video", "..", "--limit", "1")) == 0
+    assert [found["clip"] for found in read_results(tmp_path / "out" / "results.csv")] == ["shots"]
+    assert len(list((tmp_path / "out" / "clips" / "shots").iterdir())) == 1
+
+
 def test_several_clips_are_inverted_each_once(folder, tmp_path, painter):
     made = painter()
     write_video(tmp_path / "other.mp4", read_video(folder / "clip.mp4").frames.flip(0), 8)

@@ -30,8 +30,9 @@ class EditOptions:
     them. control: "canny", or conditioning frames as a video. region: phrase of the prompt by region. debias: phrase
     to move toward by subject, or "auto". eta: strength of the debiasing, 0 to 1. frames, stride, size (height, width)
     and fps: as for `read_video`. ddim_eta: share of fresh noise in each step, 0 to 1, drawn from the seed.
-    modulation: "fame", "videograin" or "region-mask", the preset of Modulation for self-attention, decay: its rate, not
-    of videograin. decay, modulated_steps, dtype, device: None leaves the choice to the preset or the run.
+    modulation: "fame", "videograin" or "region-mask", the preset of Modulation for self-attention; decay: its rate, not
+    of videograin, None the preset's. modulated_steps: None is 30% of the steps, also where a record is repeated with
+    more or fewer. dtype, device: None leaves the choice to the run.
 
     Raises ValueError or TypeError naming the flag.
     """

@@ -52,12 +52,9 @@ def run_edit(options: EditOptions, expected: Mapping[str, Any] | None = None) ->
         print("fame-accel: these are not the weights of the recorded run: the result will differ", file=sys.stderr)
 
     pipeline = timed("loading", lambda: load_pipeline(checkpoint, controlnet, dtype).to(device))
-    steps = options.modulated_steps
-    if steps is None:
-        steps = round(_modulated_share() * options.steps)
     options = replace(
         options, **absolute_paths(options), device=str(device), dtype=str(dtype).removeprefix("torch."),
-        backend=backend, modulated_steps=steps,
+        backend=backend,
     )  # fmt: skip
     edited, injections = _edit(pipeline, options, inputs, debias, timed)
     timed("writing", lambda: _write(outputs, options.prompt, inputs, edited))
@@ -162,12 +159,6 @@ def _prepare_packages(options: EditOptions) -> None:
     if options.auto_person_mask or options.control == CANNY:
         require("cv2")
     quiet()
-
-
-def _modulated_share() -> float:
-    from fame_accel.pipeline.video_edit import MODULATED_SHARE
-
-    return MODULATED_SHARE
 
 
 def _deterministic() -> AbstractContextManager[None]:

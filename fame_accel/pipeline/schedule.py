@@ -19,7 +19,9 @@ def ddim(scheduler: SchedulerMixin) -> DDIMScheduler:
     if isinstance(scheduler, DDIMScheduler) and not (scheduler.config.clip_sample or scheduler.config.thresholding):
         return scheduler
     logger.warning("%s is replaced by a DDIMScheduler of its noise schedule: inversion needs it", _name(scheduler))
-    return DDIMScheduler.from_config(scheduler.config, clip_sample=False, thresholding=False)
+    # named only where it is set: what is not left at its default, DDIMInverseScheduler warns that it does not know
+    thresholding = {"thresholding": False} if scheduler.config.get("thresholding") else {}
+    return DDIMScheduler.from_config(scheduler.config, clip_sample=False, **thresholding)
 
 
 def inverse(scheduler: DDIMScheduler, steps: int, device: torch.device) -> DDIMInverseScheduler:

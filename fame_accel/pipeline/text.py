@@ -45,7 +45,8 @@ def encode_text(
 
     encoders: (tokenizer, text encoder), whose embeddings are concatenated; layer: their hidden_layer and final_norm.
     phrases: by region name the phrase bound to it; names: all regions, bit r for names[r]. isolate: the embeddings of a
-    phrase are those of the phrase encoded alone, with the injections whose subject it holds.
+    phrase are those of the phrase encoded alone, with the injections whose subject it holds; where phrases overlap,
+    those of the longest.
     """
     phrases = {} if phrases is None else phrases
     _check(prompt, debias, phrases, names)
@@ -94,8 +95,9 @@ def _encode(
     embeddings = whole.prompt_embeds
     if isolate and bits:
         embeddings = embeddings.clone()
-        for phrase in bits:
-            alone = _tokenized(tokenizer, phrase)
+        phrases = {phrase: _tokenized(tokenizer, phrase) for phrase in bits}
+        for phrase in sorted(phrases, key=lambda phrase: (int(phrases[phrase].content().sum()), phrase)):
+            alone = phrases[phrase]
             held = [one for one in debias if alone.spans(one.subject)]
             encoded = encode_prompt(tokenizer, text_encoder, phrase, debias=held, **options)
             for span in tokens.spans(phrase):
@@ -108,7 +110,7 @@ def _token_weights(text: FairEmbeddings, tokens: TokenizedPrompt, debias: Sequen
     """A token's similarity to the debiasing direction, but 1 for the tokens of regions without a subject that is drawn
     to a debiasing phrase: their own phrases keep their hold. None, 1 for every token as in VideoGrain, without any: a
     subject that is only balanced is similar to neither group."""
-    drawn = [one for one in debias if one.toward is not None]
+    drawn = [one for one in debias if one.toward is not None and one.eta]
     if not drawn:
         return None
     debiased = 0

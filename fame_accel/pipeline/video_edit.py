@@ -13,6 +13,7 @@ from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
 
+from fame_accel import bindings
 from fame_accel.adapter import FameConfig, FameHandle, apply_fame
 from fame_accel.fairness import Debias, Injection
 from fame_accel.layout import SpaceTimeLayout
@@ -182,7 +183,7 @@ class VideoEdit:
         modulation: of self-attention, for F frames; None is `Modulation.fame(F)`. self_factor, cross_factor, power,
             levels, backend: as in `FameConfig`.
         isolate_phrases: the embeddings of a region's phrase are those of the phrase encoded alone, as in VideoGrain,
-            so that words of other regions do not leak into it.
+            so that words of other regions do not leak into it; where phrases overlap, of the longest.
         ddim_eta, generator: share of fresh noise in each step, in [0, 1], and where it is drawn from.
         latents: what `invert` returned for this clip, in place of inversion.
         chunk_size: how many images go through the VAE and the ControlNet at once; the result is the same.
@@ -191,7 +192,8 @@ class VideoEdit:
             may return {"latents": ...} to go on with.
 
         Returns FameVideoEditOutput, or the tuple (frames, injections) where return_dict is False. Raises ValueError or
-        TypeError for arguments out of range or form, before the VAE or the UNet runs.
+        TypeError for arguments out of range or form, RuntimeError for a backend that cannot run, before the VAE or the
+        UNet runs.
         """
         clip, control_clip = self._check_clip(frames, control_frames)
         count, _, height, width = clip.shape
@@ -200,6 +202,7 @@ class VideoEdit:
         self._check_call(guidance_scale, ddim_eta, output_type, callback_on_step_end_tensor_inputs)
         self.scheduler = schedule.ddim(self.scheduler)
         device = self._execution_device
+        self._check_backend(backend, device)
         self._check_latents(latents, clip)
         if latents is None:
             schedule.inverse(self.scheduler, num_inference_steps, device)  # refuses what it cannot go back along
@@ -338,6 +341,14 @@ class VideoEdit:
             if type(value) is not int or value < low or (high is not None and value > high):
                 upto = "" if high is None else f" to {high}"
                 raise ValueError(f"{name} must be an int from {low}{upto}, got {value!r}")
+
+    def _check_backend(self, backend: str, device: torch.device) -> None:
+        """What would otherwise show at the first modulated step, after the inversion."""
+        dtype = self.unet.dtype
+        if dtype == torch.float64 and backend != "reference":
+            raise ValueError(f"backend must be 'reference' for a UNet in float64, got {backend!r}")
+        if backend == "triton" and (reason := bindings.triton_unavailable(device, dtype)) is not None:
+            raise RuntimeError(f"backend='triton' cannot run here: {reason}")
 
     def _check_call(
         self, guidance_scale: float, ddim_eta: float, output_type: str, tensor_inputs: Sequence[str]

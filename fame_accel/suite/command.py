@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from os.path import abspath
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def _clips(
     size: tuple[int, int],
     suite: Suite,
 ) -> list[SuiteClip]:
-    names = [Path(video).stem for video in videos]
+    names = [Path(abspath(video)).stem for video in videos]  # "." and ".." have names too
     if len(set(names)) < len(names):
         raise ValueError(f"--video: the clips' names must differ, got {', '.join(names)}")
     if masks is not None and len(masks) != len(videos):
