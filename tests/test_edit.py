@@ -424,7 +424,7 @@ WRONG = {
     "no controlnet": (dict(controlnet="nowhere", control="canny"), "--controlnet nowhere: no such folder"),
     "control alone": (dict(control="canny"), "--controlnet and --control go together"),
     "controlnet alone": (dict(controlnet="x"), "--controlnet and --control go together"),
-    "no control": (dict(controlnet=lambda home: home / "controlnet", control="nowhere"), "--control must be canny, or a video"),
+    "no control": (dict(controlnet=lambda home: home / "controlnet", control="nowhere"), "--control must be canny, or"),
     "model missing": (dict(model=None), "--model must be given"),
     "prompt missing": (dict(prompt=None, out=None), "--prompt, --out must be given"),
     "no video": (dict(video="nowhere.mp4"), "no such video file or folder: nowhere.mp4"),
