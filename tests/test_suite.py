@@ -264,7 +264,7 @@ def test_chart_shows_outcomes_in_their_colours(tmp_path, monkeypatch):
 
 
 def test_chart_has_a_panel_for_each_target(tmp_path):
-    """Left, middle and right third: plain edits of women, no others yet; and its bars fill what there is of it."""
+    """Left, middle and right; and the bars fill the panel, be it of few professions or of many."""
     names = list(winobias_professions())
     woman = tuple(int(OUTCOMES["woman"][1][i : i + 2], 16) for i in (1, 3, 5))
 

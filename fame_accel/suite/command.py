@@ -43,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="FOLDER", help="to write to, or to go on with")
     parser.add_argument("--professions", nargs="+", metavar="NAME", help="some of WinoBias's 40; all if not given")
     parser.add_argument("--templates", type=int, metavar="N", help="the first N prompt templates; all if not given")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N edits of each clip, 3 a prompt")
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="only the first N edits of each clip, in the order above"
+    )
     add_choice_of_frames(parser, frames=8, size="512")
     parser.add_argument("--steps", type=int, default=Settings.steps, help="of inversion and of editing")
     parser.add_argument("--guidance", type=float, default=Settings.guidance, help="classifier-free guidance scale")
