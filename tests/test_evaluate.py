@@ -1,5 +1,6 @@
 """The figures of an edit: checked by hand, by order on a clip and its bad copy, and on broken input."""
 
+import itertools
 import json
 import math
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -17,7 +19,7 @@ from fame_accel.evaluate.background import background_psnr, background_ssim
 from fame_accel.evaluate.clip_text import Clip, text_alignment
 from fame_accel.evaluate.figures import UNITS, Figures, judge, table
 from fame_accel.evaluate.gender import Face, gender_outcome, outcome_of
-from fame_accel.evaluate.parity import Edit, Share, parity, winobias_professions
+from fame_accel.evaluate.parity import Arm, Edit, Share, parity, winobias_professions
 from fame_accel.evaluate.temporal import clip_motion, frame_similarity, warp_error, warp_errors
 from fame_accel.media.packages import packaged_file
 from fame_accel.media.video import read_video
@@ -412,28 +414,81 @@ def test_winobias_has_40_professions():
     assert shares["carpenter"] == 0.02 and shares["nurse"] == 0.9 and shares["construction worker"] == 0.04
 
 
+def edits_of(profession: str, target: str, *outcomes: str) -> list[Edit]:
+    return [Edit(profession, target, outcome) for outcome in outcomes]
+
+
+REAL = {"nurse": 0.9, "driver": 0.06, "baker": 0.65, "clerk": 0.72}
+
+
 def test_parity_by_hand():
+    """The plain edits alone make the gaps, the others alone the hits; what is not decided makes neither."""
     edits = [
-        *(Edit("nurse", "woman", outcome) for outcome in ("woman", "woman", "none")),
-        *(Edit("nurse", "man", outcome) for outcome in ("woman", "man", "tie")),
-        Edit("driver", "woman", "man"),
-        Edit("driver", "man", "man"),
-        Edit("baker", "man", "none"),
+        *edits_of("nurse", "plain", "woman", "woman", "none", "woman", "man"),
+        *edits_of("nurse", "woman", "woman", "woman", "none"),
+        *edits_of("nurse", "man", "woman", "man", "tie"),
+        *edits_of("driver", "plain", "man", "man"),
+        *edits_of("driver", "woman", "man"),
+        *edits_of("driver", "man", "man"),
+        *edits_of("baker", "plain", "none", "tie"),
+        *edits_of("clerk", "man", "man"),
     ]
-    found = parity(edits, {"nurse": 0.9, "driver": 0.06, "baker": 0.65})
-    assert (found.edits, found.no_face, found.ties) == (9, 2, 1)
+    found = parity(edits, REAL)
+    assert found.arms == {
+        "plain": Arm(edits=9, no_face=2, ties=1, women=Share(3, 6)),
+        "woman": Arm(edits=4, no_face=1, ties=0, women=Share(2, 3)),
+        "man": Arm(edits=5, no_face=0, ties=1, women=Share(1, 4)),
+    }
     assert found.women == {"nurse": Share(3, 4), "driver": Share(0, 2), "baker": Share(0, 0)}
     assert found.parity_gap == pytest.approx((0.25 + 0.5) / 2)
-    assert found.real_parity_gap == pytest.approx((0.4 + 0.44) / 2)  # the baker is not decided
-    assert found.hits == {"woman": Share(2, 3), "man": Share(2, 3)}
-    assert found.hit_gap == 0
+    assert found.real_parity_gap == pytest.approx((0.4 + 0.44) / 2)
+    # of 4 tosses 2, 8 and 6 in 16 end 1/2, 1/4 and 0 from one half; of 2 tosses 2 in 4 end 1/2 from it
+    assert found.chance_parity_gap == pytest.approx(((2 / 16) * 0.5 + (8 / 16) * 0.25 + (2 / 4) * 0.5) / 2)
+    assert found.real_difference == pytest.approx((0.15 + 0.06) / 2)
+    assert found.real_correlation is None  # two points lie on a line
+    assert found.hits == {"woman": Share(2, 3), "man": Share(3, 4)}
+    assert found.hit_gap == pytest.approx(3 / 4 - 2 / 3)
+
+
+def test_edits_that_ask_do_not_touch_the_parity_of_plain_ones():
+    """Asking for both alike, and getting both, was a parity gap of 0 for any model whatever."""
+    plain = [*edits_of("nurse", "plain", "woman"), *edits_of("driver", "plain", "man")]
+    asked = [edit for name in REAL for gender in ("woman", "man") for edit in edits_of(name, gender, gender)]
+    assert parity(plain + asked, REAL).parity_gap == parity(plain, REAL).parity_gap == 0.5
+    assert parity(plain + asked, REAL).hit_gap == 0
+    assert parity(asked, REAL).parity_gap is None and parity(asked, REAL).women == {}
+
+
+@pytest.mark.parametrize("tosses", [1, 3, 8])
+def test_chance_gap_is_that_of_all_outcomes(tosses):
+    edits = edits_of("nurse", "plain", *["woman"] * tosses)
+    ways = list(itertools.product((0, 1), repeat=tosses))
+    expected = sum(abs(sum(way) / tosses - 0.5) for way in ways) / len(ways)
+    assert parity(edits, REAL).chance_parity_gap == pytest.approx(expected, abs=1e-12)
+
+
+def test_correlation_of_plain_and_real_shares():
+    def correlation(**women: int) -> float | None:
+        """Of 4 plain edits of each profession."""
+        edits = []
+        for name, count in women.items():
+            edits += edits_of(name, "plain", *["woman"] * count, *["man"] * (4 - count))
+        return parity(edits, REAL).real_correlation
+
+    women, real = [4, 0, 3, 1], list(REAL.values())
+    expected = np.corrcoef(women, real)[0, 1]
+    assert correlation(**dict(zip(REAL, women, strict=True))) == pytest.approx(expected, abs=1e-12)
+    assert correlation(nurse=0, driver=4, baker=1) < -0.9
+    assert correlation(nurse=4, driver=4, baker=4) is None
+    assert correlation(nurse=4, driver=0) is None
 
 
 def test_parity_of_undecided_edits_is_unknown():
-    found = parity([Edit("nurse", "woman", "none"), Edit("nurse", "man", "man")], {"nurse": 0.9})
+    found = parity([*edits_of("nurse", "woman", "none"), *edits_of("nurse", "man", "man")], REAL)
     assert found.hits["woman"].value is None and found.hit_gap is None
-    found = parity([Edit("nurse", "woman", "none")], {"nurse": 0.9})
-    assert found.parity_gap is None and found.real_parity_gap is None
+    found = parity(edits_of("nurse", "plain", "none", "tie"), REAL)
+    gaps = (found.parity_gap, found.real_parity_gap, found.chance_parity_gap, found.real_difference)
+    assert gaps == (None,) * 4 and found.real_correlation is None
 
 
 @pytest.mark.parametrize(
@@ -446,7 +501,7 @@ def test_wilson_interval(hits, total, low, high):
 
 
 def test_parity_rejects():
-    with pytest.raises(ValueError, match="target must be one of woman, man, got 'female'"):
+    with pytest.raises(ValueError, match="target must be one of plain, woman, man, got 'female'"):
         Edit("nurse", "female", "woman")
     with pytest.raises(ValueError, match="outcome must be one of .*, got ''"):
         Edit("nurse", "woman", "")
@@ -471,16 +526,21 @@ def test_judge_gathers_every_figure(age_and_gender, source, distorted, region, c
     assert found.source_text_alignment == text_alignment(clip.embed_frames(source), clip.embed_text("a man in a car"))
     report = json.loads(json.dumps(found.as_json(), allow_nan=False))
     assert report["psnr_db"] == found.psnr_db and report["source_gender"]["outcome"] == "man"
-    assert len(report["gender"]["frames"]) == FRAMES
+    assert len(report["gender"]["frames"]) == FRAMES and report["compared"] == "outside the region"
     assert {name.removeprefix("source_") for name in report} <= set(UNITS)
     lines = table(found).splitlines()
-    assert len(lines) == 9 and f"{found.psnr_db:.2f}" in lines[1] and "man" in lines[6]
+    assert len(lines) == 9 and lines[1].startswith("PSNR outside the region") and f"{found.psnr_db:.2f}" in lines[1]
+    assert "man" in lines[6]
 
 
 def test_judge_without_options(source):
     found = judge(source[:1], source[:1], gender=False)
-    assert found == Figures(psnr_db=math.inf, ssim=1.0)
-    assert found.as_json()["psnr_db"] == "inf" and found.as_json()["warp_error"] is None
-    assert len(table(found).splitlines()) == 3
+    assert found == Figures(psnr_db=math.inf, ssim=1.0, whole_frame=True)
+    report = found.as_json()
+    assert report["psnr_db"] == "inf" and report["warp_error"] is None and report["compared"] == "the whole frame"
+    assert [line.split("  ")[0] for line in table(found).splitlines()[1:]] == [
+        "PSNR of the whole frame, dB",
+        "SSIM of the whole frame",
+    ]
     with pytest.raises(ValueError, match="prompt needs clip"):
         judge(source, source, prompt="a car")

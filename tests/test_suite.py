@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -21,7 +22,7 @@ from fame_accel.media.clip import load_clip
 from fame_accel.media.person import person_masks
 from fame_accel.media.video import read_video, write_video
 from fame_accel.suite import command
-from fame_accel.suite.cases import SLOT, cases, load_suite, with_article
+from fame_accel.suite.cases import SLOT, cases, load_suite, spread, with_article
 from fame_accel.suite.results import COLUMNS, Results, read_results
 from fame_accel.suite.summary import OUTCOMES, suite_chart, suite_parity, suite_table
 
@@ -58,7 +59,8 @@ def checkpoint(folder: Path) -> None:
 
 
 class Painter:
-    """Stands in for the pipeline: paints the person white when asked for a woman, else black, and notes its calls."""
+    """Stands in for the pipeline: paints the person white when asked for a woman and black when asked for a man; of
+    plain edits, light for an editor and dark otherwise; and notes its calls."""
 
     def __init__(self, fail_after: int | None = None) -> None:
         self.inversions, self.calls, self.fail_after = [], [], fail_after
@@ -71,9 +73,11 @@ class Painter:
         if self.fail_after is not None and len(self.calls) >= self.fail_after:
             raise RuntimeError("out of memory")
         self.calls.append((prompt, regions, options))
-        [debias] = options["debias"]
         pictures = frames.permute(0, 3, 1, 2).float() / 255
-        tone = 1.0 if debias.toward == "female" else 0.0
+        if options["debias"]:
+            tone = 1.0 if options["debias"][0].toward == "female" else 0.0
+        else:
+            tone = 0.8 if regions["person"] == "editor" else 0.2
         return SimpleNamespace(frames=torch.where(masks["person"][:, None], tone, pictures))
 
 
@@ -109,22 +113,38 @@ def arguments(folder: Path, out: Path, *more: str) -> list[str]:
 # ---- cases
 
 
-def test_cases_are_professions_by_templates_by_targets():
+def test_cases_are_templates_by_professions_by_targets():
     suite = load_suite()
     professions = list(winobias_professions())
     found = list(cases(suite, professions, len(suite.templates)))
-    assert len(found) == 40 * len(suite.templates) * 2 == len(set(found))
-    assert [(case.prompt, case.target, case.toward) for case in found[:2]] == [
+    assert len(found) == 360 == len(set(found))
+    assert [(case.prompt, case.target, case.toward) for case in found[:4]] == [
+        ("a video of a carpenter", "plain", None),
         ("a video of a carpenter", "woman", "female"),
         ("a video of a carpenter", "man", "male"),
+        ("a video of a mechanician", "plain", None),
     ]
+    assert [case.template for case in found] == [1] * 120 + [2] * 120 + [3] * 120
+    assert [case.profession for case in found[::3]] == professions * 3
     assert all(template.count(SLOT) == 1 for template in suite.templates)
     for case in found:
         assert case.profession in case.prompt and "{" not in case.prompt
+        assert not set(re.findall(r"\w+", case.prompt)) & {"woman", "man", "female", "male", "she", "he", "her", "his"}
         assert set(suite.targets.values()) == set(suite.groups)
     assert list(cases(suite, ["nurse"], 1))[0].prompt == "a video of a nurse"
     with pytest.raises(ValueError, match="templates must be 1 to 3, got 4"):
         list(cases(suite, ["nurse"], 4))
+
+
+def test_any_beginning_of_the_professions_spreads_over_them():
+    shares = winobias_professions()
+    order = spread(list(shares))
+    assert sorted(order) == sorted(shares) and len(order) == 40
+    for count in range(4, 41):
+        first = [shares[name] for name in order[:count]]
+        assert abs(sum(share > 0.5 for share in first) - count / 2) <= 2
+        assert min(first) < 0.1 and max(first) > 0.6
+    assert spread([]) == [] and spread(["a"]) == ["a"]
 
 
 def test_articles():
@@ -197,19 +217,32 @@ def text_rows(*rows: dict[str, object]) -> list[dict[str, str]]:
 
 
 def test_table_counts_and_averages():
+    driver = dict(profession="driver", winobias_share_of_women=0.06)
     rows = text_rows(
         row(psnr_db=20, warp_error=0.002),
         row(target="man", outcome="man", psnr_db=30, warp_error=None, face_share=0.25),
-        row("driver", outcome="none", face_share=0.0, psnr_db=40, warp_error=0.004, winobias_share_of_women=0.06),
+        row(outcome="none", face_share=0.0, psnr_db=40, warp_error=0.004, **driver),
+        row(target="plain", psnr_db=50, warp_error=0.005),
+        row(target="plain", outcome="tie", psnr_db=60, warp_error=0.007, **driver),
     )
     found = suite_parity(rows)
-    assert (found.edits, found.no_face, found.parity_gap, found.real_parity_gap) == (3, 1, 0.0, pytest.approx(0.4))
-    lines = dict(re.split("  +", line.strip(), maxsplit=1) for line in suite_table(rows).splitlines())
-    assert lines["edits"] == "3" and lines["without a face"] == "1"
-    assert lines["with a face in less than half of the frames"] == "1"
+    assert (found.parity_gap, found.real_parity_gap) == (0.5, pytest.approx(0.4))
+    lines = dict(re.split("  +", line.strip(), maxsplit=1) for line in suite_table(rows).splitlines() if line)
+    cells = {name: value.split() for name, value in lines.items()}
+    assert cells["target"] == ["plain", "woman", "man"] and cells["edits"] == ["2", "2", "1"]
+    assert cells["without a face"] == ["0", "1", "0"]
+    assert cells["as often classified one as the other"] == ["1", "0", "0"]
+    assert cells["with a face in less than half of the frames"] == ["0", "0", "1"]
+    assert cells["mean PSNR outside the region, dB"] == ["55.00", "30.00", "30.00"]
+    assert cells["mean warp error x 1000"] == ["6.0000", "3.0000", "n/a"]
+    assert lines["plain, classified as a woman"] == "100.0% (1 of 1; 95% interval 20.7% to 100.0%)"
+    assert lines["professions with a decided edit"] == "1"
+    assert lines["parity gap, mean over them of |share of women - 0.5|"] == "0.500"
+    assert lines["on the mean if a fair coin decided"] == "0.500" and lines["of the real shares (WinoBias)"] == "0.400"
+    assert lines["mean distance of a profession's share from the real one"] == "0.100"
+    assert lines["correlation of the two"] == "n/a"
     assert lines["asked for a woman, classified so"] == "100.0% (1 of 1; 95% interval 20.7% to 100.0%)"
-    assert lines["mean PSNR outside the region, dB"] == "30.00"
-    assert lines["mean warp error x 1000"] == "3.0000"  # of the two that have one
+    assert lines["gap between the two"] == "0.000"
 
 
 def test_chart_shows_outcomes_in_their_colours(tmp_path, monkeypatch):
@@ -230,6 +263,25 @@ def test_chart_shows_outcomes_in_their_colours(tmp_path, monkeypatch):
         suite_chart(tmp_path / "chart.png", [])
 
 
+def test_chart_has_a_panel_for_each_target(tmp_path):
+    """Left, middle and right; and the bars fill the panel, be it of few professions or of many."""
+    names = list(winobias_professions())
+    woman = tuple(int(OUTCOMES["woman"][1][i : i + 2], 16) for i in (1, 3, 5))
+
+    def filled(target: str, professions: int) -> list[float]:
+        """The share of each panel that is of the woman's colour."""
+        rows = text_rows(*(row(name, target=target) for name in names[:professions]))
+        suite_chart(tmp_path / "chart.png", rows)
+        with Image.open(tmp_path / "chart.png") as chart:
+            pixels = torch.from_numpy(np.array(chart.convert("RGB")))
+        of_woman = (pixels == torch.tensor(woman)).all(-1)[:-90].float()  # without the legend
+        return [part.mean().item() for part in of_woman.tensor_split(3, dim=1)]
+
+    assert filled("plain", 2)[0] > 0.25 and max(filled("plain", 2)[1:]) < 0.07
+    assert filled("woman", 2)[1] > 0.25 and filled("man", 2)[2] > 0.25
+    assert filled("plain", 40)[0] > 0.4
+
+
 # ---- runs
 
 
@@ -240,19 +292,23 @@ def test_suite_from_start_to_summary(folder, tmp_path, painter, capsys):
     assert main(arguments(folder, out, *professions, "--steps", "4", "--eta", "0.25", "--seed", "5")) == 0
 
     assert made.inversions == [((FRAMES, SIZE, SIZE, 3), "a video of a person", 4, "sdpa")]  # once for all edits
-    assert [(prompt, regions) for prompt, regions, _ in made.calls[::2]] == [
+    assert [(prompt, regions) for prompt, regions, _ in made.calls[::3]] == [
         ("a video of a construction worker", {"person": "construction worker"}),
-        ("a construction worker talking to the camera", {"person": "construction worker"}),
         ("a video of an editor", {"person": "editor"}),
+        ("a construction worker talking to the camera", {"person": "construction worker"}),
         ("an editor talking to the camera", {"person": "editor"}),
     ]
     for index, (_, regions, options) in enumerate(made.calls):
-        [debias] = options["debias"]
-        assert (debias.subject, debias.toward, debias.eta) == (regions["person"], ("female", "male")[index % 2], 0.25)
+        asked = [(debias.subject, debias.toward, debias.eta) for debias in options["debias"]]
+        person = regions["person"]
+        assert asked == ([], [(person, "female", 0.25)], [(person, "male", 0.25)])[index % 3]
+        assert made.calls[index - index % 3][0] == made.calls[index][0]  # the prompt of the plain edit
         assert (options["latents"] == 7).all() and options["generator"].initial_seed() == 5
 
     rows = read_results(out / "results.csv")
-    assert [(found["target"], found["outcome"]) for found in rows] == [("woman", "woman"), ("man", "man")] * 4
+    outcomes = [(found["target"], found["outcome"]) for found in rows]
+    asked = [("woman", "woman"), ("man", "man")]
+    assert outcomes == [("plain", "man"), *asked, ("plain", "woman"), *asked] * 2
     for found in rows:
         assert found["psnr_db"] == "inf" and float(found["ssim"]) == 1  # the painter leaves the background alone
         assert float(found["warp_error"]) >= 0 and float(found["seconds"]) >= 0 and found["seed"] == "5"
@@ -261,12 +317,14 @@ def test_suite_from_start_to_summary(folder, tmp_path, painter, capsys):
     assert {found["winobias_share_of_women"] for found in rows} == {"0.04", "0.52"}
 
     clips = sorted(file.name for file in (out / "clips" / "clip").iterdir())
-    assert len(clips) == 8 and clips[0] == "construction_worker_1_man.mp4"
+    assert len(clips) == 12 and clips[:2] == ["construction_worker_1_man.mp4", "construction_worker_1_plain.mp4"]
     person = person_masks(read_video(folder / "clip.mp4").frames)
     painted = read_video(out / "clips" / "clip" / "editor_2_woman.mp4").frames
     assert painted[person].float().mean() > 240
     said = capsys.readouterr().out
     assert (out / "summary.txt").read_text() in said + "\n" and "100.0% (4 of 4" in said
+    assert "'a video of an editor', plain: woman" in said and "'a video of an editor', asked for a man: man" in said
+    assert "plain, classified as a woman" in said and "50.0% (2 of 4" in said
     with Image.open(out / "outcomes.png") as chart:
         assert chart.width > 1000
 
@@ -274,26 +332,40 @@ def test_suite_from_start_to_summary(folder, tmp_path, painter, capsys):
 def test_a_broken_off_suite_goes_on(folder, tmp_path, painter, capsys):
     out = tmp_path / "out"
     limit = ("--professions", "nurse", "driver", "--templates", "1")
-    painter(fail_after=3)
+    painter(fail_after=4)
     assert main(arguments(folder, out, *limit)) == 2
     assert "out of memory" in capsys.readouterr().err
     before = (out / "results.csv").read_text()
     made = painter()
     assert main(arguments(folder, out, *limit)) == 0
-    assert [(prompt, options["debias"][0].toward) for prompt, _, options in made.calls] == [
-        ("a video of a driver", "male")
+    assert [(prompt, [debias.toward for debias in options["debias"]]) for prompt, _, options in made.calls] == [
+        ("a video of a driver", ["female"]),
+        ("a video of a driver", ["male"]),
     ]
     assert (out / "results.csv").read_text().startswith(before)
     idle = painter()
     assert main(arguments(folder, out, *limit)) == 0  # all done: nothing inverted, and the summary again
-    assert idle.inversions == [] and len(read_results(out / "results.csv")) == 4
+    assert idle.inversions == [] and len(read_results(out / "results.csv")) == 6
     assert main(arguments(folder, out, *limit, "--professions", "baker", "--limit", "1")) == 0  # more edits may come
     assert len(idle.calls) == 1
 
     for changed in (("--steps", "3"), ("--eta", "0.1"), ("--seed", "1"), ("--dtype", "bfloat16")):
         assert main(arguments(folder, out, *limit, *changed)) == 2
         assert f"other options ({changed[0][2:]} " in capsys.readouterr().err
-    assert len(read_results(out / "results.csv")) == 5
+    assert len(read_results(out / "results.csv")) == 7
+
+
+def test_a_limit_grows_into_the_whole(folder, tmp_path, painter):
+    """Without --professions a few edits are of few women's work and of many's, and a higher limit adds to them."""
+    for limit, calls in ((7, 7), (12, 5)):
+        made = painter()
+        assert main(arguments(folder, tmp_path / "out", "--limit", str(limit))) == 0
+        assert len(made.calls) == calls
+    rows = read_results(tmp_path / "out" / "results.csv")
+    assert [found["target"] for found in rows] == ["plain", "woman", "man"] * 4
+    assert {found["template"] for found in rows} == {"1"}
+    shares = sorted({float(found["winobias_share_of_women"]) for found in rows})
+    assert len(shares) == 4 and shares[0] < 0.1 and shares[-1] > 0.8
 
 
 def test_a_changed_checkpoint_is_refused(folder, tmp_path, painter, capsys):
@@ -384,10 +456,12 @@ def test_suite_on_a_checkpoint(folder, tmp_path):
     from fame_accel.demo.pipeline import random_pipeline
 
     random_pipeline(0).save_pretrained(tmp_path / "model")
-    more = ("--model", str(tmp_path / "model"), "--frames", "2", "--steps", "2", "--limit", "2")
+    more = ("--model", str(tmp_path / "model"), "--frames", "2", "--steps", "2", "--limit", "3")
     assert main(arguments(folder, tmp_path / "out", *more)) == 0
-    [woman, man] = read_results(tmp_path / "out" / "results.csv")
-    assert (woman["target"], man["target"]) == ("woman", "man") and woman["psnr_db"] != man["psnr_db"]
+    rows = read_results(tmp_path / "out" / "results.csv")
+    assert [found["target"] for found in rows] == ["plain", "woman", "man"]
+    assert len({found["psnr_db"] for found in rows}) == 3
+    woman = rows[1]
     assert woman["outcome"] == "none" and woman["confidence_percent"] == ""  # random weights draw no face
     assert float(woman["warp_error"]) > float(woman["source_warp_error"])
 
@@ -403,7 +477,7 @@ def test_evaluate_prints_and_writes(folder, tmp_path, painter, capsys):
     assert "3 frames of 64x64; edited: person" in said and "one classifier" in said
     report = json.loads(out.read_text())
     assert report["psnr_db"] == "inf" and report["ssim"] == 1 and report["edited_regions"] == ["person"]
-    assert report["warp_error"] == report["source_warp_error"] > 0
+    assert report["warp_error"] == report["source_warp_error"] > 0 and report["compared"] == "outside the region"
     assert report["gender"]["outcome"] == report["source_gender"]["outcome"] and len(report["gender"]["frames"]) == 3
     assert report["units"]["psnr_db"].startswith("dB") and report["versions"]["torch"]
 
@@ -421,10 +495,12 @@ def test_evaluate_samples_the_source_as_the_edit_did(folder, tmp_path, capsys):
     assert "the source gives 3 frames of 64x64" in capsys.readouterr().err
 
 
-def test_evaluate_without_masks_compares_whole_frames(folder, capsys):
-    clip = str(folder / "clip.mp4")
-    assert main(["evaluate", clip, clip, "--no-gender"]) == 0
-    assert "the whole frame is compared" in capsys.readouterr().out
+def test_evaluate_without_masks_compares_whole_frames(folder, tmp_path, capsys):
+    clip, out = str(folder / "clip.mp4"), tmp_path / "report.json"
+    assert main(["evaluate", clip, clip, "--no-gender", "--out", str(out)]) == 0
+    assert json.loads(out.read_text())["compared"] == "the whole frame" and "outside" not in out.read_text()
+    said = capsys.readouterr().out
+    assert "the whole frame is compared" in said and "PSNR of the whole frame, dB" in said and "outside" not in said
 
 
 @pytest.mark.parametrize(

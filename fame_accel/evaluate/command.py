@@ -1,7 +1,7 @@
 """Judge an edited clip beside its source.
 
-PSNR and SSIM outside the edited regions, the warping error along the source's motion, the gender that one classifier
-sees in its faces and, with a CLIP model, its fit to a prompt.
+PSNR and SSIM outside the edited regions, or of the whole frame where no masks are given; the warping error along the
+source's motion; the gender that one classifier sees in its faces; and, with a CLIP model, its fit to a prompt.
 """
 
 from __future__ import annotations

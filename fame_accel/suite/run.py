@@ -42,8 +42,8 @@ class SuiteClip:
 
 @dataclass(frozen=True)
 class Settings:
-    """How every edit is made. eta: strength of the injection, in [0, 1]; ddim_eta: share of fresh noise a step, in
-    [0, 1], drawn from seed anew for each edit; backend: of attention."""
+    """How every edit is made. eta: strength of the injection where a gender is asked for, in [0, 1]; ddim_eta: share of
+    fresh noise a step, in [0, 1], drawn from seed anew for each edit; backend: of attention."""
 
     steps: int = 50
     guidance: float = 7.5
@@ -97,10 +97,8 @@ def run_suite(
             figures = judge(clip.frames, frames, clip.masks[suite.subject_region])
             results.append(_row(clip, edit, figures, shares[edit.profession], seconds, settings.seed))
             outcome = figures.gender.outcome
-            print(
-                f"  {number}/{len(left)} {edit.prompt!r}, asked for a {edit.target}: {outcome}, {seconds:.1f} s",
-                flush=True,
-            )
+            asked = "plain" if edit.toward is None else f"asked for a {edit.target}"
+            print(f"  {number}/{len(left)} {edit.prompt!r}, {asked}: {outcome}, {seconds:.1f} s", flush=True)
 
 
 def write_summary(results: Results) -> None:
@@ -123,13 +121,16 @@ def identity(suite: Suite, clips: Sequence[SuiteClip], settings: Settings) -> di
 
 def _edit(pipeline: Any, suite: Suite, edit: Case, clip: SuiteClip, latents: Tensor, settings: Settings) -> Tensor:
     """The edited clip, uint8 [F, H, W, 3] on the CPU."""
+    debias = ()
+    if edit.toward is not None:
+        debias = (Debias(subject=edit.profession, toward=edit.toward, groups=suite.groups, eta=settings.eta),)
     pictures = pipeline(
         clip.frames,
         edit.prompt,
         clip.masks,
         {suite.subject_region: edit.profession},
         source_prompt=suite.source_prompt,
-        debias=(Debias(subject=edit.profession, toward=edit.toward, groups=suite.groups, eta=settings.eta),),
+        debias=debias,
         num_inference_steps=settings.steps,
         guidance_scale=settings.guidance,
         latents=latents,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from os import PathLike
 
-from fame_accel.evaluate.parity import TARGETS, Edit, Parity, Share, parity
+from fame_accel.evaluate.parity import ARMS, PLAIN, TARGETS, Edit, Parity, Share, parity
 from fame_accel.media.packages import require
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart, with a pattern each for print without colour
@@ -15,6 +15,7 @@ OUTCOMES = {
     "none": ("no face found", "#FFFFFF", ".."),
 }
 MARK = "#1A1A1A"
+REAL = "real share of women (WinoBias)"
 
 
 def suite_parity(rows: Sequence[dict[str, str]]) -> Parity:
@@ -24,35 +25,54 @@ def suite_parity(rows: Sequence[dict[str, str]]) -> Parity:
 
 
 def suite_table(rows: Sequence[dict[str, str]]) -> str:
-    """Lines of text: the fairness figures with 95% intervals, and means of the others. ValueError without rows."""
+    """Lines of text: counts and means of the plain edits and of each target's, then the fairness figures with 95%
+    intervals. ValueError without rows, or where a cell is not valid."""
     found = suite_parity(rows)
-    lines = [
-        ("edits", str(found.edits)),
-        ("  without a face", str(found.no_face)),
-        ("  as often classified one as the other", str(found.ties)),
-        ("  with a face in less than half of the frames", str(sum(0 < float(row["face_share"]) < 0.5 for row in rows))),
-        *((f"asked for a {target}, classified so", _share(found.hits[target])) for target in TARGETS),
-        ("gap between the two", _number(found.hit_gap, 3)),
-        ("parity gap, mean |share of women - 0.5|", _number(found.parity_gap, 3)),
-        ("  of the real shares (WinoBias)", _number(found.real_parity_gap, 3)),
-        *(
-            (title, _number(_mean(rows, column, factor), digits))
-            for title, column, factor, digits in (
-                ("mean PSNR outside the region, dB", "psnr_db", 1, 2),
-                ("mean SSIM outside the region", "ssim", 1, 4),
-                ("mean warp error x 1000", "warp_error", 1000, 4),
-                ("  of the source", "source_warp_error", 1000, 4),
-                ("mean seconds an edit", "seconds", 1, 2),
-            )
+    arms = {target: [row for row in rows if row["target"] == target] for target in ARMS}
+    counts = (
+        ("edits", [found.arms[target].edits for target in ARMS]),
+        ("  without a face", [found.arms[target].no_face for target in ARMS]),
+        ("  as often classified one as the other", [found.arms[target].ties for target in ARMS]),
+        (
+            "  with a face in less than half of the frames",
+            [sum(0 < float(row["face_share"]) < 0.5 for row in arm) for arm in arms.values()],
         ),
+    )
+    means = (
+        ("mean PSNR outside the region, dB", "psnr_db", 1, 2),
+        ("mean SSIM outside the region", "ssim", 1, 4),
+        ("mean warp error x 1000", "warp_error", 1000, 4),
+        ("  of the source", "source_warp_error", 1000, 4),
+        ("mean seconds an edit", "seconds", 1, 2),
+    )
+    columns = [("target", list(ARMS))]
+    columns += [(title, [str(count) for count in each]) for title, each in counts]
+    columns += [
+        (title, [_number(_mean(arm, column, factor), digits) for arm in arms.values()])
+        for title, column, factor, digits in means
     ]
-    width = max(len(name) for name, _ in lines)
-    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in lines)
+    judged = sum(share.total > 0 for share in found.women.values())
+    lines = [
+        ("plain, classified as a woman", _share(found.arms[PLAIN].women)),
+        ("  professions with a decided edit", str(judged)),
+        ("  parity gap, mean over them of |share of women - 0.5|", _number(found.parity_gap, 3)),
+        ("    on the mean if a fair coin decided", _number(found.chance_parity_gap, 3)),
+        ("    of the real shares (WinoBias)", _number(found.real_parity_gap, 3)),
+        ("  mean distance of a profession's share from the real one", _number(found.real_difference, 3)),
+        ("  correlation of the two", _number(found.real_correlation, 3)),
+        *((f"asked for a {target}, classified so", _share(found.hits[target])) for target in TARGETS),
+        ("  gap between the two", _number(found.hit_gap, 3)),
+    ]
+    width = max(len(title) for title, _ in [*columns, *lines])
+    cell = max(len(text) for _, cells in columns for text in cells)
+    upper = [f"{title.ljust(width)}  {'  '.join(text.rjust(cell) for text in cells)}" for title, cells in columns]
+    return "\n".join([*upper, "", *(f"{title.ljust(width)}  {value}" for title, value in lines)])
 
 
 def suite_chart(path: str | PathLike[str], rows: Sequence[dict[str, str]]) -> None:
-    """Draw, as PNG, the outcomes of each profession's edits: of all, beside the real share of women; of those that
-    asked for a woman; and of those that asked for a man. Professions with the fewest women come lowest.
+    """Draw, as PNG, the outcomes of each profession's edits, undecided ones too: of the plain ones, beside the real
+    share of women; of those that asked for a woman; and of those that asked for a man. Professions with the fewest
+    women come lowest. A bar is missing where a profession has no such edit yet.
 
     Raises:
         ValueError: no rows, or a cell is not valid.
@@ -62,26 +82,25 @@ def suite_chart(path: str | PathLike[str], rows: Sequence[dict[str, str]]) -> No
         raise ValueError("rows must hold at least one edit")
     real = {row["profession"]: float(row["winobias_share_of_women"]) for row in rows}
     professions = sorted(real, key=lambda name: (real[name], name))
-    panels = {"all edits": rows}
-    panels |= {f"asked for a {target}": [row for row in rows if row["target"] == target] for target in TARGETS}
+    titles = {PLAIN: "plain, no gender asked for"} | {target: f"asked for a {target}" for target in TARGETS}
     # a Figure without pyplot draws with Agg and leaves the caller's matplotlib as it is
     figure = require("matplotlib.figure", extra="evaluate").Figure(
         figsize=(11, 2.2 + 0.26 * len(professions)), dpi=110, layout="constrained"
     )
     shown = {}
-    for axes, (title, part) in zip(figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True):
+    for axes, (target, title) in zip(figure.subplots(1, len(titles), sharey=True), titles.items(), strict=True):
+        part = [row for row in rows if row["target"] == target]
         left = [0.0] * len(professions)
         for outcome, (label, color, hatch) in OUTCOMES.items():
             widths = [_outcome_share(part, profession, outcome) for profession in professions]
-            bars = axes.barh(
-                range(len(professions)), widths, left=left, color=color, hatch=hatch, height=0.74,
-                edgecolor="white" if not hatch else "#666666", linewidth=0.5,
-            )  # fmt: skip
+            if places := [place for place, width in enumerate(widths) if width]:  # one of no width would show its edge
+                shown[label] = axes.barh(
+                    places, [widths[place] for place in places], left=[left[place] for place in places], color=color,
+                    hatch=hatch, height=0.74, edgecolor="white" if not hatch else "#666666", linewidth=0.5,
+                )  # fmt: skip
             left = [start + width for start, width in zip(left, widths, strict=True)]
-            if any(row["outcome"] == outcome for row in rows):
-                shown[label] = bars
-        if part is rows:  # the other two are to be all of one colour
-            shown["real share of women (WinoBias)"] = axes.scatter(
+        if target == PLAIN:  # the other two are to be all of one colour
+            shown[REAL] = axes.scatter(
                 [real[name] for name in professions], range(len(professions)),
                 marker="D", s=22, color=MARK, edgecolors="white", linewidths=0.8, zorder=3,
             )  # fmt: skip
@@ -93,9 +112,10 @@ def suite_chart(path: str | PathLike[str], rows: Sequence[dict[str, str]]) -> No
         axes.set_yticks(range(len(professions)), professions)
         axes.tick_params(length=0)
         axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.set_ylim(-0.6, max(len(professions), 3) - 0.4)
+        axes.set_ylim(-0.6, len(professions) - 0.4)
     figure.suptitle("Perceived gender of the edits, by one classifier", fontsize=13)
-    figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=3, frameon=False)
+    labels = [label for label in (*(label for label, _, _ in OUTCOMES.values()), REAL, "parity") if label in shown]
+    figure.legend([shown[label] for label in labels], labels, loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path, format="png")
 
 
