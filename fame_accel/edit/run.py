@@ -87,6 +87,13 @@ def load_pipeline(checkpoint: Checkpoint, controlnet: Checkpoint | None, dtype: 
         return kind.from_pretrained(checkpoint.folder, controlnet=network, variant=checkpoint.variant, **local)
 
 
+def as_bytes(frames: Tensor) -> Tensor:
+    """uint8 [F, H, W, 3] on the CPU of a pipeline's float [F, 3, H, W] in [0, 1]; RuntimeError where it holds NaN."""
+    if not bool(frames.isfinite().all()):
+        raise RuntimeError("the edited frames hold NaN: --dtype is too narrow for this checkpoint")
+    return (frames.float() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu()
+
+
 def _edit(
     pipeline: Any, options: EditOptions, inputs: Inputs, debias: list[Debias], timed: Callable[..., Any]
 ) -> tuple[Tensor, tuple[Injection, ...]]:
@@ -108,10 +115,7 @@ def _edit(
                 generator=torch.Generator().manual_seed(options.seed), latents=latents, output_type="pt", **shared,
             ),
         )  # fmt: skip
-    pictures = result.frames
-    if not bool(pictures.isfinite().all()):
-        raise RuntimeError(f"the edited frames hold NaN: --dtype {options.dtype} is too narrow for this checkpoint")
-    return (pictures * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu(), result.injections
+    return as_bytes(result.frames), result.injections
 
 
 def _write(outputs: Outputs, prompt: str, inputs: Inputs, edited: Tensor) -> None:

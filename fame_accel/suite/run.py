@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fame_accel.edit.inputs import Inputs
+from fame_accel.edit.run import as_bytes
 from fame_accel.evaluate.figures import Figures, judge
 from fame_accel.evaluate.parity import winobias_professions
 from fame_accel.fairness import Debias
@@ -139,9 +140,7 @@ def _edit(pipeline: Any, suite: Suite, edit: Case, clip: SuiteClip, latents: Ten
         backend=settings.backend,
         output_type="pt",
     ).frames
-    if not bool(pictures.isfinite().all()):
-        raise RuntimeError("the edited frames hold NaN: --dtype is too narrow for this checkpoint")
-    return (pictures.float().cpu() * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    return as_bytes(pictures)
 
 
 def _row(clip: SuiteClip, edit: Case, figures: Figures, share: float, seconds: float, seed: int) -> dict[str, object]:
