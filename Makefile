@@ -5,9 +5,11 @@
 # make lint   lint alone
 # make clean  remove what the targets above wrote, the virtual environment included
 #
-# Each target first makes the virtual environment it needs. Choose its Python with `make PYTHON=python3.12 ...`.
+# Each target first makes the virtual environment it needs. Choose its Python with `make PYTHON=python3.12 ...`; the tests
+# run in two processes, or as many as `make test WORKERS=8` says.
 
 PYTHON ?= python3
+WORKERS ?= 2
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 DEPS := $(VENV)/.deps-installed
@@ -24,7 +26,7 @@ demo: $(READY)
 	$(VENV)/bin/fame-accel demo --frames 8 --size 256 --steps 4 --backend auto --out demo_out
 
 test: lint
-	$(VENV)/bin/python -m pytest -q -ra
+	$(VENV)/bin/python -m pytest -q -ra -n $(WORKERS) --dist worksteal
 
 # interpreted on the CPU, and compiled for GPUs that are not here
 test-compat: $(COMPAT_DEPS)

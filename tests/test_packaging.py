@@ -9,6 +9,7 @@ import sys
 import sysconfig
 import venv
 from collections.abc import Iterator
+from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -171,7 +172,8 @@ def test_import_needs_torch_alone(hidden):
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory) -> Path:
     """A copy of what a build reads: building in place would leave its files in the checkout."""
-    if find_spec("pip") is None or find_spec("setuptools") is None:
+    # not find_spec, which for pip would switch off setuptools' distutils in this process, and Inductor with it
+    if not {"pip", "setuptools"} <= {found.name for found in distributions()}:
         pytest.skip("needs pip and setuptools")
     copy = tmp_path_factory.mktemp("tree")
     for name in SOURCES:
