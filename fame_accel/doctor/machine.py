@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -61,9 +63,21 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """For small tensors on the CPU, over which waking threads costs more than it saves, much more on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _cpu() -> Cpu:
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    slowdown = _attention_seconds(torch.float16) / _attention_seconds(torch.float32)
+    with one_thread():
+        slowdown = _attention_seconds(torch.float16) / _attention_seconds(torch.float32)
     return Cpu(torch.get_num_threads(), cpus, torch.backends.cpu.get_cpu_capability(), round(slowdown, 1))
 
 
@@ -81,7 +95,9 @@ def _gpu(index: int) -> Gpu:
 def _nvidia_smi() -> tuple[list[str], str | None]:
     """Names of the GPUs and the driver's version."""
     try:
-        result = subprocess.run(_SMI, capture_output=True, text=True, timeout=_SMI_SECONDS, check=True)
+        result = subprocess.run(
+            _SMI, capture_output=True, text=True, errors="replace", timeout=_SMI_SECONDS, check=True
+        )
     except (OSError, subprocess.SubprocessError):  # not installed, or it failed
         return [], None
     rows = [[part.strip() for part in line.rsplit(",", 1)] for line in result.stdout.splitlines() if "," in line]

@@ -114,7 +114,7 @@ def cpu_problems(machine: Machine) -> Iterator[Problem]:
     if cpu.half_slowdown > SLOW_HALF:
         yield Problem(
             f"attention in float16 takes {cpu.half_slowdown:g} times as long as in float32 on this CPU",
-            "use float32, which edit takes by itself without a GPU",
+            "use float32, as edit does without a GPU",
         )
 
 

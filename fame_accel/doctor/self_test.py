@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
 from fame_accel.doctor.backends import Backend, dtype_name
-from fame_accel.doctor.machine import interpreted
+from fame_accel.doctor.machine import interpreted, one_thread
 from fame_accel.layout import TokenLayout
 from fame_accel.modulation import Modulation
 from fame_accel.parity_cases import Case, CaseMaker, Size
@@ -49,7 +48,7 @@ def run_self_test(backend: Backend, device: torch.device) -> Iterator[Result]:
             yield Result(*where, "making the inputs", None, _said(error))
             continue
         for case in made:
-            with _one_thread(small=backend.name == "triton" and device.type == "cpu"):
+            with one_thread():
                 outcome = _outcome(case, backend.name)
             yield Result(*where, case.name, *outcome)
 
@@ -82,17 +81,6 @@ def _size(backend: str, device: torch.device) -> Size:
     if backend == "triton" and (device.type == "cpu" or interpreted()):
         return INTERPRETER
     return GPU if device.type == "cuda" else CPU
-
-
-@contextmanager
-def _one_thread(small: bool) -> Iterator[None]:
-    """For the interpreter, whose thousands of small tensors would each wake the others."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1 if small else threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _outcome(case: Case, backend: str) -> tuple[float | None, str | None]:
