@@ -174,8 +174,8 @@ def test_a_broken_backend_fails(broken: Any, sdpa_alone: None, tmp_path: Path, m
     assert (failed["ratio"] or 0) > 1 if broken is wrong else failed["ratio"] is None
     assert ("out of luck" if broken is raising else "wrong result: error max") in failed["mistake"]
     assert "and more" not in failed["mistake"]
-    [problem] = report["problems"][:1]
-    assert problem["problem"].startswith("backend sdpa on cpu failed 1 operations, the first text keys, weighted in")
+    start = "backend sdpa on cpu failed 1 operations, the first text keys, weighted in"
+    [problem] = [problem for problem in report["problems"] if problem["problem"].startswith(start)]
     assert "backend='reference'" in problem["suggestion"]
 
 
@@ -438,3 +438,10 @@ def test_failed_operations_are_told_once_a_backend() -> None:
     told = only(problems.parity_problems([*failed, Result("cpu", "sdpa", "float32", "fame", 0.1, None)]))
     assert told.problem == "backend triton on cuda:0 failed 2 operations, the first fame in float16: wrong"
     assert "backend='sdpa'" in told.suggestion
+
+
+def test_alike_mistakes_are_told_once() -> None:
+    failed = [Result("cpu", "triton", dtype, "fame", None, "RuntimeError: no") for dtype in ("float16", "float32")]
+    said = text.results_text([*failed, Result("cpu", "triton", "float16", "plain", 1e9, "wrong result")])
+    assert said.count("RuntimeError: no") == 1 and "fame in float16 and 1 more: RuntimeError: no" in said
+    assert "plain in float16: wrong result" in said and "1e+09 FAILED" in said and said.count("FAILED") == 3

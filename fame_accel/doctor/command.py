@@ -61,10 +61,10 @@ def run_doctor(out: str | None = None) -> dict[str, Any]:
     _section(_summary(results, time.perf_counter() - start))
 
     amiss = [
-        *problems.parity_problems(results),
-        *problems.gpu_problems(machine),
+        *problems.gpu_problems(machine),  # causes first
         *problems.backend_problems(machine),
         *problems.launch_problems(file, launches),
+        *problems.parity_problems(results),
         *problems.cpu_problems(machine),
         *problems.package_problems(packages),
     ]

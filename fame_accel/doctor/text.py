@@ -77,9 +77,13 @@ def results_text(results: Sequence[Result]) -> str:
     for operation in dict.fromkeys(result.operation for result in results):
         lines.append(f"    {operation:26}" + "".join(f"{cells.get((operation, dtype), ''):16}" for dtype in dtypes))
     lines = [line.rstrip() for line in lines]
+    alike: dict[str, list[str]] = {}
     for result in results:
-        if not result.passed:
-            lines += _wrapped("    ", f"{result.operation}, {result.dtype}: {result.mistake}")
+        if result.mistake is not None:
+            alike.setdefault(result.mistake, []).append(f"{result.operation} in {result.dtype}")
+    for mistake, where in alike.items():
+        others = f" and {len(where) - 1} more" if len(where) > 1 else ""
+        lines += _wrapped("    ", f"{where[0]}{others}: {mistake}")
     return "\n".join(lines)
 
 
