@@ -10,6 +10,7 @@ from typing import NoReturn
 from fame_accel import tune
 from fame_accel.demo import command as demo
 from fame_accel.demo import random_checkpoint
+from fame_accel.doctor import command as doctor
 from fame_accel.edit import command as edit
 from fame_accel.evaluate import command as evaluate
 from fame_accel.suite import command as suite
@@ -18,6 +19,7 @@ from fame_accel.suite import command as suite
 # imports optional packages in its command alone, so that each command needs no more than its own.
 COMMANDS = {
     "demo": demo,
+    "doctor": doctor,
     "edit": edit,
     "evaluate": evaluate,
     "suite": suite,

@@ -21,7 +21,8 @@ from fame_accel import bindings
 from fame_accel.bindings.device import family as chip_family
 from fame_accel.kernels.launch import Launch, split_head_dim
 from fame_accel.kernels.launch_table import VARIABLE, choose_launch, override
-from fame_accel.tune_cases import JUDGED, KERNELS, Case, other_cases, timed_cases
+from fame_accel.parity_cases import Case
+from fame_accel.tune_cases import JUDGED, KERNELS, other_cases, timed_cases
 
 HEAD_DIMS = (40, 64, 80, 128, 160)
 DTYPES = ("float16", "bfloat16", "float32")
@@ -148,7 +149,7 @@ def _best(
     for launch in candidates(kernel, *chip, entry, _shared_limit(device)):
         with override(kernel, *chip, launch):
             ms = _trial(judged, timed, device)
-        text = f"  {_describe(launch):38}"
+        text = f"  {describe(launch):38}"
         if isinstance(ms, str):
             print(f"{text}  {ms}", flush=True)
             continue
@@ -161,9 +162,9 @@ def _best(
         with override(kernel, *chip, launch):
             wrong = _trial(others, [], device)
         if not isinstance(wrong, str):
-            print(f"  best: {_describe(launch)}{', as in the table' if launch == entry else ''}", flush=True)
+            print(f"  best: {describe(launch)}{', as in the table' if launch == entry else ''}", flush=True)
             return launch, times[launch], times.get(entry)
-        print(f"  not {_describe(launch)}: {wrong}", flush=True)
+        print(f"  not {describe(launch)}: {wrong}", flush=True)
     print("  no candidate ran and was right")
     return None
 
@@ -244,7 +245,8 @@ def _doubled(number: int, times: int) -> int:
     return number << times if times >= 0 else number >> -times
 
 
-def _describe(launch: Launch) -> str:
+def describe(launch: Launch) -> str:
+    """Rows x keys of its tiles, warps, stages and, where they are not the default, parts."""
     tile = f"{launch.block_q} x {launch.block_k}" if launch.block_k else f"{launch.block_q} rows"
     parts = "" if launch.parts == Launch._field_defaults["parts"] else f", parts {launch.parts}"
     return f"{tile}, warps {launch.num_warps}, stages {launch.num_stages}{parts}"

@@ -141,6 +141,12 @@ def choose_launch(kernel: str, family: str, head_dim: int, element_size: int) ->
     return safe
 
 
+def is_known(family: str) -> bool:
+    """Whether the table has entries for a family; others get the safe one."""
+    _load_variable()
+    return any(family in families for families in _TABLE.values())
+
+
 @contextmanager
 def override(kernel: str, family: str, head_dim: int, element_size: int, launch: Launch) -> Iterator[None]:
     """The table with this entry in place of its own, which comes back at the end."""

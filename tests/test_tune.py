@@ -14,7 +14,7 @@ import pytest
 import torch
 from fame_accel.kernels.launch import Launch
 
-from fame_accel import attention, bindings, tune, tune_cases
+from fame_accel import attention, bindings, parity_cases, tune, tune_cases
 from fame_accel.cli import main
 
 CPU = torch.device("cpu")
@@ -96,7 +96,7 @@ def test_cases_reach_their_kernel(kernel: str, launch_table: ModuleType, monkeyp
 
 def test_sizes_for_a_gpu() -> None:
     """Longer than what the few-keys operator takes."""
-    layout = tune_cases.three_regions(8, 32).tokens(32, 32)
+    layout = parity_cases.three_regions(8, 32).tokens(32, 32)
     assert layout.num_tokens == 8192 and layout.region.unique().tolist() == [1, 2, 4]
     assert tune_cases.JUDGED.frames * tune_cases.JUDGED.side**2 > attention.UNPLANNED_KEYS
 
@@ -107,7 +107,7 @@ def test_mistakes_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     right = case.run()
     assert case.mistake() is None
     for wrong in (right + 0.01, right * torch.nan):
-        monkeypatch.setattr(tune_cases, "layout_attention", lambda wrong=wrong, **_: wrong)
+        monkeypatch.setattr(parity_cases, "layout_attention", lambda wrong=wrong, **_: wrong)
         assert "wrong result on 77 text keys: error max" in case.mistake()
 
 
@@ -152,14 +152,14 @@ def test_wrong_and_failing_candidates_are_left_out(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """One does not fit the chip, one is wrong on a call that is not timed; both would be fastest."""
-    mistake = tune_cases.Case.mistake
+    mistake = parity_cases.Case.mistake
 
-    def judge(case: tune_cases.Case) -> str | None:
+    def judge(case: parity_cases.Case) -> str | None:
         if entry_in_use().block_q == 64:
             raise RuntimeError("out of resource: shared memory\nand more")
         return "wrong result" if entry_in_use().block_k == 16 and "strength" in case.name else mistake(case)
 
-    monkeypatch.setattr(tune_cases.Case, "mistake", judge)
+    monkeypatch.setattr(parity_cases.Case, "mistake", judge)
     monkeypatch.setattr(tune, "milliseconds", lambda call, device: 2.0 if entry_in_use() == ENTRY else 1.0)
     assert tuned(tmp_path / "launches.json")
     [row] = json.loads((tmp_path / "launches.json").read_text())
@@ -173,7 +173,7 @@ def test_wrong_and_failing_candidates_are_left_out(
 def test_nothing_right_writes_nothing(
     two_changes: None, launch_table: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tune_cases.Case, "mistake", lambda case: "wrong result")
+    monkeypatch.setattr(parity_cases.Case, "mistake", lambda case: "wrong result")
     assert not tuned(tmp_path / "launches.json")
     assert not (tmp_path / "launches.json").exists()
 
@@ -182,10 +182,10 @@ def test_nothing_right_writes_nothing(
 def test_a_lost_device_ends_it(
     two_changes: None, entry_in_use: Callable[[], Launch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lost(case: tune_cases.Case) -> None:
+    def lost(case: parity_cases.Case) -> None:
         raise torch.AcceleratorError("an illegal memory access was encountered")
 
-    monkeypatch.setattr(tune_cases.Case, "mistake", lost)
+    monkeypatch.setattr(parity_cases.Case, "mistake", lost)
     with pytest.raises(torch.AcceleratorError):
         tuned(tmp_path / "launches.json")
     assert entry_in_use() == ENTRY

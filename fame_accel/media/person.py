@@ -6,6 +6,7 @@ from torch.nn.functional import interpolate
 from fame_accel.media.frames import check_frames
 from fame_accel.media.packages import packaged_file, require
 
+NETWORK = ("mediapipe", "0.10.21", "mediapipe/modules/selfie_segmentation/selfie_segmentation.tflite")
 INPUT_SIZE = 256  # fixed in the network
 
 
@@ -25,8 +26,7 @@ def person_masks(frames: torch.Tensor) -> torch.Tensor:
     """
     check_frames(frames)
     cv2 = require("cv2")
-    path = "mediapipe/modules/selfie_segmentation/selfie_segmentation.tflite"
-    network = cv2.dnn.readNetFromTFLite(str(packaged_file("mediapipe", "0.10.21", path)))
+    network = cv2.dnn.readNetFromTFLite(str(packaged_file(*NETWORK)))
 
     pictures = frames.cpu().permute(0, 3, 1, 2).float() / 255
     pictures = interpolate(pictures, size=(INPUT_SIZE, INPUT_SIZE), mode="bilinear", antialias=True)
