@@ -22,6 +22,7 @@ from torch import Tensor
 
 import fame_accel as fa
 from fame_accel.demo.measure import now, peak_bytes, reset_peak
+from fame_accel.parity_cases import three_regions
 
 RESULTS = Path(__file__).parent / "results" / "compare.csv"
 
@@ -35,17 +36,6 @@ def modulations(frames: int) -> dict[str, fa.Modulation | None]:
         "fame": fa.Modulation.fame(frames),
         "fame_strength": fa.Modulation.fame(frames, decay_on="strength"),
     }
-
-
-def three_regions(frames: int, size: int) -> fa.SpaceTimeLayout:
-    """Two boxes that drift over the frames, and the rest."""
-    masks = torch.zeros(3, frames, size, size, dtype=torch.bool)
-    for frame in range(frames):
-        drift = frame * size // (6 * frames)
-        masks[0, frame, size // 6 : 5 * size // 6, drift + size // 12 : drift + 5 * size // 12] = True
-        masks[1, frame, size // 4 :, drift + size // 2 : drift + 5 * size // 6] = True
-    masks[2] = ~(masks[0] | masks[1])
-    return fa.SpaceTimeLayout.from_masks(masks)
 
 
 def peak_mib(call: Callable[[], object], device: torch.device) -> float:

@@ -77,7 +77,7 @@ print(environment(torch.device('$device')))"
 compile_ahead >"$logs/compile.log" 2>&1 &
 check_memory >"$logs/memory.log" 2>&1 &
 # the files that hold them: others import packages that are not needed here
-pytest=("$PYTHON" -m pytest -q -m gpu tests/test_{attention,layout,offsets,operators,short_sequences,tune,videograin}.py)
+pytest=("$PYTHON" -m pytest -q -m gpu tests/test_{attention,doctor,layout,offsets,operators,short_sequences,tune,videograin}.py)
 if [[ $DRY_RUN ]]; then
     LINES_SHOWN=2 step tests 60 wrong "${pytest[@]}" --collect-only
 else

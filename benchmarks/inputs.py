@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 import fame_accel as fa
-from benchmarks.compare import error, three_regions
+from benchmarks.compare import error
 from benchmarks.shapes import Operation, Shape
+from fame_accel.parity_cases import three_regions
 
 ROWS = 256  # query rows of one head that results are judged by: float64 then fits at any length
 

@@ -18,12 +18,12 @@ from fame_accel.kernels.launch_table import FEW_KEYS, choose_launch
 
 from benchmarks.ahead_of_time import TARGETS
 from benchmarks.budget import RESULTS, Counts, read_counts
-from benchmarks.compare import three_regions
 from benchmarks.cycle_model import CHIPS, Chip, Cycles, loop_cycles, milliseconds, tile_work
 from benchmarks.inputs import active_pairs, text_layout
 from benchmarks.shapes import SHAPES, Operation, Shape, operations
 from fame_accel import Modulation
 from fame_accel.attention import UNPLANNED_KEYS
+from fame_accel.parity_cases import three_regions
 from fame_accel.plan import TilePlan, merge_frames, tile_plan
 
 PREDICTIONS = RESULTS.with_name("predictions.csv")
