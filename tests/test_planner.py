@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -361,6 +362,7 @@ def test_sums_and_peaks():
     first, whole = levels[0], total(levels)
     assert first.tokens == 16 * 64 * 64 and first.active == 0.25
     assert first.flop == 4 * 8 * 40 * first.tokens**2 * 5 // 4  # a quarter of the pairs, and the plain half
+    assert first.moved_bytes == (6 + 4) * first.tokens * 8 * 40 * 2  # keys and values of the first are packed
     assert whole.layers == 16 and whole.flop == sum(level.layers * level.flop for level in levels)
     assert whole.eager_bytes == first.eager_bytes > whole.fused_bytes == first.fused_bytes
     alone = plan_levels(replace(setting, guidance=False))[0]
@@ -369,6 +371,8 @@ def test_sums_and_peaks():
 
 
 def test_no_time_where_nothing_was_counted():
+    levels = plan_levels(Setting(SD15, EqualRegions(2), backend="sdpa"))
+    assert set(total(levels).milliseconds.values()) == {None}
     levels = plan_levels(Setting(SD15, EqualRegions(2), dtype="float32"))
     assert set(total(levels).milliseconds.values()) == {None}
     odd = (AttentionLevel(1, 2, 72, 1), *SD15[1:])
@@ -431,6 +435,16 @@ def test_the_table_is_printed(capsys: pytest.CaptureFixture):
     assert f"{whole.eager_bytes / 2**30:.0f} GiB" in line and f"{whole.milliseconds['H100']:.0f}" in line.split()
     frames = most_frames(Setting(SD15, EqualRegions(2)), 24 * 2**30, "triton")[0]
     assert f"fused (triton): at most {frames} frames fit 24 GiB" in out
+
+
+def test_the_readme_shows_the_table(capsys: pytest.CaptureFixture):
+    readme = (ROOT / "README.md").read_text()
+    [shown] = re.findall(r"```\nfame-accel plan (--model .*)\n\n((?:.*\n)*?)```", readme)
+    status, out, _ = run(capsys, *shown[0].split())
+    assert status == 0
+    assert [line for line in shown[1].splitlines() if line] == [
+        line for line in out.splitlines() if line and not line.startswith(("*", "Counted"))
+    ]
 
 
 def test_files_are_written(capsys: pytest.CaptureFixture, tmp_path: Path):

@@ -54,7 +54,8 @@ def memory_chart(
         axes.axhline(memory, color=ink, linewidth=1.2, linestyle=":")
         axes.annotate(f"{memory:g} GiB", (frames[0], memory), xytext=(0, 5), textcoords="offset points", color=ink)
     axes.axvline(planned, color="0.75", linewidth=1, zorder=0)
-    axes.set_xticks(frames, [str(number) for number in frames])
+    ticks = [number for number in frames if number == planned or not 0.8 < number / planned < 1.25]
+    axes.set_xticks(ticks, [str(number) for number in ticks])
     axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel("frames", color=ink)

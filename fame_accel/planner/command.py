@@ -1,8 +1,9 @@
 """Tell what an edit's self-attention takes before it is run: work, memory and, predicted, time.
 
-A level's figures are those of one of its layers at a modulated step, under guidance both halves of the batch: its own
-and the plain, unconditional one. Peaks are of attention's own tensors; a UNet's weights and other activations, and
-cross-attention, come on top. Times come from a model of counted instructions: PREDICTED, not measured on a GPU.
+A level's figures are those of one of its layers at a modulated step; under guidance, of both halves of the batch, the
+modulated one and the plain, unconditional one. Peaks are of attention's own tensors; a UNet's weights and other
+activations, and cross-attention, come on top. Times are those of the Triton kernels by a model of counted instructions:
+PREDICTED, not measured on a GPU.
 
 Writes to OUT, where it is given: plan.csv, plan.json and plan.png, memory over the number of frames.
 """

@@ -40,8 +40,9 @@ class LevelPlan:
 
     tokens: N, of all frames; active: share of the pairs of tokens that the modulation does not exclude; flop: of both
     matrix products over the active pairs, and over all pairs of the plain half; moved_bytes: that the fused calls move
-    at least; eager_bytes, fused_bytes: peaks, query, key and value included; milliseconds: predicted, by chip, None
-    where nothing was counted.
+    to and from the device's memory at least; eager_bytes, fused_bytes: peaks, query, key and value included;
+    milliseconds: predicted for the Triton kernels, by chip, None for another backend and where nothing was counted. The
+    plain half runs on torch's own attention, for which the plain kernel stands in.
     """
 
     height: int
@@ -145,7 +146,11 @@ def _plan_level(setting: Setting, level: AttentionLevel) -> LevelPlan:
     flop_a_pair = 4 * shape.heads * shape.head_dim
     calls = [runs, plain] if setting.guidance else [runs]
     active = runs.active_pairs()
-    times = {chip: [milliseconds(chip, setting.dtype, shape, call) for call in calls] for chip in chips()}
+    times: dict[str, list[float | None]] = {chip: [None] for chip in chips()}
+    moved = [shape.tensor * 4] * len(calls)  # query, key, value and out, once each
+    if setting.backend == "triton":
+        times = {chip: [milliseconds(chip, setting.dtype, shape, call) for call in calls] for chip in times}
+        moved[0] = moved_bytes(shape, runs)
     height, width = level.side_lengths(setting.size)
     return LevelPlan(
         height=height,
@@ -156,7 +161,7 @@ def _plan_level(setting: Setting, level: AttentionLevel) -> LevelPlan:
         layers=level.layers,
         active=active / shape.tokens**2,
         flop=flop_a_pair * (active + (shape.tokens**2 if setting.guidance else 0)),
-        moved_bytes=sum(moved_bytes(shape, call) for call in calls),
+        moved_bytes=sum(moved),
         eager_bytes=_peak(setting, level, "reference"),
         fused_bytes=_peak(setting, level, setting.backend),
         milliseconds={chip: None if None in parts else sum(parts) for chip, parts in times.items()},

@@ -60,8 +60,8 @@ def milliseconds(chip: str, dtype: str, shape: Shape, runs: Runs) -> float | Non
 
 
 def moved_bytes(shape: Shape, runs: Runs) -> int:
-    """Bytes that a fused call moves to and from the device's memory at least: query, key, value and out once, and with
-    a plan keys and values once more, packed."""
+    """Bytes that the kernels move to and from the device's memory at least: query, key, value and out once, and with a
+    plan keys and values once more, packed."""
     planned = shape.tokens > UNPLANNED_KEYS or runs.operation.per_frame
     return shape.tensor * (6 if planned else 4)
 

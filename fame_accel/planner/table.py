@@ -23,7 +23,7 @@ class Fit:
     stopped: str | None
 
     def told(self, memory: float) -> str:
-        why = f" ({self.stopped})" if self.stopped else ""
+        why = f" ({self.stopped})" if self.stopped else ", for attention's tensors alone"
         most = (
             f"at most {self.frames} frame{'' if self.frames == 1 else 's'} fit" if self.frames else "not a frame fits"
         )
