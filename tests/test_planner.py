@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import subprocess
 import sys
 from collections import Counter
@@ -435,16 +434,6 @@ def test_the_table_is_printed(capsys: pytest.CaptureFixture):
     assert f"{whole.eager_bytes / 2**30:.0f} GiB" in line and f"{whole.milliseconds['H100']:.0f}" in line.split()
     frames = most_frames(Setting(SD15, EqualRegions(2)), 24 * 2**30, "triton")[0]
     assert f"fused (triton): at most {frames} frames fit 24 GiB" in out
-
-
-def test_the_readme_shows_the_table(capsys: pytest.CaptureFixture):
-    readme = (ROOT / "README.md").read_text()
-    [shown] = re.findall(r"```\nfame-accel plan (--model .*)\n\n((?:.*\n)*?)```", readme)
-    status, out, _ = run(capsys, *shown[0].split())
-    assert status == 0
-    assert [line for line in shown[1].splitlines() if line] == [
-        line for line in out.splitlines() if line and not line.startswith(("*", "Counted"))
-    ]
 
 
 def test_files_are_written(capsys: pytest.CaptureFixture, tmp_path: Path):

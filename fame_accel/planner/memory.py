@@ -69,7 +69,7 @@ def reference_bytes(shape: Shape, runs: Runs) -> int:
 def triton_bytes(shape: Shape, runs: Runs, block_q: int, block_k: int) -> int:
     """Of the Triton kernels with tiles of block_q queries and block_k keys, the plan's lists included."""
     outputs = shape.tensor + shape.row
-    if _unplanned(runs):
+    if not runs.planned:
         return outputs
     operation, tiles = runs.operation, runs.cut(block_q, block_k)
     width = sum(split_head_dim(shape.head_dim))
@@ -87,7 +87,7 @@ def triton_bytes(shape: Shape, runs: Runs, block_q: int, block_k: int) -> int:
 
 def triton_refuses(shape: Shape, runs: Runs, block_q: int, block_k: int) -> str | None:
     """Why the kernels, or their plan, do not take a call whatever the memory; None where they do."""
-    if _unplanned(runs):
+    if not runs.planned:
         return None
     width = sum(split_head_dim(shape.head_dim))
     if shape.tokens * width >= 2**31:
@@ -144,7 +144,3 @@ def _chunked_bytes(shape: Shape, runs: Runs) -> int:
     keys = shape.tensor * _FLOAT // shape.element if shape.element < _FLOAT else 0
     looked_up = pairs * (1 + _LONG + _FLOAT)  # same, as an index, and the strength
     return shape.tensor + shape.row + keys + (3 + (len(chunks) > 1)) * logits + looked_up
-
-
-def _unplanned(runs: Runs) -> bool:
-    return runs.total <= UNPLANNED_KEYS and not runs.operation.per_frame

@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from fame_accel.attention import UNPLANNED_KEYS
 from fame_accel.modulation import Modulation
 from fame_accel.plan import merge_frames
 from fame_accel.planner.regions import Areas
@@ -72,6 +73,11 @@ class Runs:
     @property
     def total(self) -> int:
         return int(self.tokens.sum())
+
+    @property
+    def planned(self) -> bool:
+        """Whether the kernels go by a plan: few keys that no frame tells apart have kernels without one."""
+        return self.total > UNPLANNED_KEYS or self.operation.per_frame
 
     @property
     def longest(self) -> int:

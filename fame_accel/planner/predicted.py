@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fame_accel.attention import UNPLANNED_KEYS
 from fame_accel.kernels.launch_table import FEW_KEYS
 from fame_accel.planner.memory import Shape
 from fame_accel.planner.pairs import Runs
@@ -40,7 +39,7 @@ def milliseconds(chip: str, dtype: str, shape: Shape, runs: Runs) -> float | Non
     if not loops:
         return None
     tokens, moved = shape.tokens, moved_bytes(shape, runs)
-    if tokens <= UNPLANNED_KEYS and not runs.operation.per_frame:
+    if not runs.planned:
         cycles, programs, launches = (*_without_plan(loops, tokens), 1)
     else:
         kernels = ["attention"]
@@ -62,8 +61,7 @@ def milliseconds(chip: str, dtype: str, shape: Shape, runs: Runs) -> float | Non
 def moved_bytes(shape: Shape, runs: Runs) -> int:
     """Bytes that the kernels move to and from the device's memory at least: query, key, value and out once, and with a
     plan keys and values once more, packed."""
-    planned = shape.tokens > UNPLANNED_KEYS or runs.operation.per_frame
-    return shape.tensor * (6 if planned else 4)
+    return shape.tensor * (6 if runs.planned else 4)
 
 
 def _without_plan(loops: dict[str, dict[str, Any]], tokens: int) -> tuple[float, int]:
