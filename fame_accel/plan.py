@@ -124,8 +124,12 @@ def find_runs(layout: TokenLayout, frame_class: Tensor, by_region: bool, items: 
 def group_plan(query_layout: TokenLayout, key_layout: TokenLayout, tables: Tables) -> GroupPlan:
     """Plan of a modulation whose strength depends on `same` alone."""
     query, key = _both_runs(query_layout, key_layout, tables)
-    calls = len(query.table)
-    return GroupPlan(query, key, coarse=calls <= 64 or _WORTH_A_CALL * calls <= query.order.numel())
+    return GroupPlan(query, key, coarse=is_coarse(len(query.table), query.order.numel()))
+
+
+def is_coarse(query_runs: int, tokens: int) -> bool:
+    """Whether runs of queries are few and long enough for a call of attention each."""
+    return query_runs <= 64 or _WORTH_A_CALL * query_runs <= tokens
 
 
 def tile_plan(

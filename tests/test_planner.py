@@ -31,6 +31,7 @@ from fame_accel.planner.regions import EqualRegions, MaskRegions
 
 ROOT = Path(__file__).parents[1]
 SD15 = read_network("sd15")
+SMALL, LARGER = (2, 40, 3, (16, 16), 2), (4, 64, 4, (16, 24), 3)  # heads, head_dim, frames, tokens a frame, regions
 on_modulations = pytest.mark.parametrize("modulation", MODULATIONS)
 
 
@@ -214,8 +215,13 @@ def attend(setting: Setting, backend: str, layout: TokenLayout) -> Callable[[], 
 
 @on_modulations
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("backend", ["reference", "sdpa"])
-@pytest.mark.parametrize("shape", [(2, 40, 3, (16, 16), 2), (4, 64, 4, (16, 24), 3)], ids=["768 tokens", "1536 tokens"])
+@pytest.mark.parametrize(
+    "backend, shape",
+    [
+        *((backend, shape) for backend in ("reference", "sdpa") for shape in (SMALL, LARGER)),
+        ("sdpa", (2, 40, 3, (32, 28), 31)),  # runs of tokens too short for a call each
+    ],
+)
 def test_bytes_are_those_allocated(modulation: str, dtype: str, backend: str, shape: tuple):
     heads, head_dim, frames, tokens, regions = shape
     setting = one_level(heads, head_dim, frames, tokens, EqualRegions(regions), dtype=dtype, modulation=modulation)

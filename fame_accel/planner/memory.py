@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fame_accel.attention import UNPLANNED_KEYS
 from fame_accel.bindings.torch_attention import row_chunks
 from fame_accel.kernels.launch import split_head_dim
-from fame_accel.plan import MOST_PAIRS
+from fame_accel.plan import MOST_PAIRS, is_coarse
 from fame_accel.planner.pairs import Runs
 
 _FLOAT, _LONG, _INT = 4, 8, 4
@@ -101,6 +101,7 @@ def sdpa_bytes(shape: Shape, runs: Runs) -> int:
     """Of torch's own attention over the runs, as on a CPU."""
     operation = runs.operation
     grouped = not operation.modulated or (operation.one_pass and shape.tokens > UNPLANNED_KEYS)
+    grouped = grouped and is_coarse(runs.number, shape.tokens)
     return _grouped_bytes(shape, runs) if grouped else _chunked_bytes(shape, runs)
 
 
@@ -137,10 +138,13 @@ def _copied(shape: Shape, runs: Runs) -> float:
 
 
 def _chunked_bytes(shape: Shape, runs: Runs) -> int:
-    """Chunks of float32 logits: three at once, and the weights left from the chunk before."""
+    """Chunks of float32 logits: two at once, three while they are pulled, and the weights of the chunk before."""
+    operation = runs.operation
     chunks = row_chunks(shape.heads, shape.tokens, shape.tokens)
     pairs = min(chunks.step, shape.tokens) * shape.tokens
     logits = shape.heads * pairs * _FLOAT
     keys = shape.tensor * _FLOAT // shape.element if shape.element < _FLOAT else 0
-    looked_up = pairs * (1 + _LONG + _FLOAT)  # same, as an index, and the strength
-    return shape.tensor + shape.row + keys + (3 + (len(chunks) > 1)) * logits + looked_up
+    # same, also as an index; the tables; and which pairs are hidden
+    looked_up = pairs * (1 + _LONG + _FLOAT * (operation.modulated + operation.biased) + operation.biased)
+    at_once = 2 + operation.modulated + (len(chunks) > 1)
+    return shape.tensor + shape.row + keys + at_once * logits + looked_up

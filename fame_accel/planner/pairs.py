@@ -80,6 +80,10 @@ class Runs:
         return self.total > UNPLANNED_KEYS or self.operation.per_frame
 
     @property
+    def number(self) -> int:
+        return int((self.tokens > 0).sum())
+
+    @property
     def longest(self) -> int:
         return int(self.tokens.max())
 
