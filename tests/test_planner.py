@@ -300,7 +300,7 @@ for modulation in {modulations!r}:
         if place:
             print(peak_bytes(cpu) - base)
 """
-RESIDENT_SHAPES = [(4, 64, 4, (24, 24), 3), (1, 64, 6, (32, 32), 2)]  # N = 2304 and 6144
+RESIDENT_SHAPES = [(4, 64, 4, (24, 24), 3), (1, 64, 4, (36, 36), 2)]  # N = 2304 and 5184
 
 
 @pytest.mark.parametrize(
