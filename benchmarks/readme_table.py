@@ -5,7 +5,9 @@ python -m benchmarks.readme_table
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,8 @@ from pathlib import Path
 from benchmarks.budget import BUDGETS, HEAD_DIMS, TARGETS, read_counts
 from benchmarks.compare import RESULTS
 from benchmarks.fairness import PAIRS, PROMPTS, read_runs, summary
+from fame_accel.cli import main as fame_accel_command
+from fame_accel.planner.table import COUNTED, PREDICTED
 
 README = Path(__file__).parents[1] / "README.md"
 PREDICTIONS = RESULTS.with_name("predictions.csv")
@@ -120,12 +124,25 @@ def same_edit() -> str:
     return "\n".join(lines) + "\n"
 
 
+def planned() -> str:
+    """What `fame-accel plan` says of its example, without the notes below its table."""
+    arguments = "--model sd15 --frames 16 --modulation fame --memory 24"
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        fame_accel_command(["plan", *arguments.split()])
+    notes = (f"* {PREDICTED}", COUNTED)
+    lines = [line for line in said.getvalue().splitlines() if not line.startswith(notes)]
+    text = re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
+    return f"```\nfame-accel plan {arguments}\n\n{text}\n```\n"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "compare": compared,
     "static": counted,
     "predicted": predicted,
     "fairness": levelled,
     "edit": same_edit,
+    "plan": planned,
 }
 
 

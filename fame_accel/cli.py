@@ -13,6 +13,7 @@ from fame_accel.demo import random_checkpoint
 from fame_accel.doctor import command as doctor
 from fame_accel.edit import command as edit
 from fame_accel.evaluate import command as evaluate
+from fame_accel.planner import command as planner
 from fame_accel.suite import command as suite
 
 # A command is a module with HELP, add_arguments(parser) and command(**arguments), which returns the exit status. It
@@ -22,6 +23,7 @@ COMMANDS = {
     "doctor": doctor,
     "edit": edit,
     "evaluate": evaluate,
+    "plan": planner,
     "suite": suite,
     "random-checkpoint": random_checkpoint,
     "tune": tune,

@@ -18,7 +18,7 @@ from fame_accel.layout import TokenLayout
 from fame_accel.modulation import Modulation
 
 _WORTH_A_CALL = 32  # tokens
-_MOST_PAIRS = 2**27  # list entries of one item: 2 GiB
+MOST_PAIRS = 2**27  # list entries of one item: 2 GiB
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,12 @@ def find_runs(layout: TokenLayout, frame_class: Tensor, by_region: bool, items: 
 def group_plan(query_layout: TokenLayout, key_layout: TokenLayout, tables: Tables) -> GroupPlan:
     """Plan of a modulation whose strength depends on `same` alone."""
     query, key = _both_runs(query_layout, key_layout, tables)
-    calls = len(query.table)
-    return GroupPlan(query, key, coarse=calls <= 64 or _WORTH_A_CALL * calls <= query.order.numel())
+    return GroupPlan(query, key, coarse=is_coarse(len(query.table), query.order.numel()))
+
+
+def is_coarse(query_runs: int, tokens: int) -> bool:
+    """Whether runs of queries are few and long enough for a call of attention each."""
+    return query_runs <= 64 or _WORTH_A_CALL * query_runs <= tokens
 
 
 def tile_plan(
@@ -170,7 +174,7 @@ def _item_plan(
     query_runs = query_runs[query_runs[:, 0] == item]
     key_runs = key_runs[key_runs[:, 0] == item]
     query_tiles, key_tiles = _cut(query_runs, block_q), _cut(key_runs, block_k)
-    if len(query_runs) * len(key_tiles) > _MOST_PAIRS:
+    if len(query_runs) * len(key_tiles) > MOST_PAIRS:
         raise ValueError(
             f"query_layout and key_layout fall into {len(query_runs)} and {len(key_runs)} runs of one region set and "
             "frame, too many to plan tiles for: smooth or merge the masks, or use backend='sdpa'"

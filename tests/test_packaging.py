@@ -126,7 +126,7 @@ def test_kernels_import_nothing_of_ours_but_kernels():
 FOLDERS_IN_ORDER = (
     ("adapter", "fairness", "media"),
     ("pipeline",),
-    ("edit", "evaluate"),
+    ("edit", "evaluate", "planner"),
     ("demo", "suite"),
     ("doctor",),
 )

@@ -1,0 +1,155 @@
+"""Bytes that one call of attention holds at its peak, beside its query, key and value: backend by backend.
+
+Each follows its backend's code, tensor by tensor: `reference.py`, `bindings/tile_ops.py`, `bindings/grouped_ops.py` and
+`bindings/chunked_ops.py`; a test holds them against what these allocate. Layouts, per-row factors, and what libraries
+take inside a matrix product are left out: they are small.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fame_accel.attention import UNPLANNED_KEYS
+from fame_accel.bindings.torch_attention import row_chunks
+from fame_accel.kernels.launch import split_head_dim
+from fame_accel.plan import MOST_PAIRS, is_coarse
+from fame_accel.planner.pairs import Runs
+
+_FLOAT, _LONG, _INT = 4, 8, 4
+
+
+@dataclass(frozen=True)
+class Shape:
+    """heads: of all batch items of the call together; tokens: of all frames; element: bytes of the dtype."""
+
+    heads: int
+    tokens: int
+    head_dim: int
+    element: int
+
+    @property
+    def tensor(self) -> int:
+        """Bytes of one of query, key, value and out."""
+        return self.heads * self.tokens * self.head_dim * self.element
+
+    @property
+    def row(self) -> int:
+        """Bytes of a float32 number per query row, such as lse."""
+        return self.heads * self.tokens * _FLOAT
+
+
+def reference_bytes(shape: Shape, runs: Runs) -> int:
+    """Of the eager reference: N x N tensors, `wide` where each head has its own, `pairs` where heads share one."""
+    operation = runs.operation
+    pairs = shape.tokens**2
+    wide = shape.heads * pairs * shape.element
+    same, looked_up = pairs, pairs * _LONG
+    tables = pairs * shape.element * (operation.modulated + operation.biased)
+    held = same + tables
+    moments = [
+        2 * wide,  # q @ k, and its product with the scale
+        wide + same + pairs * _INT,  # region & region
+        wide + held + (looked_up if tables else 0),
+    ]
+    kept = wide
+    if operation.modulated:
+        moments.append(wide + held + pairs * shape.element)  # the strength times that of its row
+        held += pairs  # which pairs are seen
+        moments.append(3 * wide + held)  # logits, extreme - logits, and their product or sum
+        kept += wide  # the pulled logits stay as long as the call
+    if operation.biased:
+        moments.append(kept + wide + held)
+    above_float = 0 if shape.element >= _FLOAT else shape.heads * pairs * _FLOAT
+    moments.append(kept + held + above_float + shape.heads * pairs * max(_FLOAT, shape.element))  # exp for the lse
+    moments.append(kept + held + 2 * wide + shape.row)  # softmax, then zero where all keys are excluded
+    moments.append(kept + held + wide + shape.row + shape.tensor)
+    return max(moments)
+
+
+def triton_bytes(shape: Shape, runs: Runs, block_q: int, block_k: int) -> int:
+    """Of the Triton kernels with tiles of block_q queries and block_k keys, the plan's lists included."""
+    outputs = shape.tensor + shape.row
+    if not runs.planned:
+        return outputs
+    operation, tiles = runs.operation, runs.cut(block_q, block_k)
+    width = sum(split_head_dim(shape.head_dim))
+    packed = 2 * shape.heads * shape.tokens * width * shape.element
+    plan = _INT * (2 * shape.tokens + 7 * tiles.query_tiles + 2 * tiles.listed) + _FLOAT * 2 * tiles.listed
+    extra = 0
+    if operation.modulated:
+        extra = 2 * shape.row  # extremes
+        if operation.one_pass:
+            extra += shape.row * (width + 1)  # the first group's result, in float32, and its lse
+        else:
+            extra += _INT * shape.heads * tiles.query_tiles  # which tiles to do again
+    return outputs + packed + plan + extra
+
+
+def triton_refuses(shape: Shape, runs: Runs, block_q: int, block_k: int) -> str | None:
+    """Why the kernels, or their plan, do not take a call whatever the memory; None where they do."""
+    if not runs.planned:
+        return None
+    width = sum(split_head_dim(shape.head_dim))
+    if shape.tokens * width >= 2**31:
+        return f"the kernels take fewer than {2**31 // width} keys of head_dim {shape.head_dim}"
+    if runs.cut(block_q, block_k).planned > MOST_PAIRS:
+        return f"a plan would look at more than {MOST_PAIRS} pairs of a run of tokens and a tile"
+    return None
+
+
+def sdpa_bytes(shape: Shape, runs: Runs) -> int:
+    """Of torch's own attention over the runs, as on a CPU."""
+    operation = runs.operation
+    grouped = not operation.modulated or (operation.one_pass and shape.tokens > UNPLANNED_KEYS)
+    grouped = grouped and is_coarse(runs.number, shape.tokens)
+    return _grouped_bytes(shape, runs) if grouped else _chunked_bytes(shape, runs)
+
+
+def _grouped_bytes(shape: Shape, runs: Runs) -> int:
+    """Ordered q, k, v and out, and the largest group's own; then out in the tokens' order."""
+    order = 2 * _INT * shape.tokens
+    standing = order + 5 * shape.tensor + 2 * shape.row
+    share = runs.longest / shape.tokens  # of the queries, in the largest group
+    tensor = share * shape.tensor
+    group = 2 * tensor  # its result, and the one before
+    if runs.operation.modulated:
+        widened = shape.tensor * _FLOAT // shape.element
+        keys = widened if shape.element < _FLOAT else 0
+        chunk = row_chunks(shape.heads, runs.longest, shape.tokens).step * shape.heads * shape.tokens * _FLOAT
+        extremes = keys + min(chunk, share * shape.heads * shape.tokens**2 * _FLOAT)
+        merged = 2 * share * widened if shape.element < _FLOAT else 0  # both parts in float32
+        group = tensor + max(extremes, 3 * tensor + _copied(shape, runs), 3 * tensor + merged + share * widened)
+    else:
+        group += _copied(shape, runs)
+    return int(standing + max(group, shape.tensor + _LONG * shape.tokens + tensor))
+
+
+def _copied(shape: Shape, runs: Runs) -> float:
+    """Keys and values of the group that needs the most of them copied, as they do not lie side by side."""
+    same, tokens = runs.same, runs.tokens.sum(0)
+    sides = [same & runs.seen, ~same & runs.seen] if runs.operation.modulated else [runs.seen]
+    most = 0
+    for side in sides:
+        for wanted in side:
+            edges = wanted.int().diff().abs().sum() + wanted[0] + wanted[-1]
+            if edges > 2:
+                most = max(most, int(tokens[wanted].sum()))
+    return 2 * shape.tensor * most / shape.tokens
+
+
+def _chunked_bytes(shape: Shape, runs: Runs) -> int:
+    """Chunks of float32 logits: the logits, what they are pulled to or their weights, and the weights of the chunk
+    before."""
+    operation = runs.operation
+    chunks = row_chunks(shape.heads, shape.tokens, shape.tokens)
+    pairs = min(chunks.step, shape.tokens) * shape.tokens
+    logits = shape.heads * pairs * _FLOAT
+    keys = shape.tensor * _FLOAT // shape.element  # scaled
+    # same, also as an index or as two numbers; the tables; and which pairs are hidden
+    looked_up = pairs * (1 + _LONG + _FLOAT * (operation.modulated + operation.biased) + operation.biased)
+    standing = shape.tensor + shape.row + keys
+    if len(chunks) > 1:
+        return standing + 3 * logits + looked_up
+    narrowed = logits * shape.element // _FLOAT if shape.element < _FLOAT else 0  # the weights in the values' dtype
+    kept = pairs * (1 + _FLOAT * operation.modulated)
+    return standing + 2 * logits + max(looked_up, narrowed + kept)

@@ -1,0 +1,135 @@
+"""The self-attention layers of a UNet, from a family's name or from a checkpoint's unet/config.json."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LATENT = 8  # pixels a latent of Stable Diffusion's VAE spans
+DEEPEST = 8  # the lowest resolution that `edit` modulates, as a divisor of the latents'
+
+_SD = dict(
+    block_out_channels=[320, 640, 1280, 1280],
+    down_block_types=["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+    up_block_types=["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+    layers_per_block=2,
+)
+# What the unet/config.json of the published checkpoints says of their layers; attention_head_dim is, in diffusers'
+# configurations of these, the number of heads.
+FAMILIES: dict[str, dict[str, Any]] = {
+    "sd15": _SD | dict(attention_head_dim=8),
+    "sd21": _SD | dict(attention_head_dim=[5, 10, 20, 20]),
+    "sdxl": dict(
+        block_out_channels=[320, 640, 1280],
+        down_block_types=["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+        up_block_types=["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+        layers_per_block=2,
+        transformer_layers_per_block=[1, 2, 10],
+        attention_head_dim=[5, 10, 20],
+    ),
+}
+_ATTENDING = {"CrossAttnDownBlock2D": True, "DownBlock2D": False, "CrossAttnUpBlock2D": True, "UpBlock2D": False}
+_MIDDLE = "UNetMidBlock2DCrossAttn"
+
+
+@dataclass(frozen=True, order=True)
+class AttentionLevel:
+    """Self-attention layers of one shape; divisor: how many times smaller than the latents, a side, they are."""
+
+    divisor: int
+    heads: int
+    head_dim: int
+    layers: int
+
+    def side_lengths(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) in tokens for frames of (height, width) pixels: each halving rounds up."""
+        return tuple(-(-side // (LATENT * self.divisor)) for side in size)
+
+
+def read_network(model: str | Path) -> tuple[AttentionLevel, ...]:
+    """Levels of a family (sd15, sd21, sdxl) or of a checkpoint folder in diffusers' layout, the finest first.
+
+    Raises ValueError naming --model for no such folder, no config, and networks of another build.
+    """
+    if str(model) in FAMILIES:
+        return attention_levels(FAMILIES[str(model)])
+    folder = Path(model)
+    if not folder.is_dir():
+        raise ValueError(f"--model must be {', '.join(FAMILIES)} or a checkpoint folder, and there is no {model}")
+    file = folder / "unet" / "config.json"
+    if not file.is_file():
+        raise ValueError(f"--model {model} must be a checkpoint folder in diffusers' layout: it has no {file}")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"--model: {file} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"--model: {file} must hold an object, got {type(config).__name__}")
+    try:
+        return attention_levels(config)
+    except ValueError as error:
+        raise ValueError(f"--model: {file}: {error}") from error
+
+
+def attention_levels(config: Mapping[str, Any]) -> tuple[AttentionLevel, ...]:
+    """Levels of a UNet2DConditionModel's configuration; ValueError for one that it does not describe."""
+    channels = config.get("block_out_channels")
+    if not isinstance(channels, list) or not channels:
+        raise ValueError(f"block_out_channels must be a list of channels, got {channels!r}")
+    blocks = len(channels)
+    if config.get("dual_cross_attention") or any(_each(config.get("only_cross_attention", False), blocks, "")):
+        raise ValueError("only_cross_attention and dual_cross_attention are not supported")
+    channels = _numbers(config, "block_out_channels", channels, blocks)
+    heads = _numbers(config, "num_attention_heads", config.get("attention_head_dim", 8), blocks)
+    layers = _numbers(config, "layers_per_block", 2, blocks)
+    depth = _numbers(config, "transformer_layers_per_block", 1, blocks)
+    upward = _numbers(config, "reverse_transformer_layers_per_block", depth[::-1], blocks)
+    down, up = (_attending(config, name, blocks) for name in ("down_block_types", "up_block_types"))
+    middle = config.get("mid_block_type", _MIDDLE)
+    if middle not in (_MIDDLE, None):
+        raise ValueError(f"mid_block_type must be {_MIDDLE} or null, got {middle!r}")
+    if any(wide % number for wide, number in zip(channels, heads, strict=True)):
+        raise ValueError(f"block_out_channels {channels} must be multiples of the heads {heads}")
+
+    found: Counter[tuple[int, int, int]] = Counter()
+    for block in range(blocks):
+        shape = (2**block, heads[block], channels[block] // heads[block])
+        mirror = blocks - 1 - block
+        found[shape] += layers[block] * depth[block] * down[block]
+        found[shape] += (layers[block] + 1) * upward[mirror] * up[mirror]
+        found[shape] += depth[block] if block == blocks - 1 and middle else 0
+    levels = tuple(sorted(AttentionLevel(*shape, count) for shape, count in found.items() if count))
+    if not levels:
+        raise ValueError("no block has attention")
+    if levels[-1].divisor > DEEPEST:
+        raise ValueError(f"has attention at 1/{levels[-1].divisor} of the latents: edits modulate down to 1/{DEEPEST}")
+    if max(level.head_dim for level in levels) > 256:
+        raise ValueError(f"has a head_dim of {max(level.head_dim for level in levels)}: the operation takes up to 256")
+    return levels
+
+
+def _attending(config: Mapping[str, Any], name: str, blocks: int) -> list[bool]:
+    types = _each(config.get(name), blocks, name)
+    if unknown := [kind for kind in types if kind not in _ATTENDING]:
+        raise ValueError(f"{name} holds {unknown[0]!r}; known are {', '.join(_ATTENDING)}")
+    return [_ATTENDING[kind] for kind in types]
+
+
+def _numbers(config: Mapping[str, Any], name: str, default: Any, blocks: int) -> list[int]:
+    """A whole number for each block; null is the default."""
+    given = config.get(name)
+    numbers = _each(default if given is None else given, blocks, name)
+    if not all(type(number) is int and number >= 1 for number in numbers):
+        raise ValueError(f"{name} must be whole numbers of at least 1, got {numbers}")
+    return numbers
+
+
+def _each(value: Any, blocks: int, name: str) -> list[Any]:
+    found = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value] * blocks
+    if len(found) != blocks:
+        raise ValueError(f"{name} must have one entry for each of the {blocks} blocks, got {found}")
+    return found
