@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_pipeline_xl import make, parts  # noqa: F401
+from tiny_xl import components, make
 
 from fame_accel.cli import COMMANDS, main
 from fame_accel.edit import run
@@ -257,7 +257,8 @@ def test_a_variant_is_found_and_loaded(home, tmp_path):
         assert torch.equal(mine, theirs)
 
 
-def test_stable_diffusion_xl(home, tmp_path, parts):  # noqa: F811
+def test_stable_diffusion_xl(home, tmp_path):
+    parts = components()
     make(parts).save_pretrained(tmp_path / "xl")
     found = find_checkpoint(tmp_path / "xl")
     assert found.xl and {file.parent.name for file in found.files} == {"unet", "vae", "text_encoder", "text_encoder_2"}

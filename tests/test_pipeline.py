@@ -6,20 +6,17 @@ import copy
 import warnings
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import fame_accel as fa
-
-diffusers = pytest.importorskip("diffusers")
-pytest.importorskip("transformers")
-
-from benchmarks import edit_parity  # noqa: E402
-from fame_accel.demo.pipeline import random_controlnet, random_pipeline  # noqa: E402
-from fame_accel.fairness import Debias  # noqa: E402
-from fame_accel.pipeline import FameVideoEditPipeline, schedule  # noqa: E402
+from benchmarks import edit_parity
+from fame_accel.demo.pipeline import random_controlnet, random_pipeline
+from fame_accel.fairness import Debias
+from fame_accel.pipeline import FameVideoEditPipeline, schedule
 
 FRAMES, HEIGHT, WIDTH = 3, 64, 72
 SOURCE, TARGET = "a man in a car", "a female doctor in a car"

@@ -52,6 +52,9 @@ class VideoEdit:
     """
 
     _callback_tensor_inputs = ["latents"]
+    _encode_text: Callable[
+        ..., EditText
+    ]  # each pipeline's own: (prompt, clip_skip, **what encode_text in text.py takes)
 
     def _start(self) -> None:
         """The rest of a pipeline's construction, once its components are registered."""
@@ -59,10 +62,6 @@ class VideoEdit:
         self._guidance_scale = 1.0
         self._num_timesteps = 0
         self._interrupt = False
-
-    def _encode_text(self, prompt: str, clip_skip: int | None, **options: Any) -> EditText:
-        """As `encode_text` in text.py."""
-        raise NotImplementedError
 
     def _encode_negative(self, prompt: str, clip_skip: int | None) -> EditText:
         return self._encode_text(prompt, clip_skip)
