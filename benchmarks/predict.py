@@ -19,11 +19,12 @@ from fame_accel.kernels.launch_table import FEW_KEYS, choose_launch
 from benchmarks.ahead_of_time import TARGETS
 from benchmarks.budget import RESULTS, Counts, read_counts
 from benchmarks.cycle_model import CHIPS, Chip, Cycles, loop_cycles, milliseconds, tile_work
-from benchmarks.inputs import active_pairs, text_layout
-from benchmarks.shapes import SHAPES, Operation, Shape, operations
+from benchmarks.shapes import SHAPES
 from fame_accel import Modulation
 from fame_accel.attention import UNPLANNED_KEYS
-from fame_accel.parity_cases import three_regions
+from fame_accel.bench.cases import Operation, Shape, operations
+from fame_accel.bench.inputs import active_pairs, regions_of
+from fame_accel.parity_cases import text_layout
 from fame_accel.plan import TilePlan, merge_frames, tile_plan
 
 PREDICTIONS = RESULTS.with_name("predictions.csv")
@@ -35,7 +36,7 @@ COLUMNS = (
 
 def predict(chip: Chip, shape: Shape, operation: Operation, counts: Counts) -> dict[str, object]:
     """One row of the file."""
-    layout = three_regions(shape.frames, shape.size).tokens(shape.size, shape.size)
+    layout = regions_of(shape).tokens(shape.height, shape.width)
     keys = layout if shape.text is None else text_layout(shape.text, layout.device)
     modulation = operation.modulation(shape.frames, keys.num_frames) or Modulation()
     tables = merge_frames(modulation, shape.frames, keys.num_frames)

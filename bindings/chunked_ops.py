@@ -1,18 +1,22 @@
-"""Layout attention from torch matrix products in chunks of rows: any tables, any factors, O(N) extra memory.
+"""Layout attention from torch matrix products in chunks: any tables, any factors, O(N) extra memory.
 
-Serves what the grouped operator cannot: key weights, strengths that vary with the frame, and few keys, where a chunk
-of logits is small anyway.
+A chunk's logits stay in the cache for all that is done to them. With a the strength of a pair and `same` as 0 or 1,
+
+    z = s + a * (1 - same) * (low - s) + a * same * (high - s) + bias
+
+are passes in place, and what is per pair of tokens is worked out once for all heads.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .library import declare, empty_outputs
-from .torch_attention import row_chunks
+from .torch_attention import Chunk
 
 
 def _chunked_attention(
@@ -28,68 +32,142 @@ def _chunked_attention(
     row_strength: Tensor | None,
     key_weight: Tensor | None,
     scale: float,
+    with_lse: bool,
 ) -> tuple[Tensor, Tensor]:
     """query [B, H, Nq, D], key, value [B, H, Nk, D]; query_region, query_frame [P, Nq], key_region, key_frame
     [P, Nk] int32; strength, bias [2, Fq, Fk] float32 (bias -inf excludes); row_strength [P, Nq], key_weight [P, Nk]
-    float32; every P is 1 or B."""
+    float32; every P is 1 or B. Without with_lse, lse is NaN."""
     out, lse = empty_outputs(query)
-    batch, heads, num_queries, _ = query.shape
-    chunks = row_chunks(batch * heads, num_queries, key.shape[2])
+    batch, num_heads, num_queries, _ = query.shape
+    chunk = Chunk.of(batch, num_heads, num_queries, key.shape[2])
     keys = key.transpose(-1, -2).float() * scale  # logits may pass float16's range
-    for start in chunks:
-        rows = slice(start, start + chunks.step)
-        logits = query[:, :, rows].float() @ keys
-        same = (query_region[:, rows, None] & key_region[:, None, :]) != 0
-        frames = (query_frame[:, rows], key_frame)
-        pair_bias = None if bias is None else _of_pairs(bias, same, *frames)[:, None]
-        hidden = None if pair_bias is None else pair_bias == -math.inf
-        if strength is not None:
-            pull = _of_pairs(strength, same, *frames)
-            if row_strength is not None:
-                pull = pull * row_strength[:, rows, None]
-            if key_weight is not None:
-                pull = pull * key_weight[:, None, :]
-            _pull(logits, pull[:, None], same[:, None], hidden)
-        if pair_bias is not None:
-            logits += pair_bias
-        highest = logits.amax(-1, keepdim=True)
-        weights = logits.softmax(-1)
-        # the largest weight is 1 / sum exp(logits - highest): no second pass of exp
-        lse[:, :, rows] = (highest - weights.amax(-1, keepdim=True).log()).squeeze(-1)
-        if bias is not None:
-            empty = highest == -math.inf
-            lse[:, :, rows].masked_fill_(empty.squeeze(-1), -math.inf)
-            weights.masked_fill_(empty, 0)
-        out[:, :, rows] = weights.to(value.dtype) @ value
+    memory = query.new_empty(2, chunk.pairs, dtype=torch.float32)
+    if not with_lse:
+        lse.fill_(math.nan)
+    excludes = bias is not None and (bias.device.type != "cpu" or bool((bias == -math.inf).any()))
+    for item in range(0, batch, chunk.items):
+        items = slice(item, item + chunk.items)
+        sides = _Sides(*(_of(x, items) for x in (query_region, query_frame, key_region, key_frame)))
+        tables = [None if table is None else sides.at_keys(table) for table in (strength, bias)]
+        factors = [_of(x, items) for x in (row_strength, key_weight)]
+        for row in range(0, num_queries, chunk.rows):
+            rows = slice(row, row + chunk.rows)
+            pairs = _Pairs.of(sides, rows, *tables, *factors, excludes)
+            for head in range(0, num_heads, chunk.heads):
+                heads = (items, slice(head, head + chunk.heads))
+                part = query[*heads, rows].float()
+                size = (*part.shape[:3], key.shape[2])
+                logits, weights = (m[: math.prod(size)].view(size) for m in memory)
+                torch.matmul(part, keys[heads], out=logits)
+                pairs.modulate(logits, weights)
+                torch.softmax(logits, -1, out=weights)
+                out[*heads, rows] = weights.to(value.dtype) @ value[heads]
+                if with_lse:  # the largest weight is 1 / sum exp(logits - highest): no second pass of exp
+                    lse[*heads, rows] = logits.amax(-1) - weights.amax(-1).log()
+            if pairs.empty is not None:
+                out[items, :, rows].masked_fill_(pairs.empty, 0)
+                if with_lse:
+                    lse[items, :, rows].masked_fill_(pairs.empty.squeeze(-1), -math.inf)
     return out, lse
 
 
-def _of_pairs(table: Tensor, same: Tensor, query_frame: Tensor, key_frame: Tensor) -> Tensor:
-    """table [2, Fq, Fk] at each pair: [P, Nq, Nk], or [P, Nq, 1] broadcast against it where that says it all."""
-    if table.shape[2] == 1:  # text tokens: one key frame
-        different, equal = table[:, query_frame.long()]  # [P, Nq, 1]
-        return torch.where(same, equal, different)
-    return table[same.long(), query_frame[:, :, None].long(), key_frame[:, None, :].long()]
+def _of(side: Tensor | None, items: slice) -> Tensor | None:
+    """[1 or B, ...] of some items."""
+    return side if side is None or len(side) == 1 else side[items]
 
 
-def _pull(logits: Tensor, strength: Tensor, same: Tensor, hidden: Tensor | None) -> None:
-    """logits += strength * (extreme - logits) in place; the extremes are over keys that are not hidden."""
-    high, low = logits, logits
-    if hidden is not None:
-        high, low = logits.masked_fill(hidden, -math.inf), logits.masked_fill(hidden, math.inf)
-    high, low = high.amax(-1, keepdim=True), low.amin(-1, keepdim=True)
-    if hidden is not None:
-        high.masked_fill_(high == -math.inf, 0)
-        low.masked_fill_(low == math.inf, 0)
-    equal = same.to(logits.dtype)
-    target = ((1 - equal) * low).addcmul_(equal, high)  # where(same, high, low), 16 times as fast on a CPU
-    logits.lerp_(target, strength)
+@dataclass(frozen=True)
+class _Sides:
+    """Regions and frames of some items, int32 [P, N]."""
+
+    query_region: Tensor
+    query_frame: Tensor
+    key_region: Tensor
+    key_frame: Tensor
+
+    def at_keys(self, table: Tensor) -> Tensor:
+        """table [2, Fq, Fk] at every key: [S, P, Fq, Nk], Nk = 1 for one frame of text. S is 1 where `same` does not
+        matter, else 2."""
+        if torch.equal(table[0], table[1]):
+            table = table[:1]
+        if table.shape[2] == 1:
+            return table[:, None]
+        return table[:, :, self.key_frame.long()].transpose(1, 2).contiguous()
+
+    def at_pairs(self, at_keys: Tensor, rows: slice, same: Tensor) -> Tensor:
+        """[P, rows, Nk or 1]"""
+        frame = self.query_frame[:, rows].long()
+        if at_keys.shape[1] == len(frame) == 1:  # whole rows are copied
+            sides = [side[0].index_select(0, frame[0])[None] for side in at_keys]
+        else:
+            item = torch.arange(len(frame), device=frame.device)[:, None] if at_keys.shape[1] > 1 else 0
+            sides = [side[item, frame] for side in at_keys]
+        return sides[0] if len(sides) == 1 else torch.where(same, sides[1], sides[0])
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Of some rows with all keys, [P, 1, rows, Nk] or broadcast to it; None where there is none.
+
+    raised, lowered: the strength, of pairs of the same region and of the others, 0 elsewhere; hidden: -inf for an
+    excluded pair, else 0; empty: bool [P, 1, rows, 1], rows whose keys are all excluded.
+    """
+
+    raised: Tensor | None
+    lowered: Tensor | None
+    bias: Tensor | None
+    hidden: Tensor | None
+    empty: Tensor | None
+
+    @classmethod
+    def of(
+        cls,
+        sides: _Sides,
+        rows: slice,
+        strength: Tensor | None,
+        bias: Tensor | None,
+        row_strength: Tensor | None,
+        key_weight: Tensor | None,
+        excludes: bool,
+    ) -> _Pairs:
+        raised = lowered = hidden = empty = None
+        same = (sides.query_region[:, rows, None] & sides.key_region[:, None, :]) != 0
+        if strength is not None:
+            lowered = sides.at_pairs(strength, rows, same)[:, None]
+            if row_strength is not None:
+                lowered = lowered * row_strength[:, None, rows, None]
+            if key_weight is not None:
+                lowered = lowered * key_weight[:, None, None, :]
+            raised = lowered * same[:, None]
+            lowered = lowered - raised
+        if bias is not None:
+            bias = sides.at_pairs(bias, rows, same)[:, None]
+            if excludes:
+                shown = bias > -math.inf
+                hidden = torch.zeros_like(bias).masked_fill_(~shown, -math.inf)
+                empty = ~shown.any(-1, keepdim=True)
+        return cls(raised, lowered, bias, hidden, empty)
+
+    def modulate(self, logits: Tensor, spare: Tensor) -> None:
+        """logits [B, H, rows, Nk] in place; spare: memory of the same shape."""
+        if self.raised is not None:
+            if self.hidden is None:
+                high, low = logits.amax(-1, keepdim=True), logits.amin(-1, keepdim=True)
+            else:
+                high = torch.add(logits, self.hidden, out=spare).amax(-1, keepdim=True)
+                low = torch.sub(logits, self.hidden, out=spare).amin(-1, keepdim=True)
+                high.masked_fill_(self.empty, 0)
+                low.masked_fill_(self.empty, 0)
+            logits.lerp_(low, self.lowered).lerp_(high, self.raised)  # of each pair one has a weight
+        if self.bias is not None:
+            logits += self.bias
 
 
 chunked_attention = declare(
     "chunked_attention",
     "(Tensor query, Tensor key, Tensor value, Tensor query_region, Tensor query_frame, Tensor key_region, "
-    "Tensor key_frame, Tensor? strength, Tensor? bias, Tensor? row_strength, Tensor? key_weight, float scale)",
+    "Tensor key_frame, Tensor? strength, Tensor? bias, Tensor? row_strength, Tensor? key_weight, float scale, "
+    "bool with_lse)",
     _chunked_attention,
     ("CompositeExplicitAutograd",),
 )

@@ -79,6 +79,9 @@ def _grouped_attention(
     query_runs, key_runs [runs, 5] int64 on the CPU: item, start, stop, bitset, frame class; bias [2, query classes,
     key classes] float32 on the CPU, -inf excludes; row_strength [1 or B, Nq] float32.
     """
+    if bias is None and not (strength_other or strength_same):
+        out, lse = attend(query, key, value, None, scale)
+        return torch.empty_like(query).copy_(out), lse.contiguous()
     out, lse = empty_outputs(query)
     items = len(query_order)
     query_rows, key_rows = query_runs.tolist(), key_runs.tolist()

@@ -73,7 +73,7 @@ def layout_attention(
     if 0 in (*query.shape, *key.shape):  # no row, or no key for any row
         out, lse = torch.zeros_like(query), query.new_full(query.shape[:3], -math.inf, dtype=torch.float32)
     else:
-        out, lse = _triton(arguments, return_lse) if backend == "triton" else _RUN[backend](arguments)
+        out, lse = _RUN[backend](arguments, return_lse)
     return (out, lse) if return_lse else out
 
 
@@ -108,7 +108,7 @@ def _many_short_sequences(query: Tensor, key: Tensor) -> bool:
     return fits and query.shape[0] >= SHORT_BATCH and max(query.shape[2], key.shape[2]) <= SHORT_SEQUENCE
 
 
-def _sdpa(x: Arguments) -> tuple[Tensor, Tensor]:
+def _sdpa(x: Arguments, with_lse: bool) -> tuple[Tensor, Tensor]:
     layouts = (x.query_layout, x.key_layout, x.modulation)
     tables = _tables(*layouts)
     plain = tables.strength is None
@@ -122,11 +122,15 @@ def _sdpa(x: Arguments) -> tuple[Tensor, Tensor]:
     strength, bias = _frame_tables(*layouts)
     return bindings.chunked_attention(
         x.query, x.key, x.value, x.query_layout.region, x.query_layout.frame, x.key_layout.region,
-        x.key_layout.frame, strength, bias, x.row_strength, x.key_weight, x.scale,
+        x.key_layout.frame, strength, bias, x.row_strength, x.key_weight, x.scale, with_lse,
     )  # fmt: skip
 
 
-_RUN = {"sdpa": _sdpa, "reference": reference.evaluate}
+def _reference(x: Arguments, with_lse: bool) -> tuple[Tensor, Tensor]:
+    return reference.evaluate(x)
+
+
+_RUN = {"triton": _triton, "sdpa": _sdpa, "reference": _reference}
 
 
 # Plans are made once per pair of layouts and modulation and kept on the query's layout. To torch.compile they are

@@ -60,7 +60,7 @@ class Case:
 
     def judge(self, backend: str) -> Verdict:
         exact, eager = self._bounds
-        return Verdict(_error(self.run(backend), exact), eager)
+        return Verdict(error(self.run(backend), exact), eager)
 
     def mistake(self) -> str | None:
         """What is wrong with the kernels' result; None where it passes."""
@@ -76,7 +76,7 @@ class Case:
         """The exact result, and the errors of eager."""
         doubles = {name: self.arguments[name].double() for name in ("query", "key", "value")}
         exact = reference.layout_attention(**self.arguments | doubles)
-        return exact, _error(reference.layout_attention(**self.arguments), exact)
+        return exact, error(reference.layout_attention(**self.arguments), exact)
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,7 @@ class CaseMaker:
         return cls(size, head_dim, dtype, layout, torch.Generator(device).manual_seed(0))
 
     def words(self, count: int) -> TokenLayout:
-        """Text tokens of which three belong to regions."""
-        region = torch.zeros(count, dtype=torch.int32, device=self.layout.device)
-        region[3], region[5:7] = 1, 2
-        return TokenLayout(region, torch.zeros_like(region), 1)
+        return text_layout(count, self.layout.device)
 
     def case(
         self, name: str, modulation: Modulation | None, keys: TokenLayout | None = None, weighted: bool = False
@@ -121,16 +118,25 @@ class CaseMaker:
         return torch.randn(shape, generator=self.generator, **where).transpose(1, 2)
 
 
-def three_regions(frames: int, side: int) -> SpaceTimeLayout:
-    """Two boxes that drift to the right over the frames, and the rest."""
-    row, column = torch.arange(side)[:, None], torch.arange(side)[None, :]
-    column = column - torch.arange(frames)[:, None, None] * side // (6 * frames)
-    high = (row >= side // 6) & (row < 5 * side // 6)
-    left = high & (column >= side // 12) & (column < 5 * side // 12)
-    right = (row >= side // 4) & (column >= side // 2) & (column < 5 * side // 6)
+def three_regions(frames: int, height: int, width: int | None = None) -> SpaceTimeLayout:
+    """Two boxes that drift to the right over the frames, and the rest; width: as the height, if None."""
+    width = height if width is None else width
+    row, column = torch.arange(height)[:, None], torch.arange(width)[None, :]
+    column = column - torch.arange(frames)[:, None, None] * width // (6 * frames)
+    high = (row >= height // 6) & (row < 5 * height // 6)
+    left = high & (column >= width // 12) & (column < 5 * width // 12)
+    right = (row >= height // 4) & (column >= width // 2) & (column < 5 * width // 6)
     return SpaceTimeLayout.from_masks(torch.stack([left, right, ~(left | right)]))
 
 
-def _error(got: Tensor, exact: Tensor) -> tuple[float, float]:
+def text_layout(tokens: int, device: torch.device) -> TokenLayout:
+    """A prompt with one word in the first region and two in the second."""
+    region = torch.zeros(tokens, dtype=torch.int32, device=device)
+    region[3], region[5:7] = 1, 2
+    return TokenLayout(region, torch.zeros_like(region), 1)
+
+
+def error(got: Tensor, exact: Tensor) -> tuple[float, float]:
+    """(max, mean) of |got - exact|."""
     difference = (got.double() - exact).abs()
     return difference.max().item(), difference.mean().item()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fame_accel.attention import UNPLANNED_KEYS
-from fame_accel.bindings.torch_attention import row_chunks
+from fame_accel.bindings.torch_attention import Chunk, row_chunks
 from fame_accel.kernels.launch import split_head_dim
 from fame_accel.plan import MOST_PAIRS, is_coarse
 from fame_accel.planner.pairs import Runs
@@ -138,18 +138,18 @@ def _copied(shape: Shape, runs: Runs) -> float:
 
 
 def _chunked_bytes(shape: Shape, runs: Runs) -> int:
-    """Chunks of float32 logits: the logits, what they are pulled to or their weights, and the weights of the chunk
-    before."""
+    """Two buffers of a chunk's float32 logits, what its pairs of tokens are given, and that of the chunk before."""
     operation = runs.operation
-    chunks = row_chunks(shape.heads, shape.tokens, shape.tokens)
-    pairs = min(chunks.step, shape.tokens) * shape.tokens
-    logits = shape.heads * pairs * _FLOAT
+    chunk = Chunk.of(1, shape.heads, shape.tokens, shape.tokens)
+    pairs = chunk.rows * shape.tokens
+    excluded = operation.biased and not all(operation.seen)  # then the bias differs by region, too
+    at_keys = runs.tokens.shape[0] * shape.tokens * _FLOAT * (operation.modulated + operation.biased * (1 + excluded))
     keys = shape.tensor * _FLOAT // shape.element  # scaled
-    # same, also as an index or as two numbers; the tables; and which pairs are hidden
-    looked_up = pairs * (1 + _LONG + _FLOAT * (operation.modulated + operation.biased) + operation.biased)
-    standing = shape.tensor + shape.row + keys
-    if len(chunks) > 1:
-        return standing + 3 * logits + looked_up
-    narrowed = logits * shape.element // _FLOAT if shape.element < _FLOAT else 0  # the weights in the values' dtype
-    kept = pairs * (1 + _FLOAT * operation.modulated)
-    return standing + 2 * logits + max(looked_up, narrowed + kept)
+    standing = shape.tensor + shape.row + keys + 2 * chunk.pairs * _FLOAT + at_keys * operation.per_frame
+    kept = pairs * _FLOAT * (2 * operation.modulated + operation.biased + excluded)
+    made = pairs * (1 + _FLOAT * max(1, 3 * operation.modulated, 3 * excluded))
+    rows = chunk.heads * chunk.rows * shape.head_dim
+    used = kept + rows * shape.element
+    if shape.element < _FLOAT:
+        used += rows * _FLOAT + chunk.pairs * shape.element  # queries in float32, weights in the values' dtype
+    return standing + max(made + (kept if chunk.rows < shape.tokens else 0), used)

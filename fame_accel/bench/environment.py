@@ -1,0 +1,56 @@
+"""Where and with what a measurement was taken: the first columns of its row."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from fame_accel import __version__
+from fame_accel.media.packages import installed_versions
+
+_HERE = Path(__file__)
+
+
+@cache
+def environment(device: torch.device) -> dict[str, str]:
+    on_gpu = device.type == "cuda"
+    return {
+        "date": datetime.date.today().isoformat(),
+        "commit": commit(),
+        "device": torch.cuda.get_device_name(device) if on_gpu else f"{_cpu()}, {torch.get_num_threads()} threads",
+        "driver": _said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") if on_gpu else "",
+        "cuda": torch.version.cuda or torch.version.hip or "",
+        "torch": torch.__version__,
+        "triton": installed_versions("triton").get("triton", ""),
+    }
+
+
+def commit() -> str:
+    """As git describes the checkout; the variable COMMIT where the code was copied without it; the version of an
+    installed package, whatever repository it may lie in."""
+    if given := os.environ.get("COMMIT"):
+        return given
+    tracked = _said("git", "ls-files", "--error-unmatch", _HERE.name)
+    return (tracked and _said("git", "describe", "--always", "--dirty")) or f"fame-accel {__version__}"
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(errors="replace").splitlines() if info.exists() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{named[0] if named else platform.machine()} CPU"
+
+
+def _said(*command: str) -> str:
+    """First line a command prints, nothing where it is missing or fails."""
+    try:
+        result = subprocess.run(command, cwd=_HERE.parent, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return result.stdout.strip().partition("\n")[0] if result.returncode == 0 else ""

@@ -1,0 +1,51 @@
+"""The correctness gate: a result is held against rows of the reference in float64."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fame_accel import reference
+from fame_accel.bench.inputs import Inputs
+from fame_accel.layout import TokenLayout
+from fame_accel.parity_cases import Verdict, error
+
+ROWS = 256  # query rows of one head that results are judged by: float64 then fits at any length
+
+
+class Judge:
+    """The 2x rule on sampled rows of the last head: err <= 2 * err(eager, same dtype) + 1e-5 in max and in mean."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        batch, heads, queries, _ = inputs.query.shape
+        generator = torch.Generator().manual_seed(0)
+        rows = torch.randperm(queries, generator=generator)[:ROWS].sort()[0].to(inputs.device)
+        self._place = (batch - 1, heads - 1, rows)
+        self._truth = reference_rows(inputs, *self._place, torch.float64)
+        self._eager = error(reference_rows(inputs, *self._place, inputs.query.dtype), self._truth)
+
+    def verdict(self, out: Tensor) -> Verdict:
+        """Of a whole result [B, H, Nq, D], which fails where it is not finite anywhere."""
+        if not bool(out.isfinite().all()):
+            return Verdict((float("inf"), float("inf")), self._eager)
+        return Verdict(error(out[self._place], self._truth), self._eager)
+
+
+def reference_rows(inputs: Inputs, item: int, head: int, rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """[len(rows), D]: those query rows of one head by the reference in `dtype`, over all keys."""
+    one = (slice(item, item + 1), slice(head, head + 1))
+    query_layout, key_layout = (_one(layout, item) for layout in (inputs.query_layout, inputs.key_layout))
+    sampled = TokenLayout(query_layout.region[0, rows], query_layout.frame[0, rows], query_layout.num_frames)
+    strength = inputs.row_strength
+    if strength is not None:
+        strength = (strength if strength.dim() == 1 else strength[item])[rows]
+    return reference.layout_attention(
+        inputs.query[one].index_select(2, rows).to(dtype), inputs.key[one].to(dtype), inputs.value[one].to(dtype),
+        sampled, key_layout, modulation=inputs.modulation, row_strength=strength, key_weight=inputs.key_weight,
+    )[0, 0]  # fmt: skip
+
+
+def _one(layout: TokenLayout, item: int) -> TokenLayout:
+    if layout.batch is None:
+        return layout
+    return TokenLayout(layout.region[item], layout.frame[item], layout.num_frames)

@@ -1,0 +1,146 @@
+"""The formula on dense matrices, as VideoGrain runs it, and torch.compile of the reference.
+
+VideoGrain keeps a mask [N, N] a resolution and runs self-attention over all frames one head at a time, for its memory;
+cross-attention and short sequences fit at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from fame_accel import reference
+from fame_accel.arguments import check
+from fame_accel.bench.inputs import Inputs
+from fame_accel.bench.providers.prepared import CannotRun, Prepared
+from fame_accel.measure import free_bytes
+
+_DENSE = 8  # N x N tensors that a head's call holds at most, its masks included
+
+
+def eager(inputs: Inputs) -> Prepared:
+    x = inputs
+    _refuse_too_large(inputs)
+    masks: dict[str, Tensor] = {}
+
+    def plan() -> None:
+        masks.clear()
+        masks.update(_dense_masks(inputs))
+
+    def call() -> Tensor:
+        out = torch.empty_like(x.query)
+        raised, lowered = _strengths(inputs, masks)
+        for place in _slices(inputs):
+            scores = x.query[place] @ x.key[place].transpose(-1, -2) * x.shape.head_dim**-0.5
+            if raised is not None:
+                highest, lowest = _extremes(scores, masks.get("hidden"))
+                scores = scores + raised * (highest - scores) - lowered * (scores - lowest)
+            if "bias" in masks:
+                scores = scores + masks["bias"]
+            out[place] = scores.softmax(-1) @ x.value[place]
+        return out
+
+    plan()
+    step = "at once" if _at_once(inputs) else "one at a time"
+    return Prepared(call, plan if masks else None, note=f"heads {step}")
+
+
+def compiled(inputs: Inputs) -> Prepared:
+    _refuse_too_large(inputs)
+    function = torch.compile(reference.evaluate, dynamic=False)
+    x = inputs
+
+    def call() -> Tensor:
+        out = torch.empty_like(x.query)
+        for place in _slices(inputs):
+            arguments = check(
+                x.query[place], x.key[place], x.value[place], x.query_layout, x.key_layout, x.modulation,
+                x.row_strength, x.key_weight, None,
+            )  # fmt: skip
+            out[place] = function(arguments)[0]
+        return out
+
+    return Prepared(call, note="heads at once" if _at_once(inputs) else "heads one at a time")
+
+
+def dense_bias(inputs: Inputs, dtype: torch.dtype) -> Tensor:
+    """B of every pair, [1 or B, Nq, Nk]."""
+    x = inputs
+    table = x.modulation.bias_table.to(x.device, dtype)
+    frames = x.query_layout.frame.long()[:, :, None], x.key_layout.frame.long()[:, None, :]
+    return table[_same(inputs).long(), *frames]
+
+
+def _same(inputs: Inputs) -> Tensor:
+    """bool [1 or B, Nq, Nk]"""
+    return (inputs.query_layout.region[:, :, None] & inputs.key_layout.region[:, None, :]) != 0
+
+
+def _dense_masks(inputs: Inputs) -> dict[str, Tensor]:
+    """Of all pairs, [1 or B, 1, Nq, Nk] in the inputs' dtype: same, strength and bias as far as the operation has them;
+    hidden (bool): pairs that the bias excludes."""
+    x, dtype = inputs, inputs.query.dtype
+    masks: dict[str, Tensor] = {}
+    if x.operation.pulled:
+        masks["same"] = _same(inputs)[:, None].to(dtype)
+        table = x.modulation.strength_table
+        if bool((table != 1).any()):
+            frames = x.query_layout.frame.long()[:, :, None], x.key_layout.frame.long()[:, None, :]
+            masks["strength"] = table.to(x.device, dtype)[_same(inputs).long(), *frames][:, None]
+    if x.modulation is not None and x.modulation.bias_table is not None:
+        masks["bias"] = dense_bias(inputs, dtype)[:, None]
+        hidden = masks["bias"] == -math.inf
+        if x.operation.pulled and bool(hidden.any()):
+            masks["hidden"] = hidden
+    return masks
+
+
+def _strengths(inputs: Inputs, masks: dict[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
+    """How far pairs of the same region are raised, and the others lowered: they change with the timestep."""
+    if "same" not in masks:
+        return None, None
+    dtype = inputs.query.dtype
+    strength = torch.atleast_2d(inputs.row_strength).to(dtype)[:, None, :, None]
+    if inputs.key_weight is not None:
+        strength = strength * inputs.key_weight.to(dtype)
+    if "strength" in masks:
+        strength = strength * masks["strength"]
+    return masks["same"] * strength, (1 - masks["same"]) * strength
+
+
+def _extremes(scores: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor]:
+    if hidden is None:
+        return scores.amax(-1, keepdim=True), scores.amin(-1, keepdim=True)
+    high = scores.masked_fill(hidden, -math.inf).amax(-1, keepdim=True)
+    return high, scores.masked_fill(hidden, math.inf).amin(-1, keepdim=True)
+
+
+def _at_once(inputs: Inputs) -> bool:
+    return inputs.shape.text is not None or inputs.shape.motion
+
+
+def _slices(inputs: Inputs) -> Iterator[tuple[slice, slice]]:
+    batch, heads = inputs.query.shape[:2]
+    if _at_once(inputs):
+        yield slice(None), slice(None)
+        return
+    for item in range(batch):
+        for head in range(heads):
+            yield slice(item, item + 1), slice(head, head + 1)
+
+
+def _refuse_too_large(inputs: Inputs) -> None:
+    shape = inputs.shape
+    heads = shape.items * shape.heads if _at_once(inputs) else 1
+    size = _DENSE * heads * shape.queries * shape.keys * inputs.query.element_size()
+    require_memory(size, inputs.device, "N x N matrices")
+
+
+def require_memory(size: int, device: torch.device, what: str) -> None:
+    """CannotRun where `size` bytes are not free."""
+    free = free_bytes(device)
+    if free is not None and size > free:
+        raise CannotRun(f"out of memory: {what} take about {size / 2**30:.0f} GiB, {free / 2**30:.0f} are free")

@@ -1,0 +1,60 @@
+"""A clock that waits for the device, and peaks of memory."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+
+def now(device: torch.device) -> float:
+    """Seconds on a monotonic clock, once the device has finished what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def reset_peak(device: torch.device) -> int | None:
+    """Forget the peak so far; bytes in use now, None where the system does not tell."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    if sys.platform != "linux":
+        return None
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # freed pages would otherwise hide what the run takes anew
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return None
+    return _status("VmRSS")
+
+
+def peak_bytes(device: torch.device) -> int | None:
+    """Most bytes in use since `reset_peak`; None where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return _status("VmHWM") if sys.platform == "linux" else None
+
+
+def _status(key: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {key}")
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Bytes that a call may still take, a tenth kept back; None where the system does not tell."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        return int(0.9 * torch.cuda.mem_get_info(device)[0])
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.exists():
+        return None
+    fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+    return int(0.9 * 1024 * int(fields["MemAvailable"].split()[0]))
