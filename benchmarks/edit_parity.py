@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import csv
 import sys
 from functools import cache
 from pathlib import Path
@@ -21,7 +20,8 @@ import torch
 from diffusers import ControlNetModel, StableDiffusionPipeline
 from torch import Tensor
 
-from benchmarks.environment import environment
+from fame_accel.bench.environment import environment
+from fame_accel.bench.rows import append
 from fame_accel.demo.edit import DEBIAS, REGIONS, SOURCE_PROMPT, TARGET_PROMPT
 from fame_accel.demo.pipeline import random_controlnet, random_pipeline
 from fame_accel.media.clip import load_clip
@@ -117,12 +117,7 @@ def main() -> int:
             row = measure(controlnet, guidance_scale, args.frames, args.size, args.steps, device)
             print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
             rows.append(environment(device) | row)
-    new = not args.out.exists()
-    with args.out.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        if new:
-            writer.writeheader()
-        writer.writerows(rows)
+    append(rows, args.out, list(rows[0]))
     return 0 if all(row["passed"] for row in rows) else 1
 
 

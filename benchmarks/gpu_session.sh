@@ -7,7 +7,7 @@
 #     DRY_RUN=1 benchmarks/gpu_session.sh  every step on a CPU, in Triton's interpreter at toy shapes
 #
 # A step that fails is recorded and the others still run; the exit status is 1 where a result was wrong or its check did
-# not finish (tests, the gate before timings, memcheck). Rows go to gpu.csv, edit_parity.csv and ncu.csv in
+# not finish (tests, the gate before timings, memcheck). Rows go to measured.csv, edit_parity.csv and ncu.csv in
 # benchmarks/results; where OUT is set, they and the logs are copied there. RESULTS and LIMIT (seconds) may be set too.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
@@ -19,12 +19,15 @@ export TORCHINDUCTOR_COMPILE_THREADS=1 # one kernel a graph: a pool of compilers
 logs=$(mktemp -d)
 results=${RESULTS:-benchmarks/results}
 device=cuda
-shapes=() # all
+suite=gpu
+providers=() # all
 edit=()
 dtype=float16
 if [[ $DRY_RUN ]]; then
     export TRITON_INTERPRET=1
-    results=${RESULTS:-$logs/results} device=cpu shapes=(--shapes toy-4x4-f2 toy-3x3-f2-text9) dtype=float32
+    results=${RESULTS:-$logs/results} device=cpu suite=toy dtype=float32
+    # the others are compiled for minutes
+    providers=(--seconds 0 --providers eager sdpa_plain sdpa_cudnn ours_triton ours_sdpa sdpa_bias sdpa_low_rank xformers yardstick)
     edit=(--frames 2 --size 64 --steps 1)
 fi
 mkdir -p "$results"
@@ -61,8 +64,8 @@ sanitizer() {
 # Beside the tests, as nothing is timed yet: compilation, a shape a process, so that the timings find it on disk (what is
 # not ready by the time limit compiles later), and the matrix of calls, plain and under memcheck.
 compile_ahead() {
-    "$PYTHON" -m benchmarks.gpu_timing --list "${shapes[@]}" | timeout 160 xargs -P 10 -I{} \
-        "$PYTHON" -m benchmarks.gpu_timing --compile-only --shapes {} --device "$device" --dtype "$dtype"
+    "$PYTHON" -m benchmarks.measure "$suite" --list | timeout 160 xargs -P 10 -I{} "$PYTHON" -m benchmarks.measure \
+        "$suite" --compile-only --shapes {} --device "$device" --dtype "$dtype" "${providers[@]}"
 }
 check_memory() {
     step sanitize 110 wrong "$PYTHON" -m benchmarks.sanitize --device "$device"
@@ -71,7 +74,7 @@ check_memory() {
 
 step environment 60 report "$PYTHON" -c "
 import torch
-from benchmarks.environment import environment
+from fame_accel.bench.environment import environment
 print(environment(torch.device('$device')))"
 
 compile_ahead >"$logs/compile.log" 2>&1 &
@@ -96,8 +99,8 @@ else
 fi
 
 budget=$(left 95)
-LINES_SHOWN=60 step timings $((budget + 15)) wrong "$PYTHON" -m benchmarks.gpu_timing --device "$device" \
-    --dtype "$dtype" --budget-seconds "$budget" --out "$results/gpu.csv" "${shapes[@]}"
+LINES_SHOWN=60 step timings $((budget + 15)) wrong "$PYTHON" -m benchmarks.measure "$suite" --device "$device" \
+    --dtype "$dtype" --budget-seconds "$budget" --out "$results/measured.csv" "${providers[@]}"
 
 if [[ $DRY_RUN ]]; then
     step profile 60 report "$PYTHON" -m benchmarks.profile_kernels --case toy --device cpu
@@ -113,7 +116,7 @@ echo "== summary, $SECONDS s"
 cat "$logs/summary.txt"
 if [[ -n ${OUT:-} ]]; then # few files: the logs as one
     (cd "$logs" && tail -n +1 -- *.log summary.txt) >"$OUT/session.log"
-    for file in "$results/gpu.csv" "$results/edit_parity.csv" "$results/ncu.csv" "$logs"/ncu_*.csv; do
+    for file in "$results/measured.csv" "$results/edit_parity.csv" "$results/ncu.csv" "$logs"/ncu_*.csv; do
         [[ -f $file ]] && cp "$file" "$OUT"
     done
 fi

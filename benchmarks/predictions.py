@@ -6,7 +6,7 @@ import csv
 import re
 from pathlib import Path
 
-from benchmarks.shapes import Operation, Shape
+from fame_accel.bench.cases import Operation, Shape
 
 PREDICTIONS = Path(__file__).parent / "results" / "predictions.csv"
 
@@ -21,7 +21,7 @@ def predicted_ms(shape: Shape, operation: Operation, dtype: str, device: str, pa
     wanted = {
         "operation": operation.name,
         "frames": str(shape.frames),
-        "size": str(shape.size),
+        "size": str(shape.height),
         "keys": str(shape.keys),
         "heads": str(shape.heads),
         "head_dim": str(shape.head_dim),

@@ -20,11 +20,12 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.compare import append
-from benchmarks.environment import environment
-from benchmarks.inputs import make_inputs
-from benchmarks.providers import ours
-from benchmarks.shapes import BY_NAME, operations
+from benchmarks.shapes import BY_NAME
+from fame_accel.bench.cases import operations
+from fame_accel.bench.environment import environment
+from fame_accel.bench.inputs import make_inputs
+from fame_accel.bench.providers import PROVIDERS
+from fame_accel.bench.rows import append
 
 RESULTS = Path(__file__).parent / "results" / "ncu.csv"
 CASES = {  # name -> (shape, operation)
@@ -66,7 +67,7 @@ def run(case: str, device: torch.device) -> None:
     shape, name = BY_NAME[CASES[case][0]], CASES[case][1]
     operation = next(operation for operation in operations(shape) if operation.name == name)
     dtype = torch.float16 if device.type == "cuda" else torch.float32
-    call = ours(make_inputs(shape, operation, device, dtype)).call
+    call = PROVIDERS["ours_triton"](make_inputs(shape, operation, device, dtype)).call
     call()
     if device.type == "cuda":
         torch.cuda.synchronize()
@@ -151,7 +152,8 @@ def main() -> None:
             continue
         rows = profile(ncu, case, args.raw, args.seconds)
         if rows:
-            append([environment(device) | {"case": case} | row for row in rows], args.out)
+            rows = [environment(device) | {"case": case} | row for row in rows]
+            append(rows, args.out, list(rows[0]))
         for row in rows:
             print(f"{case:18} {row['kernel']:28} {row['metric']:72} {row['value']} {row['unit']}")
 

@@ -12,8 +12,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.budget import BUDGETS, HEAD_DIMS, TARGETS, read_counts
 from benchmarks.compare import RESULTS
+
+from benchmarks.budget import BUDGETS, HEAD_DIMS, TARGETS, read_counts
 from benchmarks.fairness import PAIRS, PROMPTS, read_runs, summary
 from fame_accel.cli import main as fame_accel_command
 from fame_accel.planner.table import COUNTED, PREDICTED

@@ -1,101 +1,110 @@
-"""The shapes and operations of the GPU round, most informative first.
+"""What is measured: suites of cases, the most informative first.
 
-Self-attention of all frames as layers of real models have it (batch 2 for classifier-free guidance), and
-cross-attention to text. SD 1.5 at 512 x 512 has 64 x 64, 32 x 32, 16 x 16 and 8 x 8 tokens a frame.
+Self-attention of all frames as layers of real models have it, and cross-attention to text. SD 1.5 at 512 x 512 has
+64 x 64, 32 x 32, 16 x 16 and 8 x 8 tokens a frame, at 256 x 256 half of these a side.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
-import fame_accel as fa
+from benchmarks.providers import PROVIDERS
+from fame_accel.bench.cases import FAME, PLAIN, REGION_MASK, SELF, Operation, Shape, operations
+from fame_accel.bench.providers import EAGER, FLOOR
 
-
-@dataclass(frozen=True)
-class Shape:
-    """frames of size x size query tokens; text: key tokens of cross-attention, None for self-attention.
-
-    main: shapes whose every comparison comes before those of the others.
-    """
-
-    name: str
-    frames: int
-    size: int
-    heads: int
-    head_dim: int
-    text: int | None = None
-    batch: int = 2
-    main: bool = False
-
-    @property
-    def queries(self) -> int:
-        return self.frames * self.size**2
-
-    @property
-    def keys(self) -> int:
-        return self.queries if self.text is None else self.text
+OURS = ("ours_triton", "ours_sdpa")
+LATE = ("compiled", "flex", "flex_sorted", "flex_three_pass")  # on GPUs, as they compile for long
 
 
 @dataclass(frozen=True)
-class Operation:
-    """A modulation by its formula, which providers without tables write down themselves.
+class Case:
+    """An operation at a shape, by several providers side by side."""
 
-    hard: other regions are excluded; pulled: A is not zero; decay: rate of exp(-rate * |frame difference|), on the
-    weights (B) or on the strength (A).
-    """
-
-    name: str
-    hard: bool = False
-    pulled: bool = False
-    decay: float = 0.0
-    decay_on: str = "weights"
-
-    def modulation(self, frames: int, key_frames: int) -> fa.Modulation | None:
-        if self.hard:
-            return fa.Modulation.region_mask(frames, decay=self.decay)
-        if not self.pulled:
-            return None
-        if not self.decay:
-            return fa.Modulation.videograin(frames, key_frames)
-        return fa.Modulation.fame(frames, decay=self.decay, decay_on=self.decay_on)
+    shape: Shape
+    operation: Operation
+    providers: tuple[str, ...] = tuple(PROVIDERS)
 
 
-PLAIN = Operation("plain")
-SELF = (
-    PLAIN,
-    Operation("region_mask_decay", hard=True, decay=0.1),
-    Operation("fame", pulled=True, decay=0.1),
-    Operation("videograin", pulled=True),
-    Operation("fame_strength", pulled=True, decay=0.1, decay_on="strength"),
-)
+def _sd15(side: int, head_dim: int, frames: int, **options: object) -> Shape:
+    return Shape(f"sd15-{side}x{side}-f{frames}", frames, side, side, 8, head_dim, **options)
 
 
-def operations(shape: Shape) -> tuple[Operation, ...]:
-    """What is timed at a shape."""
-    return SELF if shape.text is None else (PLAIN, Operation(f"cross_{shape.text}", pulled=True))
+def _named(shape: Shape, suffix: str, **changes: object) -> Shape:
+    return replace(shape, name=f"{shape.name}-{suffix}", **changes)
 
 
-def _sd15(size: int, head_dim: int, frames: int, **options: object) -> Shape:
-    return Shape(f"sd15-{size}x{size}-f{frames}", frames, size, 8, head_dim, **options)
+# ---- a GPU: batches of two as under guidance
 
-
-_LEVELS = ((64, 40), (32, 80), (16, 160), (8, 160))  # (size, head_dim)
+_LEVELS = ((64, 40), (32, 80), (16, 160), (8, 160))  # (side, head_dim)
+_SDXL = Shape("sdxl-64x64-f8", 8, 64, 64, 10, 64, batch=2, main=True)
+_WAN = Shape("wan-32x32-f21", 21, 32, 32, 12, 128, batch=2, main=True)  # 81 frames at 512 x 512
 SHAPES = (
-    _sd15(64, 40, 8, main=True),
-    _sd15(32, 80, 8, main=True),
-    Shape("sdxl-64x64-f8", 8, 64, 10, 64, main=True),
-    Shape("wan-32x32-f21", 21, 32, 12, 128, main=True),  # 81 frames at 512 x 512
-    Shape("sd15-64x64-f8-text77", 8, 64, 8, 40, text=77, main=True),
-    Shape("wan-32x32-f21-text512", 21, 32, 12, 128, text=512, main=True),
-    *(_sd15(size, head_dim, 8) for size, head_dim in _LEVELS[2:]),
-    *(_sd15(size, head_dim, 16) for size, head_dim in _LEVELS),
-    *(_sd15(size, head_dim, 32) for size, head_dim in reversed(_LEVELS)),  # the slowest last
-    Shape("sdxl-32x32-f8", 8, 32, 20, 64),
-    Shape("sd15-32x32-f8-text77", 8, 32, 8, 80, text=77),
-    Shape("sdxl-64x64-f8-text77", 8, 64, 10, 64, text=77),
+    _sd15(64, 40, 8, batch=2, main=True),
+    _sd15(32, 80, 8, batch=2, main=True),
+    _SDXL,
+    _WAN,
+    _named(_sd15(64, 40, 8, batch=2, main=True), "text77", text=77),
+    _named(_WAN, "text512", text=512),
+    *(_sd15(side, head_dim, 8, batch=2) for side, head_dim in _LEVELS[2:]),
+    *(_sd15(side, head_dim, 16, batch=2) for side, head_dim in _LEVELS),
+    *(_sd15(side, head_dim, 32, batch=2) for side, head_dim in reversed(_LEVELS)),  # the slowest last
+    Shape("sdxl-32x32-f8", 8, 32, 32, 20, 64, batch=2),
+    _named(_sd15(32, 80, 8, batch=2), "text77", text=77),
+    _named(_SDXL, "text77", text=77, main=False),
+    Shape("motion-64x64-f16", 16, 64, 64, 8, 40, batch=2, motion=True),
 )
+
+
+def _gpu(shapes: Iterable[Shape]) -> list[Case]:
+    """Main shapes with all comparisons, the others with what compiles fast, then what compiles for long."""
+    cases = [(shape, operation) for shape in shapes for operation in operations(shape)]
+    early = tuple(name for name in PROVIDERS if name not in LATE)
+    return [
+        *(Case(*case) for case in cases if case[0].main),
+        *(Case(*case, early) for case in cases if not case[0].main),
+        *(Case(*case, (FLOOR, "ours_triton", *LATE)) for case in cases if not case[0].main),
+    ]
+
+
+# ---- a CPU: one item, 256 x 256 pixels
+
+_FINE = _sd15(32, 40, 8)
+_PIXELS = Shape("motion-32x32-f16", 16, 32, 32, 8, 40, motion=True)
+_HALVES = _named(_FINE, "areas60", areas=(0.6, 0.4))  # 52% of the pairs share a region
+
+
+def _cpu() -> list[Case]:
+    texts = [_named(_sd15(side, 40, 8), f"text{text}", text=text) for side in (32, 64) for text in (77, 226, 512)]
+    return [
+        *(Case(_FINE, operation) for operation in SELF),
+        Case(_HALVES, REGION_MASK),
+        *(Case(_sd15(16, 80, 8), operation) for operation in SELF),
+        *(Case(shape, operations(shape)[1]) for shape in texts),
+        *(Case(_PIXELS, operation) for operation in (PLAIN, REGION_MASK, FAME)),
+    ]
+
+
+# ---- curves: over frames, regions and the share of pairs that a hard mask leaves
+
+_SHORT = _sd15(32, 40, 4)
+_CURVE = (EAGER, FLOOR, *OURS)
+
+
+def _scaling() -> list[Case]:
+    frames = [_sd15(32, 40, number) for number in (2, 4, 8, 16, 32, 64)]
+    regions = [_named(_SHORT, f"regions{n}", areas=(1 / n,) * n) for n in (1, 2, 4, 8, 16)]
+    shares = [_named(_SHORT, f"areas{a}", areas=(a / 100, 1 - a / 100)) for a in (50, 60, 70, 80, 90, 95)]
+    return [
+        *(Case(shape, operation, _CURVE) for shape in (*frames, *regions) for operation in (FAME, REGION_MASK)),
+        *(Case(shape, REGION_MASK, (*_CURVE, "sdpa_bias", "flex_sorted")) for shape in shares),
+    ]
+
+
 TOYS = (
-    Shape("toy-4x4-f2", 2, 4, 1, 40, batch=1, main=True),
-    Shape("toy-3x3-f2-text9", 2, 3, 1, 16, text=9, batch=1),
+    Shape("toy-4x4-f2", 2, 4, 4, 1, 40, main=True),
+    Shape("toy-3x3-f2-text9", 2, 3, 3, 1, 16, text=9, main=True),
+    Shape("toy-2x2-f3-motion", 3, 2, 2, 1, 16, motion=True, main=True),
 )
+SUITES = {"gpu": _gpu(SHAPES), "cpu": _cpu(), "scaling": _scaling(), "toy": _gpu(TOYS)}
 BY_NAME = {shape.name: shape for shape in (*SHAPES, *TOYS)}

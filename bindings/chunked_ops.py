@@ -55,15 +55,16 @@ def _chunked_attention(
             pairs = _Pairs.of(sides, rows, *tables, *factors, excludes)
             for head in range(0, num_heads, chunk.heads):
                 heads = (items, slice(head, head + chunk.heads))
-                part = query[*heads, rows].float()
+                place = (*heads, rows)
+                part = query[place].float()
                 size = (*part.shape[:3], key.shape[2])
                 logits, weights = (m[: math.prod(size)].view(size) for m in memory)
                 torch.matmul(part, keys[heads], out=logits)
                 pairs.modulate(logits, weights)
                 torch.softmax(logits, -1, out=weights)
-                out[*heads, rows] = weights.to(value.dtype) @ value[heads]
+                out[place] = weights.to(value.dtype) @ value[heads]
                 if with_lse:  # the largest weight is 1 / sum exp(logits - highest): no second pass of exp
-                    lse[*heads, rows] = logits.amax(-1) - weights.amax(-1).log()
+                    lse[place] = logits.amax(-1) - weights.amax(-1).log()
             if pairs.empty is not None:
                 out[items, :, rows].masked_fill_(pairs.empty, 0)
                 if with_lse:

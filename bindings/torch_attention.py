@@ -31,8 +31,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor | None, s
 class Chunk:
     """Batch items, heads and query rows whose logits are worked on at once; pairs: the logits of a whole chunk.
 
-    Measured on CPUs: few keys go best a head at a time; with more, products of fewer than 128 rows, or of a single head,
-    cost more than a larger chunk does.
+    Measured on CPUs: few keys go best a head at a time; with more, products of fewer than 128 rows, or of a single
+    head, cost more than a larger chunk does.
     """
 
     items: int

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import re
 import subprocess
@@ -13,22 +12,20 @@ from pathlib import Path
 import pytest
 import torch
 
-import fame_accel as fa
-from benchmarks.compare import modulations
-
 pytest.importorskip("triton")
 
-from benchmarks import gpu_timing, profile_kernels
-from benchmarks.inputs import Inputs, make_inputs, reference_rows
+from benchmarks import measure, profile_kernels
 from benchmarks.predictions import predicted_ms
-from benchmarks.providers import PROVIDERS, dense_bias
-from benchmarks.shapes import SELF, SHAPES, TOYS, Shape, operations
+from benchmarks.providers import PROVIDERS
+from benchmarks.shapes import LATE, SHAPES, SUITES, TOYS
+from fame_accel.bench.cases import SELF, operations
+from fame_accel.bench.inputs import Inputs
+from fame_accel.bench.providers import Prepared
+from fame_accel.bench.rows import COLUMNS
+from fame_accel.bench.rows import read as rows
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
-SMALL = (Shape("small", 3, 6, 2, 16), Shape("small-text", 3, 6, 2, 16, text=9))
-CASES = [(shape, operation) for shape in SMALL for operation in operations(shape)]
-on_cases = pytest.mark.parametrize("shape, operation", CASES, ids=lambda item: item.name)
 
 
 def session(python: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
@@ -39,11 +36,6 @@ def session(python: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [ROOT / "benchmarks/gpu_session.sh"], env=os.environ | settings, capture_output=True, text=True, timeout=300
     )
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.mark.slow
@@ -60,24 +52,27 @@ def test_session_runs_every_gpu_test() -> None:
 def test_dry_run(tmp_path: Path) -> None:
     result = session(sys.executable, tmp_path)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-1000:]
-    found = rows(tmp_path / "results/gpu.csv")
-    assert tuple(found[0]) == gpu_timing.COLUMNS
-    assert {row["provider"] for row in found} == set(PROVIDERS)
+    found = rows(tmp_path / "results/measured.csv")
+    assert tuple(found[0]) == COLUMNS
+    assert {row["provider"] for row in found} == set(PROVIDERS) - set(LATE)
     assert {row["operation"] for row in found} == {o.name for shape in TOYS for o in operations(shape)}
+    assert len({row["run"] for row in found}) == 1
     for row in found:
         assert row["commit"] and row["device"] and row["torch"] and row["triton"] and row["date"]
         assert not row["note"].startswith(("failed", "WRONG", "skipped", "out of memory")), row
         if row["p50_ms"]:
             assert float(row["p20_ms"]) <= float(row["p50_ms"]) <= float(row["p80_ms"])
-            assert float(row["tflops"]) > 0 and row["peak_mib"] and row["flash_ratio"] and row["max_error"]
+            assert row["peak_mib"] and row["floor_ratio"] and row["eager_speedup"]
+            floor = row["note"] == "plain attention, the floor"
+            assert floor or (float(row["tflops"]) > 0 and row["max_error"])
         else:
             assert row["note"], row
-        if row["provider"] == "ours":
-            assert row["plan_ms"] and row["eager_speedup"], row
+        if row["provider"].startswith("ours"):
+            assert row["plan_ms"] and row["with_plan_ms"], row
     said = {line.partition(":")[0]: line for line in (tmp_path / "out/session.log").read_text().splitlines()}
     for step in ("environment", "tests", "timings", "profile", "sanitize"):
         assert ": done" in said[step], said[step]
-    assert (tmp_path / "out/gpu.csv").read_text() == (tmp_path / "results/gpu.csv").read_text()
+    assert (tmp_path / "out/measured.csv").read_text() == (tmp_path / "results/measured.csv").read_text()
 
 
 def test_failing_steps_do_not_stop_the_others(tmp_path: Path) -> None:
@@ -88,69 +83,25 @@ def test_failing_steps_do_not_stop_the_others(tmp_path: Path) -> None:
 
 
 def test_shapes_are_those_of_the_models() -> None:
-    sd15 = {(s.frames, s.size, s.head_dim) for s in SHAPES if s.name.startswith("sd15") and s.text is None}
+    sd15 = {(s.frames, s.height, s.head_dim) for s in SHAPES if s.name.startswith("sd15") and s.text is None}
     levels = {(64, 40), (32, 80), (16, 160), (8, 160)}
     assert sd15 == {(frames, *level) for frames in (8, 16, 32) for level in levels}
     assert {64, 128} <= {shape.head_dim for shape in SHAPES}
     assert {77, 512} <= {shape.text for shape in SHAPES}
+    assert any(shape.motion for shape in SHAPES)
     assert len({shape.name for shape in SHAPES}) == len(SHAPES)
     assert all(shape.batch == 2 for shape in SHAPES)
 
 
-def test_operations_are_those_compared_elsewhere() -> None:
-    assert {operation.name: operation.modulation(8, 8) for operation in SELF} == modulations(8)
-
-
 def test_most_informative_cases_come_first() -> None:
-    todo = gpu_timing.cases(list(SHAPES), list(PROVIDERS))
-    assert [name for _, _, name in todo[:5]] == ["sdpa_flash", "sdpa_cudnn", "yardstick", "eager", "ours"]
-    main = [shape.main for shape, _, _ in todo]
+    todo = SUITES["gpu"]
+    assert todo[0].providers[:2] == ("eager", "sdpa_plain") and set(todo[0].providers) == set(PROVIDERS)
+    main = [case.shape.main for case in todo]
     assert main == sorted(main, reverse=True)
-    others = [PROVIDERS[name].late for shape, _, name in todo if not shape.main]
-    assert others == sorted(others)
-
-
-def whole(inputs: Inputs, dtype: torch.dtype) -> torch.Tensor:
-    tensors = (x.to(dtype) for x in (inputs.query, inputs.key, inputs.value))
-    return fa.reference.layout_attention(*tensors, inputs.query_layout, inputs.key_layout, **inputs.options)
-
-
-@on_cases
-def test_reference_of_some_rows(shape: Shape, operation) -> None:
-    inputs = make_inputs(shape, operation, CPU, torch.float32)
-    chosen = torch.randperm(shape.queries)[:40]
-    got = reference_rows(inputs, chosen, 1, 1, torch.float64)
-    torch.testing.assert_close(got, whole(inputs, torch.float64)[1, 1, chosen], rtol=0, atol=1e-14)
-
-
-@on_cases
-def test_judge(shape: Shape, operation) -> None:
-    inputs = make_inputs(shape, operation, CPU, torch.float32)
-    out = whole(inputs, torch.float32)
-    assert inputs.judge.passes(inputs.judge.errors(out))
-    wrong = out.clone()
-    wrong[-1, -1, ::7] += 1e-3
-    assert not inputs.judge.passes(inputs.judge.errors(wrong))
-    assert not inputs.judge.passes(inputs.judge.errors(out.where(out > out.min(), torch.nan)))
-
-
-@on_cases
-def test_active_pairs(shape: Shape, operation) -> None:
-    inputs = make_inputs(shape, operation, CPU, torch.float32)
-    if operation.hard:
-        region = inputs.query_layout.region[0]
-        assert inputs.active_pairs == ((region[:, None] & region[None, :]) != 0).sum() < shape.queries * shape.keys
-    else:
-        assert inputs.active_pairs == shape.queries * shape.keys
-    assert inputs.useful_flop == 4 * inputs.active_pairs * 16 * 2 * 2
-
-
-def test_dense_bias_is_the_modulation() -> None:
-    hard = next(operation for operation in SELF if operation.hard)
-    inputs = make_inputs(SMALL[0], hard, CPU, torch.float64)
-    mask = dense_bias(inputs, torch.float64)
-    got = torch.nn.functional.scaled_dot_product_attention(inputs.query, inputs.key, inputs.value, attn_mask=mask)
-    torch.testing.assert_close(got, whole(inputs, torch.float64))
+    late = [bool({*LATE} & {*case.providers}) for case in todo if not case.shape.main]
+    assert late == sorted(late)
+    asked = {(shape.name, o.name, name) for shape in SHAPES for o in operations(shape) for name in PROVIDERS}
+    assert {(case.shape.name, case.operation.name, name) for case in todo for name in case.providers} == asked
 
 
 def test_predictions(tmp_path: Path) -> None:
@@ -169,16 +120,18 @@ def test_predictions(tmp_path: Path) -> None:
     assert predicted_ms(shape, SELF[0], "float16", h100, path) is None
 
 
-def arguments(tmp_path: Path, **changes: object) -> argparse.Namespace:
-    settings = dict(device="cpu", dtype="float32", budget_seconds=60.0, skip=0, failures=0, out=tmp_path / "gpu.csv")
-    return argparse.Namespace(**settings | changes)
+def arguments(tmp_path: Path, *more: str) -> argparse.Namespace:
+    given = ["toy", "--device", "cpu", "--dtype", "float32", "--seconds", "0", "--no-memory"]
+    return measure.parse([*given, "--shapes", "toy-4x4-f2", "--out", str(tmp_path / "measured.csv"), *more])
 
 
 def test_a_spent_budget_is_said(tmp_path: Path) -> None:
-    args = arguments(tmp_path, budget_seconds=0.0)
-    todo = gpu_timing.cases([TOYS[0]], ["sdpa_flash", "ours"])
-    gpu_timing.Round(args).run(todo)
-    assert [row["note"] for row in rows(args.out)] == ["skipped: time budget spent"] * len(todo)
+    args = arguments(tmp_path, "--budget-seconds", "0", "--providers", "sdpa_plain", "ours_triton")
+    todo = measure.chosen(args)
+    measure.Round(args).run(todo)
+    found = rows(args.out)
+    assert [row["note"] for row in found] == ["skipped: time budget spent"] * 2 * len(todo)
+    assert {row["operation"] for row in found} == {operation.name for operation in SELF}
 
 
 def test_a_lost_device_starts_anew_after_the_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,29 +141,33 @@ def test_a_lost_device_starts_anew_after_the_case(tmp_path: Path, monkeypatch: p
         started.append(command)
         raise SystemExit
 
-    monkeypatch.setattr(gpu_timing.os, "execv", start)
-    monkeypatch.setattr(gpu_timing, "_device_is_lost", lambda device: True)
-    monkeypatch.setattr(sys, "argv", ["gpu_timing", "--budget-seconds", "60", "--dtype", "float32", "--skip", "0"])
+    monkeypatch.setattr(measure.os, "execv", start)
+    monkeypatch.setattr(measure, "_device_is_lost", lambda device: True)
+    monkeypatch.setattr(sys, "argv", ["measure", "toy", "--budget-seconds", "60", "--dtype", "float32", "--skip", "0"])
+    args = arguments(tmp_path, "--providers", "sdpa_plain", "--run", "this")
     with pytest.raises(SystemExit):
-        gpu_timing.Round(arguments(tmp_path)).run(gpu_timing.cases([TOYS[0]], ["sdpa_flash"]))
-    assert started[0][1:8] == ["-m", "benchmarks.gpu_timing", "--dtype", "float32", "--skip", "1", "--failures"]
-    assert len(rows(tmp_path / "gpu.csv")) == 1
+        measure.Round(args).run(measure.chosen(args))
+    command = started[0][1:]
+    assert command[:5] == ["-m", "benchmarks.measure", "toy", "--dtype", "float32"]
+    assert command[5:11] == ["--skip", "1", "--failures", "0", "--run", "this"]
+    assert len(rows(args.out)) == 1
 
 
 def test_a_wrong_result_is_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(inputs: Inputs) -> gpu_timing.Prepared:
-        return gpu_timing.Prepared(lambda: torch.zeros_like(inputs.query))
+    def wrong(inputs: Inputs) -> Prepared:
+        return Prepared(lambda: torch.zeros_like(inputs.query))
 
-    def broken(inputs: Inputs) -> gpu_timing.Prepared:
+    def broken(inputs: Inputs) -> Prepared:
         raise ValueError("no such\nthing")
 
-    monkeypatch.setitem(gpu_timing.PROVIDERS, "ours", gpu_timing.PROVIDERS["ours"].__class__(wrong, ("plain",)))
-    monkeypatch.setitem(gpu_timing.PROVIDERS, "yardstick", PROVIDERS["sdpa_flash"].__class__(broken, ("plain",)))
-    args = arguments(tmp_path)
-    this = gpu_timing.Round(args)
-    this.run(gpu_timing.cases([TOYS[0]], ["ours", "yardstick"]))
+    monkeypatch.setitem(measure.PROVIDERS, "ours_triton", wrong)
+    monkeypatch.setitem(measure.PROVIDERS, "yardstick", broken)
+    args = arguments(tmp_path, "--providers", "ours_triton", "yardstick")
+    this = measure.Round(args)
+    this.run(measure.chosen(args)[:1])
     notes = {row["provider"]: row for row in rows(args.out)}
-    assert notes["ours"]["note"].startswith("WRONG: max") and not notes["ours"]["p50_ms"]
+    assert notes["ours_triton"]["note"].startswith("WRONG") and not notes["ours_triton"]["p50_ms"]
+    assert float(notes["ours_triton"]["max_error"]) > 1e-2
     assert notes["yardstick"]["note"] == "failed: ValueError: no such thing"
     assert this.failures == 1
 

@@ -127,7 +127,7 @@ FOLDERS_IN_ORDER = (
     ("adapter", "fairness", "media"),
     ("pipeline",),
     ("edit", "evaluate", "planner"),
-    ("demo", "suite"),
+    ("bench", "demo", "suite"),
     ("doctor",),
 )
 

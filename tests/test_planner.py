@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from fame_accel import SpaceTimeLayout, TokenLayout, layout_attention
 from fame_accel.cli import main
-from fame_accel.demo.measure import reset_peak
+from fame_accel.measure import reset_peak
 from fame_accel.plan import merge_frames, tile_plan
 from fame_accel.planner import estimate, predicted
 from fame_accel.planner.estimate import Setting, most_frames, peak_bytes, plan_levels, refuses, total
@@ -283,7 +283,7 @@ RESIDENT = """
 import sys
 import torch
 sys.path.insert(0, {tests!r})
-from fame_accel.demo.measure import peak_bytes, reset_peak
+from fame_accel.measure import peak_bytes, reset_peak
 from fame_accel.planner.regions import EqualRegions
 from test_planner import attend, one_level, tokens_of
 
@@ -397,11 +397,11 @@ def test_times_are_the_predictions():
     """As benchmarks.predict has them, for its own masks."""
     pytest.importorskip("triton")
     from benchmarks.budget import read_counts
-    from benchmarks.compare import three_regions
     from benchmarks.cycle_model import CHIPS
     from benchmarks.predict import predict
-    from benchmarks.shapes import Operation as Timed
-    from benchmarks.shapes import Shape as TimedShape
+    from fame_accel.bench.cases import Operation as Timed
+    from fame_accel.bench.cases import Shape as TimedShape
+    from fame_accel.parity_cases import three_regions
 
     counts = read_counts()
     operations = {
@@ -412,7 +412,7 @@ def test_times_are_the_predictions():
         None: Timed("plain"),
     }
     for frames, side, head_dim in ((8, 32, 80), (8, 16, 160), (8, 8, 160), (1, 8, 40), (3, 16, 64)):
-        timed = TimedShape("one", frames, side, 8, head_dim, batch=1)
+        timed = TimedShape("one", frames, side, side, 8, head_dim)
         areas = MaskRegions(three_regions(frames, side)).areas(frames, side, side)
         for name, operation in operations.items():
             runs = Runs.of(areas, Operation() if name is None else Operation.named(name, frames))

@@ -41,7 +41,7 @@ def measure(inputs: Inputs, providers: Mapping[str, Provider], protocol: Protoco
             prepared[name] = made
     if protocol.memory:
         for name, made in prepared.items():
-            _add_peak(rows[name], inputs, name, made)
+            _add_peak(rows[name], inputs, providers[name], made)
     clock = Clock(device)
     times = interleaved({name: made.call for name, made in prepared.items()}, clock, protocol.effort)
     add_times(rows, times)
@@ -92,7 +92,8 @@ def add_times(rows: Mapping[str, Row], times: Mapping[str, list[float]]) -> None
 def add_errors(row: Row, verdict: Verdict) -> bool:
     """Whether the result passes; a note where it does not."""
     named = (*verdict.errors, *verdict.eager)
-    row.update(zip(("max_error", "mean_error", "eager_max_error", "eager_mean_error"), (f"{x:.2e}" for x in named)))
+    columns = ("max_error", "mean_error", "eager_max_error", "eager_mean_error")
+    row.update({column: f"{value:.2e}" for column, value in zip(columns, named, strict=True)})
     if not verdict.passed:
         row["note"] = "WRONG: its error is more than twice eager's + 1e-5"
     return verdict.passed
@@ -120,13 +121,13 @@ def _gated(inputs: Inputs, name: str, provider: Provider, judge: Judge, row: Row
     return made
 
 
-def _add_peak(row: Row, inputs: Inputs, name: str, made: Prepared) -> None:
+def _add_peak(row: Row, inputs: Inputs, provider: Provider, made: Prepared) -> None:
     try:
         if inputs.device.type == "cuda":
             peak = peak_mib(made.call, inputs.device)
         else:
             peak = peak_in_process(
-                inputs.shape, inputs.operation, name, str(row["dtype"]), torch.get_num_threads()
+                inputs.shape, inputs.operation, provider, inputs.query.dtype, torch.get_num_threads()
             )  # fmt: skip
     except ProcessDied as error:
         row["note"] = f"{row['note']}; peak unknown: {error}".lstrip("; ")

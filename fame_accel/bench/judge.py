@@ -10,25 +10,32 @@ from fame_accel.bench.inputs import Inputs
 from fame_accel.layout import TokenLayout
 from fame_accel.parity_cases import Verdict, error
 
-ROWS = 256  # query rows of one head that results are judged by: float64 then fits at any length
+ROWS, ROWS_A_HEAD = 256, 64  # query rows that results are judged by: float64 then fits at any length
 
 
 class Judge:
-    """The 2x rule on sampled rows of the last head: err <= 2 * err(eager, same dtype) + 1e-5 in max and in mean."""
+    """The 2x rule on sampled rows: err <= 2 * err(eager, same dtype) + 1e-5 in max and in mean."""
 
     def __init__(self, inputs: Inputs) -> None:
         batch, heads, queries, _ = inputs.query.shape
+        rows = min(queries, ROWS_A_HEAD)
+        places = min(batch * heads, max(1, ROWS // max(rows, 1)))
         generator = torch.Generator().manual_seed(0)
-        rows = torch.randperm(queries, generator=generator)[:ROWS].sort()[0].to(inputs.device)
-        self._place = (batch - 1, heads - 1, rows)
-        self._truth = reference_rows(inputs, *self._place, torch.float64)
-        self._eager = error(reference_rows(inputs, *self._place, inputs.query.dtype), self._truth)
+        self._places = []
+        for place in torch.linspace(0, batch * heads - 1, places).long().tolist():
+            sampled = torch.randperm(queries, generator=generator)[:rows].sort()[0].to(inputs.device)
+            self._places.append((place // heads, place % heads, sampled))
+        self._truth = self._rows(inputs, torch.float64)
+        self._eager = error(self._rows(inputs, inputs.query.dtype), self._truth)
 
     def verdict(self, out: Tensor) -> Verdict:
         """Of a whole result [B, H, Nq, D], which fails where it is not finite anywhere."""
         if not bool(out.isfinite().all()):
             return Verdict((float("inf"), float("inf")), self._eager)
-        return Verdict(error(out[self._place], self._truth), self._eager)
+        return Verdict(error(torch.cat([out[place] for place in self._places]), self._truth), self._eager)
+
+    def _rows(self, inputs: Inputs, dtype: torch.dtype) -> Tensor:
+        return torch.cat([reference_rows(inputs, *place, dtype) for place in self._places])
 
 
 def reference_rows(inputs: Inputs, item: int, head: int, rows: Tensor, dtype: torch.dtype) -> Tensor:

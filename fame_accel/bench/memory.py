@@ -12,7 +12,7 @@ import torch
 
 from fame_accel.bench.cases import Operation, Shape
 from fame_accel.bench.inputs import make_inputs
-from fame_accel.bench.providers import PROVIDERS
+from fame_accel.bench.providers import COMPILED_ON_CPU, Provider
 from fame_accel.measure import peak_bytes, reset_peak
 
 MIB = 2**20
@@ -30,8 +30,10 @@ def peak_mib(call: Callable[[], object], device: torch.device) -> float | None:
     return None if base is None or peak is None else (peak - base) / MIB
 
 
-def peak_in_process(shape: Shape, operation: Operation, provider: str, dtype: str, threads: int) -> float | None:
-    """peak_mib of a provider's second call on a CPU, what it makes once per edit included, in a process of its own.
+def peak_in_process(
+    shape: Shape, operation: Operation, provider: Provider, dtype: torch.dtype, threads: int
+) -> float | None:
+    """peak_mib on a CPU of making a provider's plan and of its call, in a process of its own.
 
     Raises ProcessDied where the system ended it.
     """
@@ -47,12 +49,14 @@ def peak_in_process(shape: Shape, operation: Operation, provider: str, dtype: st
 
 
 @torch.no_grad()
-def _measure(shape: Shape, operation: Operation, provider: str, dtype: str, threads: int) -> float | None:
+def _measure(
+    shape: Shape, operation: Operation, provider: Provider, dtype: torch.dtype, threads: int
+) -> float | None:
     torch.set_num_threads(threads)
     device = torch.device("cpu")
-    inputs = make_inputs(shape, operation, device, getattr(torch, dtype))
+    inputs = make_inputs(shape, operation, device, dtype)
     small = torch.ones(1, 1, 64, shape.head_dim)
     torch.nn.functional.scaled_dot_product_attention(small, small @ small.mT @ small, small)  # libraries are loaded
-    if provider in ("compiled", "flex", "flex_sorted", "flex_three_pass"):
-        PROVIDERS[provider](inputs).call()  # compiling takes memory of its own
-    return peak_mib(lambda: PROVIDERS[provider](inputs).call(), device)
+    if provider in COMPILED_ON_CPU:
+        provider(inputs).call()  # compiling takes memory of its own
+    return peak_mib(lambda: provider(inputs).call(), device)

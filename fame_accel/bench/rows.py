@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 Row = dict[str, object]
@@ -22,18 +22,18 @@ COLUMNS = (
 )
 
 
-def append(rows: Iterable[Row], path: Path) -> None:
+def append(rows: Iterable[Row], path: Path, columns: Sequence[str] = COLUMNS) -> None:
     """Add rows to a CSV file, made where it is missing. Columns a row lacks stay empty; ValueError for others, and for
     a file of other columns."""
     new = not path.exists() or path.stat().st_size == 0
     if not new:
         with path.open(newline="", encoding="utf-8") as file:
             found = next(csv.reader(file), [])
-        if tuple(found) != COLUMNS:
+        if found != list(columns):
             raise ValueError(f"{path} has other columns than this version writes: give another file")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="")
+        writer = csv.DictWriter(file, columns, restval="")
         if new:
             writer.writeheader()
         writer.writerows(rows)

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import one_hot, pad, scaled_dot_product_attention
 
 from fame_accel.bench.inputs import Inputs
-from fame_accel.bench.providers.eager import dense_bias, require_memory
+from fame_accel.bench.providers.dense import dense_bias, require_memory
 from fame_accel.bench.providers.prepared import CannotRun, Prepared
 
 _EXCLUDED = -1000.0  # in place of -inf, which factors cannot give: exp of it is 0 in every dtype
@@ -64,8 +64,8 @@ def sdpa_bias(inputs: Inputs) -> Prepared:
 def sdpa_low_rank(inputs: Inputs) -> Prepared:
     """The bias as a product of factors, more columns of q and k (FlashBias, arXiv 2505.12044).
 
-    Exact here: a key is one of a few kinds (bitset, frame), so q's factor holds its bias toward each kind and k's is the
-    kind, one-hot.
+    Exact here: a key is one of a few kinds (bitset, frame), so q's factor holds its bias toward each kind and k's is
+    the kind, one-hot.
     """
     if not inputs.operation.hard:
         raise CannotRun(PULL if inputs.operation.pulled else "no bias to factor")

@@ -27,6 +27,7 @@ from fame_accel.bench.providers.prepared import CannotRun, Prepared
 
 # (BLOCK_M, BLOCK_N, num_warps) of torch 2.11 for half precision on Hopper, by head_dim
 _TILES = {64: (128, 64, 8), 128: (128, 64, 8), 256: (64, 32, 4)}
+compiled = torch.compile  # FlexAttention without it materialises the scores
 _NARROW = 16  # columns of v that a pass for an extreme drags along; the least that Triton's tl.dot takes
 
 
@@ -159,5 +160,5 @@ def _functions(inputs: Inputs) -> tuple[Callable, Callable]:
     if inputs.device.type == "cuda" and head_dim & (head_dim - 1):
         block_m, block_n, num_warps = _TILES[max(64, 1 << head_dim.bit_length())]
         options = dict(BLOCK_M=block_m, BLOCK_N=block_n, num_warps=num_warps, num_stages=3)
-    attend = partial(torch.compile(flex_attention, dynamic=False, fullgraph=True), kernel_options=options)
-    return attend, torch.compile(create_block_mask, dynamic=False)
+    attend = partial(compiled(flex_attention, dynamic=False, fullgraph=True), kernel_options=options)
+    return attend, compiled(create_block_mask, dynamic=False)

@@ -71,7 +71,7 @@ def dense_bias(inputs: Inputs, dtype: torch.dtype) -> Tensor:
     x = inputs
     table = x.modulation.bias_table.to(x.device, dtype)
     frames = x.query_layout.frame.long()[:, :, None], x.key_layout.frame.long()[:, None, :]
-    return table[_same(inputs).long(), *frames]
+    return table[(_same(inputs).long(), *frames)]
 
 
 def _same(inputs: Inputs) -> Tensor:
@@ -89,7 +89,7 @@ def _dense_masks(inputs: Inputs) -> dict[str, Tensor]:
         table = x.modulation.strength_table
         if bool((table != 1).any()):
             frames = x.query_layout.frame.long()[:, :, None], x.key_layout.frame.long()[:, None, :]
-            masks["strength"] = table.to(x.device, dtype)[_same(inputs).long(), *frames][:, None]
+            masks["strength"] = table.to(x.device, dtype)[(_same(inputs).long(), *frames)][:, None]
     if x.modulation is not None and x.modulation.bias_table is not None:
         masks["bias"] = dense_bias(inputs, dtype)[:, None]
         hidden = masks["bias"] == -math.inf

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from fame_accel.bench.inputs import Inputs
-from fame_accel.bench.providers.eager import dense_bias, require_memory
+from fame_accel.bench.providers.dense import dense_bias, require_memory
 from fame_accel.bench.providers.prepared import CannotRun, Prepared
 from fame_accel.bench.providers.torch_sdpa import PULL
 

@@ -1,0 +1,213 @@
+"""Suites of cases by every provider: correctness first, then memory and time side by side.
+
+    python -m benchmarks.measure cpu|scaling|gpu|toy [--budget-seconds 200] [--shapes ...] [--providers eager ...]
+
+A result is held against the 2x rule on sampled rows before it is timed; calls take turns, so that ratios are of one run
+(fame_accel/bench says how). Rows are appended to benchmarks/results/measured.csv case by case; what did not run has a
+row whose note says why. The exit status is 1 where a backend of ours breaks the rule or fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+
+from benchmarks.predictions import predicted_ms
+from benchmarks.providers import PROVIDERS
+from benchmarks.shapes import LATE, OURS, SUITES, Case
+from fame_accel.bench.group import Protocol, measure, said
+from fame_accel.bench.inputs import Inputs, make_inputs
+from fame_accel.bench.rows import Row, append
+from fame_accel.bench.timing import Effort
+
+RESULTS = Path(__file__).parent / "results" / "measured.csv"
+_REASONS = ("WRONG", "failed", "out of memory")  # how notes of ours begin that count as failures
+_ANEW = ("--skip", "--failures", "--budget-seconds", "--run")
+
+
+def now() -> str:
+    """A name for a run."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Round:
+    """The cases in turn, with what they share."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.device, self.dtype = torch.device(args.device), getattr(torch, args.dtype)
+        self.deadline = time.monotonic() + args.budget_seconds
+        self.failures = args.failures
+        self.protocol = Protocol(Effort(args.seconds), args.memory, args.run)
+
+    def run(self, todo: list[Case]) -> None:
+        for place, case in enumerate(todo[self.args.skip :], self.args.skip):
+            left = self.deadline - time.monotonic()
+            if left <= 0:
+                print(f"budget of {self.args.budget_seconds:.0f} s spent: {len(todo) - place} cases are skipped")
+                for skipped in todo[place:]:
+                    self.record(skipped, [_bare(skipped, name, self.args) for name in skipped.providers])
+                return
+            self.record(case, self.rows(case))
+            if _device_is_lost(self.device):  # every later call would fail: go on in a new process
+                print("the device is in an error state: starting anew", flush=True)
+                arguments = _without(sys.argv[1:], _ANEW)
+                arguments += ["--skip", str(place + 1), "--failures", str(self.failures), "--run", self.args.run]
+                arguments += ["--budget-seconds", str(max(0.0, self.deadline - time.monotonic()))]
+                os.execv(sys.executable, [sys.executable, "-m", "benchmarks.measure", *arguments])
+
+    @torch.no_grad()
+    def rows(self, case: Case) -> list[Row]:
+        torch.compiler.reset()  # dynamo counts the variants of one function and stops compiling after eight
+        try:
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            inputs = make_inputs(case.shape, case.operation, self.device, self.dtype)
+            rows = measure(inputs, {name: PROVIDERS[name] for name in case.providers}, self.protocol)
+            _add_prediction(rows, inputs)
+        except Exception as error:  # the device is lost, or the inputs do not fit it
+            rows = [_bare(case, name, self.args) | {"note": said(error)} for name in case.providers]
+        self.failures += sum(row["provider"] in OURS and str(row["note"]).startswith(_REASONS) for row in rows)
+        return rows
+
+    def record(self, case: Case, rows: list[Row]) -> None:
+        append(rows, self.args.out)
+        for row in rows:
+            print(line(row), flush=True)
+
+
+def line(row: Row) -> str:
+    """One row for the eye."""
+    head = f"{row['shape']:24} {row['operation']:17} {row['provider']:15}"
+    if not row.get("p50_ms"):
+        return f"{head} {row['note']}"
+    parts = {
+        "p50_ms": "{} ms",
+        "eager_speedup": "{} x as fast as eager",
+        "floor_ratio": "{} x plain",
+        "plan_ms": "plan {} ms",
+        "graph_ms": "graph {} ms",
+        "predicted_ms": "predicted {} ms",
+        "peak_mib": "{} MiB",
+        "note": "{}",
+    }
+    return f"{head} " + "  ".join(text.format(row[column]) for column, text in parts.items() if row.get(column))
+
+
+def compile_all(todo: list[Case], device: torch.device, dtype: torch.dtype) -> None:
+    """Call once what is compiled, to fill the caches on disk that the timings then read."""
+    for case in todo:
+        for name in set(case.providers) & {*LATE, "ours_triton", "yardstick"}:
+            try:
+                with torch.no_grad():
+                    PROVIDERS[name](make_inputs(case.shape, case.operation, device, dtype)).call()
+            except Exception as error:  # the timings will meet it again and record it
+                print(f"{case.shape.name} {case.operation.name} {name}: {said(error)}", flush=True)
+
+
+def _bare(case: Case, provider: str, args: argparse.Namespace) -> Row:
+    """The row of a case that was not begun."""
+    shape = case.shape
+    names = ("frames", "height", "width", "heads", "head_dim", "batch", "keys", "regions")
+    return {
+        "run": args.run,
+        "shape": shape.name,
+        "operation": case.operation.name,
+        **{name: getattr(shape, name) for name in names},
+        "dtype": args.dtype,
+        "provider": provider,
+        "note": "skipped: time budget spent",
+    }
+
+
+def _add_prediction(rows: list[Row], inputs: Inputs) -> None:
+    for row in rows:
+        if row["provider"] == "ours_triton" and row.get("p50_ms"):
+            predicted = predicted_ms(inputs.shape, inputs.operation, str(row["dtype"]), str(row["device"]))
+            row["predicted_ms"] = "" if predicted is None else f"{predicted:.4g}"
+
+
+def _device_is_lost(device: torch.device) -> bool:
+    if device.type != "cuda":
+        return False
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError:
+        return True
+    return False
+
+
+def _without(arguments: list[str], options: tuple[str, ...]) -> list[str]:
+    """The command line less these options and their values."""
+
+    def kept() -> Iterator[str]:
+        rest = iter(arguments)
+        for argument in rest:
+            if argument in options:
+                next(rest)
+            else:
+                yield argument
+
+    return list(kept())
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    on_gpu = torch.cuda.is_available()
+    parser.add_argument("suite", choices=SUITES)
+    parser.add_argument("--shapes", nargs="+", metavar="SHAPE", help="some of the suite's")
+    parser.add_argument("--providers", nargs="+", choices=PROVIDERS, metavar="PROVIDER", help="some of them")
+    parser.add_argument("--budget-seconds", type=float, default=3600.0)
+    parser.add_argument("--seconds", type=float, default=0.2 if on_gpu else 2.0, help="of repeats, per provider")
+    parser.add_argument("--no-memory", action="store_false", dest="memory", help="measure no peaks of memory")
+    dtypes = ["float16", "bfloat16", "float32"]
+    parser.add_argument("--dtype", default="float16" if on_gpu else "float32", choices=dtypes)
+    parser.add_argument("--device", default="cuda" if on_gpu else "cpu")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--list", action="store_true", help="print the names of the shapes and stop")
+    parser.add_argument("--compile-only", action="store_true", help="fill the compilers' caches, time nothing")
+    parser.add_argument("--skip", type=int, default=0, help="cases done before (set when the round starts anew)")
+    parser.add_argument("--failures", type=int, default=0, help="failures before (likewise)")
+    parser.add_argument("--run", default=now(), help="name of the run (likewise)")
+    args = parser.parse_args(argv)
+    known = {case.shape.name for case in SUITES[args.suite]}
+    if unknown := set(args.shapes or ()) - known:
+        parser.error(f"--shapes of {args.suite} are {', '.join(sorted(known))}; got {', '.join(sorted(unknown))}")
+    return args
+
+
+def chosen(args: argparse.Namespace) -> list[Case]:
+    wanted = args.providers or list(PROVIDERS)
+    return [
+        Case(case.shape, case.operation, tuple(name for name in case.providers if name in wanted))
+        for case in SUITES[args.suite]
+        if not args.shapes or case.shape.name in args.shapes
+    ]
+
+
+def main() -> None:
+    args = parse()
+    todo = chosen(args)
+    if args.list:
+        print("\n".join(dict.fromkeys(case.shape.name for case in todo)))
+        return
+    if args.compile_only:
+        compile_all(todo, torch.device(args.device), getattr(torch, args.dtype))
+        return
+    this = Round(args)
+    this.run(todo)
+    print(f"{this.failures} failures of ours; rows in {args.out}")
+    sys.exit(min(this.failures, 1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""Measure what fused attention gains over eager on this machine, for a model: time, memory, parity.
+
+The layers of the model's UNet are run one by one with random tensors, eagerly as VideoGrain runs its formula, by torch's
+attention without modulation, and by this library. Results are held against the reference in float64 before they are
+timed. Cases that would not fit --seconds are left out, and said. With --base the working tree is compared with another
+revision of it instead.
+
+Writes to OUT: bench.csv (to which each run is added), bench.png and bench.html.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+
+from fame_accel.bench.cases import FAME, FAME_STRENGTH, REGION_MASK, VIDEOGRAIN, Operation, Shape
+from fame_accel.layout import MAX_REGIONS
+from fame_accel.media.arguments import parse_size
+from fame_accel.media.packages import require
+from fame_accel.planner.network import FAMILIES, LATENT, read_network
+
+HELP = "measure what fused attention gains on this machine: time, memory, parity, as table, CSV, PNG and HTML"
+MODULATIONS = {
+    "fame": FAME,
+    "fame-strength": FAME_STRENGTH,
+    "videograin": VIDEOGRAIN,
+    "region-mask": REGION_MASK,
+}
+TEXT = Operation("cross_77", pulled=True)
+TEXT_TOKENS = 77
+DTYPES = ("float16", "bfloat16", "float32")
+MOST_FRAMES = 1024
+# frames, size and dtype where they are not given
+_DEFAULTS = {"cpu": (8, (256, 256), "float32"), "cuda": (16, (512, 512), "float16")}
+_PATIENCE = 3.0  # seconds of a call, past which it is repeated no more
+_NOT_CLIP = "Random tensors and regions of equal area: times of a real clip differ as its regions do."
+_GUIDANCE = "Of a guided batch the unconditional half is plain attention: its time comes on top of all."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    model = f"{', '.join(FAMILIES)}, or a checkpoint folder, of which unet/config.json is read"
+    parser.add_argument("--model", default="sd15", metavar="NAME|FOLDER", help=model)
+    parser.add_argument("--frames", type=int, metavar="N", help=f"1 to {MOST_FRAMES}; 8 on a CPU, 16 on a GPU")
+    size = f"pixels, multiples of {LATENT}: height x width, or one number for both; 256 on a CPU, 512 on a GPU"
+    parser.add_argument("--size", type=parse_size, metavar="HxW", help=size)
+    parser.add_argument("--regions", type=int, default=2, metavar="R", help="that many regions of equal area")
+    parser.add_argument("--modulation", default="fame", help=f"of self-attention: {', '.join(MODULATIONS)}")
+    parser.add_argument("--dtype", help=f"{', '.join(DTYPES)}; float32 on a CPU, float16 on a GPU")
+    parser.add_argument("--device", help="torch device; cuda where torch sees one, else cpu")
+    others = "eager, plain attention and ours; all: FlexAttention, torch.compile, a dense bias and others, too"
+    parser.add_argument("--providers", default="main", metavar="main|all", help=others)
+    parser.add_argument("--seconds", type=float, default=90.0, help="that measuring may take")
+    parser.add_argument("--base", metavar="REV", help="compare with this revision of the checkout; 1 if ours is slower")
+    parser.add_argument("--out", default="bench_out", metavar="FOLDER", help="for bench.csv, bench.png and bench.html")
+
+
+def command(
+    model: str,
+    frames: int | None,
+    size: tuple[int, int] | None,
+    regions: int,
+    modulation: str,
+    dtype: str | None,
+    device: str | None,
+    providers: str,
+    seconds: float,
+    base: str | None,
+    out: str,
+) -> int:
+    where = _device(device)
+    chosen = zip((frames, size, dtype), _DEFAULTS[where.type], strict=True)
+    frames, size, dtype = (default if given is None else given for given, default in chosen)
+    _check(frames, size, regions, seconds)
+    choices = (("modulation", modulation, MODULATIONS), ("dtype", dtype, DTYPES))
+    for name, value, allowed in (*choices, ("providers", providers, ("main", "all"))):
+        if value not in allowed:
+            raise ValueError(f"--{name} must be one of {', '.join(allowed)}, got {value}")
+    if Path(out).exists() and not Path(out).is_dir():
+        raise ValueError(f"--out {out} must be a folder")
+    levels = level_shapes(model, frames, size, regions)
+    heading = f"{Path(model).name}, {frames} frames of {size[0]}x{size[1]}, {regions} regions, {modulation}, {dtype}"
+    operation = MODULATIONS[modulation]
+    run = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    if base is not None:
+        return _compare(base, levels, operation, where, getattr(torch, dtype), seconds, run, Path(out))
+    require("matplotlib")
+    return _measure(heading, levels, operation, where, getattr(torch, dtype), providers, seconds, run, Path(out))
+
+
+def level_shapes(model: str, frames: int, size: tuple[int, int], regions: int) -> dict[Shape, int]:
+    """Self-attention of each level of a model, the finest first, with its number of layers."""
+    found: dict[Shape, int] = {}
+    for level in read_network(model):
+        height, width = level.side_lengths(size)
+        name = f"{height}x{width}"
+        if any(shape.name == name for shape in found):  # levels of few tokens
+            name = f"{name}-{level.heads}x{level.head_dim}-{level.divisor}"
+        shape = Shape(
+            name, frames, height, width, level.heads, level.head_dim, areas=(1 / regions,) * regions
+        )  # fmt: skip
+        found[shape] = level.layers
+    return found
+
+
+def _measure(
+    heading: str,
+    levels: dict[Shape, int],
+    operation: Operation,
+    device: torch.device,
+    dtype: torch.dtype,
+    providers: str,
+    seconds: float,
+    run: str,
+    out: Path,
+) -> int:
+    from fame_accel.bench.charts import write_png
+    from fame_accel.bench.group import Protocol
+    from fame_accel.bench.html_report import write_html
+    from fame_accel.bench.providers import EAGER, FLOOR, PROVIDERS
+    from fame_accel.bench.rows import append
+    from fame_accel.bench.summary import Summary, as_table
+    from fame_accel.bench.sweep import Budget, over_frames, sweep
+    from fame_accel.bench.timing import Effort
+
+    names = list(PROVIDERS) if providers == "all" else [EAGER, FLOOR, _ours(device, dtype)]
+    chosen = {name: PROVIDERS[name] for name in names}
+    effort = Effort(seconds=1.0 if device.type == "cpu" else 0.2, most=15, patience=_PATIENCE)
+    budget = Budget(seconds, _PATIENCE)
+    measured = (device, dtype, Protocol(effort, True, run), budget)
+    finest, *coarser = levels
+    texts = [replace(shape, name=f"{shape.name}-text{TEXT_TOKENS}", text=TEXT_TOKENS) for shape in levels]
+    print(f"{heading}: measuring for up to {seconds:.0f} s", flush=True)
+    curve = {name: chosen[name] for name in names[:2] + [name for name in names[2:] if name.startswith("ours")]}
+    # what is small goes first, and tells what the rest will take
+    rows = sweep([(shape, operation) for shape in reversed(coarser)], chosen, *measured)
+    rows += sweep([(shape, TEXT) for shape in reversed(texts)], chosen, *measured)
+    *fewer, _ = over_frames(finest)
+    scaling = sweep([(shape, operation) for shape in fewer], curve, *measured)
+    last = sweep([(finest, operation)], chosen, *measured)
+    append([*rows, *scaling, *last], out / "bench.csv")
+    layers = {shape.name: number for shape, number in levels.items()}
+    summary = Summary(
+        heading=heading,
+        machine=_machine(last[0]),
+        command=f"fame-accel {' '.join(sys.argv[1:])}",
+        rows=last + rows,
+        scaling=scaling + [row for row in last if row["provider"] in curve],
+        layers=layers | {f"{name}-text{TEXT_TOKENS}": number for name, number in layers.items()},
+        notes=[_NOT_CLIP, _GUIDANCE],
+    )
+    print(as_table(summary))
+    write_png(out / "bench.png", summary)
+    write_html(out / "bench.html", summary)
+    print(f"\nWrote bench.csv, bench.png and bench.html to {out}")
+    ours = [str(row["note"]) for row in [*rows, *scaling, *last] if str(row["provider"]).startswith("ours")]
+    return int(any(note.startswith(("WRONG", "failed")) for note in ours))
+
+
+def _ours(device: torch.device, dtype: torch.dtype) -> str:
+    """The backend that `auto` takes."""
+    from fame_accel import bindings
+
+    on_gpu = device.type == "cuda" and bindings.triton_unavailable(device, dtype) is None
+    return "ours_triton" if on_gpu else "ours_sdpa"
+
+
+def _machine(row: dict[str, object]) -> str:
+    parts = [f"{row['device']}", f"torch {row['torch']}"]
+    parts += [f"Triton {row['triton']}"] if row["triton"] else []
+    return ", ".join([*parts, f"fame-accel at {row['commit']}", f"{row['date']}"])
+
+
+def _device(name: str | None) -> torch.device:
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise ValueError(f"--device {name}: {str(error).splitlines()[0]}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"--device must be cpu or cuda, got {name}")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device {name}: torch sees no CUDA device here")
+    return device
+
+
+def _check(frames: int, size: tuple[int, int], regions: int, seconds: float) -> None:
+    if not 1 <= frames <= MOST_FRAMES:
+        raise ValueError(f"--frames must lie in 1 to {MOST_FRAMES}, got {frames}")
+    if min(size) < LATENT or any(side % LATENT for side in size):
+        raise ValueError(f"--size must be positive multiples of {LATENT}, got {size[0]}x{size[1]}")
+    if not 1 <= regions <= MAX_REGIONS:
+        raise ValueError(f"--regions must lie in 1 to {MAX_REGIONS}, got {regions}")
+    if not 1 <= seconds < float("inf"):
+        raise ValueError(f"--seconds must be at least 1, got {seconds}")

@@ -1,0 +1,185 @@
+"""A UNet's first block and its whole denoising step with FAME attention, by each backend, on random weights.
+
+A step is one call of the network at a modulated timestep, without guidance; the block ends where the second level
+begins. Times and memory are those of real layers; correctness is judged at two frames, whose step fits in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fame_accel import bindings
+from fame_accel.bench.environment import environment
+from fame_accel.bench.group import Protocol, add_errors, add_times, said
+from fame_accel.bench.memory import peak_mib
+from fame_accel.bench.providers import EAGER, FLOOR, CannotRun
+from fame_accel.bench.rows import Row
+from fame_accel.bench.timing import Clock, interleaved
+from fame_accel.media.packages import require
+from fame_accel.modulation import Modulation
+from fame_accel.parity_cases import Verdict, error, text_layout, three_regions
+from fame_accel.planner.network import FAMILIES, LATENT
+
+BACKENDS = {EAGER: "reference", FLOOR: "sdpa", "ours_triton": "triton", "ours_sdpa": "sdpa"}
+OPERATIONS = ("unet_block", "denoising_step")
+# Beside what plan needs, of the published configurations: width of the text embeddings.
+TEXT_WIDTHS = {"sd15": 768, "sd21": 1024}
+_TEXT, _TIMESTEP, _JUDGED_FRAMES = 77, 981, 2
+
+
+@dataclass(frozen=True)
+class Network:
+    """unet: a UNet2DConditionModel; name: for the rows."""
+
+    unet: Any
+    name: str
+
+    @classmethod
+    def random(cls, family: str, device: torch.device, dtype: torch.dtype) -> Network:
+        """A family's UNet with seeded random weights; ImportError without diffusers."""
+        diffusers = require("diffusers", "diffusers")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            unet = diffusers.UNet2DConditionModel(**FAMILIES[family], cross_attention_dim=TEXT_WIDTHS[family])
+        return cls(unet.eval().to(device, dtype), family)
+
+
+@dataclass(frozen=True)
+class _Case:
+    network: Network
+    operation: str
+    frames: int
+    side: int  # of the latents
+
+    def inputs(self) -> tuple[Tensor, Tensor]:
+        """Latents [frames, 4, side, side] and text embeddings [frames, 77, width], the same in every dtype."""
+        unet = self.network.unet
+        generator = torch.Generator().manual_seed(0)
+        sample = torch.randn(self.frames, 4, self.side, self.side, generator=generator)
+        text = torch.randn(1, _TEXT, unet.config.cross_attention_dim, generator=generator)
+        # as float16 has them, which all dtypes represent but bfloat16
+        return tuple(x.half().to(unet.device, unet.dtype) for x in (sample, text.expand(self.frames, -1, -1)))
+
+    def calls(self) -> dict[str, Callable[[], Tensor]]:
+        """By provider; the layouts' plans are kept from call to call."""
+        from fame_accel.adapter import FameConfig
+
+        layout = three_regions(self.frames, self.side)
+        words = text_layout(_TEXT, torch.device("cpu")).region[0]
+        inputs = self.inputs()
+        found = {}
+        for provider, backend in BACKENDS.items():
+            config = FameConfig(layout, Modulation.fame(self.frames), token_regions=words, backend=backend)
+            found[provider] = partial(_run, self, config, *inputs, paused=provider == FLOOR)
+        return found
+
+
+class _BlockDone(Exception):
+    """Carries the block's result out of the network."""
+
+
+def measure_network(network: Network, operation: str, frames: int, size: int, protocol: Protocol) -> list[Row]:
+    """Rows of an operation at frames of size x size pixels; those of backends that do not run here say why."""
+    case = _Case(network, operation, frames, size // LATENT)
+    rows = {provider: _described(case, provider, protocol.run) for provider in BACKENDS}
+    device = network.unet.device
+    calls, verdicts = case.calls(), _verdicts(case, rows)
+    ready = {}
+    for provider, call in calls.items():
+        if provider in verdicts and not add_errors(rows[provider], verdicts[provider]):
+            continue
+        try:
+            if rows[provider].get("note"):
+                continue
+            call()
+        except Exception as failure:  # whatever a backend cannot do is a result
+            rows[provider]["note"] = said(failure)
+            continue
+        ready[provider] = call
+        if protocol.memory:
+            peak = peak_mib(call, device)
+            rows[provider]["peak_mib"] = "" if peak is None else f"{peak:.1f}"
+    add_times(rows, interleaved(ready, Clock(device), protocol.effort))
+    for provider in ready:
+        rows[provider]["note"] = "plain attention, the floor" if provider == FLOOR else "judged at 2 frames"
+    return list(rows.values())
+
+
+@torch.no_grad()
+def _run(case: _Case, config: Any, sample: Tensor, text: Tensor, paused: bool) -> Tensor:
+    from fame_accel.adapter import apply_fame
+
+    unet = case.network.unet
+    with apply_fame(unet, config) as handle, _stopped(unet, case.operation):
+        try:
+            if paused:
+                with handle.paused():
+                    return unet(sample, _TIMESTEP, text).sample
+            return unet(sample, _TIMESTEP, text).sample
+        except _BlockDone as done:
+            return done.args[0]
+
+
+@contextmanager
+def _stopped(unet: Any, operation: str) -> Iterator[None]:
+    """Within it a call ends after the first block, for the operation that is one block."""
+    if operation != "unet_block":
+        yield
+        return
+
+    def done(_: torch.nn.Module, __: tuple, output: tuple) -> None:
+        raise _BlockDone(output[0])
+
+    hook = unet.down_blocks[0].register_forward_hook(done)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _verdicts(case: _Case, rows: dict[str, Row]) -> dict[str, Verdict]:
+    """Of eager and our backends at few frames, against float64; a backend that fails there has its note."""
+    unet, dtype = case.network.unet, case.network.unet.dtype
+    small = _Case(case.network, case.operation, _JUDGED_FRAMES, case.side)
+    outs = {}
+    for provider, call in small.calls().items():
+        if provider == FLOOR:
+            continue
+        try:
+            if provider == "ours_triton" and (reason := bindings.triton_unavailable(unet.device, dtype)):
+                raise CannotRun(reason)
+            outs[provider] = call()
+        except Exception as failure:
+            rows[provider]["note"] = said(failure)
+    unet.double()
+    try:
+        truth = small.calls()[EAGER]()
+    finally:
+        unet.to(dtype)
+    eager = error(outs[EAGER], truth)
+    return {provider: Verdict(error(out, truth), eager) for provider, out in outs.items()}
+
+
+def _described(case: _Case, provider: str, run: str) -> Row:
+    unet = case.network.unet
+    return {
+        "run": run,
+        **environment(unet.device),
+        "shape": f"{case.network.name}-{case.side}x{case.side}-f{case.frames}",
+        "operation": case.operation,
+        "frames": case.frames,
+        "height": case.side,
+        "width": case.side,
+        "keys": _TEXT,
+        "batch": 1,
+        "regions": 3,
+        "dtype": str(unet.dtype).removeprefix("torch."),
+        "provider": provider,
+    }
