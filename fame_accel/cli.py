@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from fame_accel import tune
+from fame_accel.bench import command as bench
 from fame_accel.demo import command as demo
 from fame_accel.demo import random_checkpoint
 from fame_accel.doctor import command as doctor
@@ -19,6 +20,7 @@ from fame_accel.suite import command as suite
 # A command is a module with HELP, add_arguments(parser) and command(**arguments), which returns the exit status. It
 # imports optional packages in its command alone, so that each command needs no more than its own.
 COMMANDS = {
+    "bench": bench,
     "demo": demo,
     "doctor": doctor,
     "edit": edit,

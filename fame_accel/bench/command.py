@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -87,7 +88,8 @@ def command(
     operation = MODULATIONS[modulation]
     run = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     if base is not None:
-        return _compare(base, levels, operation, where, getattr(torch, dtype), seconds, run, Path(out))
+        print(f"{heading}: the working tree against {base}", flush=True)
+        return _compare(base, levels, operation, where, getattr(torch, dtype), run, Path(out))
     require("matplotlib")
     return _measure(heading, levels, operation, where, getattr(torch, dtype), providers, seconds, run, Path(out))
 
@@ -133,12 +135,11 @@ def _measure(
     budget = Budget(seconds, _PATIENCE)
     measured = (device, dtype, Protocol(effort, True, run), budget)
     finest, *coarser = levels
-    texts = [replace(shape, name=f"{shape.name}-text{TEXT_TOKENS}", text=TEXT_TOKENS) for shape in levels]
     print(f"{heading}: measuring for up to {seconds:.0f} s", flush=True)
     curve = {name: chosen[name] for name in names[:2] + [name for name in names[2:] if name.startswith("ours")]}
     # what is small goes first, and tells what the rest will take
     rows = sweep([(shape, operation) for shape in reversed(coarser)], chosen, *measured)
-    rows += sweep([(shape, TEXT) for shape in reversed(texts)], chosen, *measured)
+    rows += sweep([(shape, TEXT) for shape in reversed(_texts(levels))], chosen, *measured)
     *fewer, _ = over_frames(finest)
     scaling = sweep([(shape, operation) for shape in fewer], curve, *measured)
     last = sweep([(finest, operation)], chosen, *measured)
@@ -154,11 +155,43 @@ def _measure(
         notes=[_NOT_CLIP, _GUIDANCE],
     )
     print(as_table(summary))
+    if not any(row.get("p50_ms") for row in summary.rows + scaling):
+        print(f"\nNothing was measured: no chart is drawn. Wrote bench.csv to {out}")
+        return 1
     write_png(out / "bench.png", summary)
     write_html(out / "bench.html", summary)
     print(f"\nWrote bench.csv, bench.png and bench.html to {out}")
     ours = [str(row["note"]) for row in [*rows, *scaling, *last] if str(row["provider"]).startswith("ours")]
     return int(any(note.startswith(("WRONG", "failed")) for note in ours))
+
+
+def _compare(
+    base: str,
+    levels: dict[Shape, int],
+    operation: Operation,
+    device: torch.device,
+    dtype: torch.dtype,
+    run: str,
+    out: Path,
+) -> int:
+    from fame_accel.bench.regression import compare, table
+    from fame_accel.bench.rows import append
+    from fame_accel.bench.timing import Effort
+
+    cases = [(shape, operation) for shape in levels] + [(shape, TEXT) for shape in _texts(levels)]
+    found = compare(
+        base, cases, dtype=dtype, device=device, backend=_ours(device, dtype).removeprefix("ours_"),
+        effort=Effort(seconds=1.0), run=run,
+        report=lambda case: print(f"{case.shape} {case.operation}: {case.verdict}", flush=True),
+    )  # fmt: skip
+    print("\n" + table(found))
+    append((row for case in found for row in case.rows), out / "bench.csv")
+    return int(any(case.regressed for case in found))
+
+
+def _texts(levels: Iterable[Shape]) -> list[Shape]:
+    """Cross-attention of the same layers."""
+    return [replace(shape, name=f"{shape.name}-text{TEXT_TOKENS}", text=TEXT_TOKENS) for shape in levels]
 
 
 def _ours(device: torch.device, dtype: torch.dtype) -> str:

@@ -15,10 +15,10 @@ ours_triton, ours_sdpa
 
 from fame_accel.bench.providers.dense import compiled, eager
 from fame_accel.bench.providers.flex_attention import flex, flex_sorted, flex_three_pass
+from fame_accel.bench.providers.memory_efficient import xformers
 from fame_accel.bench.providers.ours import ours_sdpa, ours_triton
 from fame_accel.bench.providers.prepared import CannotRun, Prepared, Provider
 from fame_accel.bench.providers.torch_sdpa import sdpa_bias, sdpa_cudnn, sdpa_low_rank, sdpa_plain
-from fame_accel.bench.providers.memory_efficient import xformers
 
 EAGER, FLOOR = "eager", "sdpa_plain"  # what ratios are taken to
 PROVIDERS: dict[str, Provider] = {
