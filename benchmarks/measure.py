@@ -1,6 +1,6 @@
 """Suites of cases by every provider: correctness first, then memory and time side by side.
 
-    python -m benchmarks.measure cpu|scaling|gpu|toy [--budget-seconds 200] [--shapes ...] [--providers eager ...]
+    python -m benchmarks.measure cpu|scaling|network|gpu|toy [--budget-seconds 200] [--shapes ...] [--providers ...]
 
 A result is held against the 2x rule on sampled rows before it is timed; calls take turns, so that ratios are of one run
 (fame_accel/bench says how). Rows are appended to benchmarks/results/measured.csv case by case; what did not run has a
@@ -74,13 +74,17 @@ class Round:
             _add_prediction(rows, inputs)
         except Exception as error:  # the device is lost, or the inputs do not fit it
             rows = [_bare(case, name, self.args) | {"note": said(error)} for name in case.providers]
-        self.failures += sum(row["provider"] in OURS and str(row["note"]).startswith(_REASONS) for row in rows)
+        self.failures += sum(map(_failed, rows))
         return rows
 
     def record(self, case: Case, rows: list[Row]) -> None:
         append(rows, self.args.out)
         for row in rows:
             print(line(row), flush=True)
+
+
+def _failed(row: Row) -> bool:
+    return row["provider"] in OURS and str(row["note"]).startswith(_REASONS)
 
 
 def line(row: Row) -> str:
@@ -163,7 +167,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     on_gpu = torch.cuda.is_available()
-    parser.add_argument("suite", choices=SUITES)
+    parser.add_argument("suite", choices=[*SUITES, "network"], help="network: block and step of SD 1.5, 8 frames of 256")
     parser.add_argument("--shapes", nargs="+", metavar="SHAPE", help="some of the suite's")
     parser.add_argument("--providers", nargs="+", choices=PROVIDERS, metavar="PROVIDER", help="some of them")
     parser.add_argument("--budget-seconds", type=float, default=3600.0)
@@ -179,7 +183,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--failures", type=int, default=0, help="failures before (likewise)")
     parser.add_argument("--run", default=now(), help="name of the run (likewise)")
     args = parser.parse_args(argv)
-    known = {case.shape.name for case in SUITES[args.suite]}
+    known = {case.shape.name for case in SUITES.get(args.suite, ())}
     if unknown := set(args.shapes or ()) - known:
         parser.error(f"--shapes of {args.suite} are {', '.join(sorted(known))}; got {', '.join(sorted(unknown))}")
     return args
@@ -194,8 +198,25 @@ def chosen(args: argparse.Namespace) -> list[Case]:
     ]
 
 
+def network(args: argparse.Namespace) -> int:
+    """A UNet's block and step; the number of our failures."""
+    from fame_accel.bench.network import OPERATIONS, Network, measure_network
+    from fame_accel.media.packages import quiet
+
+    quiet()
+    model = Network.random("sd15", torch.device(args.device), getattr(torch, args.dtype))
+    rows = []
+    for operation in OPERATIONS:
+        rows += measure_network(model, operation, 8, 256, Protocol(Effort(args.seconds), args.memory, args.run))
+        append(rows[-4:], args.out)
+        print(*map(line, rows[-4:]), sep="\n", flush=True)
+    return sum(_failed(row) for row in rows)
+
+
 def main() -> None:
     args = parse()
+    if args.suite == "network":
+        sys.exit(min(network(args), 1))
     todo = chosen(args)
     if args.list:
         print("\n".join(dict.fromkeys(case.shape.name for case in todo)))

@@ -292,7 +292,7 @@ def test_what_would_not_fit_the_time_is_left_out() -> None:
     budget = Budget(100.0, patience=3.0)
     assert budget.refusal("eager", small) is None
     budget.learn("eager", small, 100.0)
-    assert budget.refusal("eager", large) is None  # 8.3 s a call, five of them
+    assert budget.refusal("eager", large) is None  # 8.3 s a call, three of them
     budget.learn("eager", small, 1000.0)
     assert budget.refusal("eager", large).startswith("not measured: a call is expected to take 83 s")
     assert budget.refusal("ours_sdpa", large) is None

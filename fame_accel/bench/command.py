@@ -1,9 +1,9 @@
 """Measure what fused attention gains over eager on this machine, for a model: time, memory, parity.
 
-The layers of the model's UNet are run one by one with random tensors, eagerly as VideoGrain runs its formula, by torch's
-attention without modulation, and by this library. Results are held against the reference in float64 before they are
-timed. Cases that would not fit --seconds are left out, and said. With --base the working tree is compared with another
-revision of it instead.
+The layers of the model's UNet are run one by one with random tensors, eagerly as VideoGrain runs its formula, by
+torch's attention without modulation, and by this library. Results are held against the reference in float64 before they
+are timed. Cases that would not fit --seconds are left out, and said. With --base the working tree is compared with
+another revision of it instead.
 
 Writes to OUT: bench.csv (to which each run is added), bench.png and bench.html.
 """
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="torch device; cuda where torch sees one, else cpu")
     others = "eager, plain attention and ours; all: FlexAttention, torch.compile, a dense bias and others, too"
     parser.add_argument("--providers", default="main", metavar="main|all", help=others)
-    parser.add_argument("--seconds", type=float, default=90.0, help="that measuring may take")
+    parser.add_argument("--seconds", type=float, default=100.0, help="that measuring may take")
     parser.add_argument("--base", metavar="REV", help="compare with this revision of the checkout; 1 if ours is slower")
     parser.add_argument("--out", default="bench_out", metavar="FOLDER", help="for bench.csv, bench.png and bench.html")
 
@@ -137,13 +137,13 @@ def _measure(
     finest, *coarser = levels
     print(f"{heading}: measuring for up to {seconds:.0f} s", flush=True)
     curve = {name: chosen[name] for name in names[:2] + [name for name in names[2:] if name.startswith("ours")]}
-    # what is small goes first, and tells what the rest will take
-    rows = sweep([(shape, operation) for shape in reversed(coarser)], chosen, *measured)
-    rows += sweep([(shape, TEXT) for shape in reversed(_texts(levels))], chosen, *measured)
+    # few frames tell what more will take; the finest level takes the most of a step, and goes before the others
     *fewer, _ = over_frames(finest)
     scaling = sweep([(shape, operation) for shape in fewer], curve, *measured)
     last = sweep([(finest, operation)], chosen, *measured)
-    append([*rows, *scaling, *last], out / "bench.csv")
+    rows = sweep([(shape, operation) for shape in coarser], chosen, *measured)
+    rows += sweep([(shape, TEXT) for shape in _texts(levels)], chosen, *measured)
+    append([*scaling, *last, *rows], out / "bench.csv")
     layers = {shape.name: number for shape, number in levels.items()}
     summary = Summary(
         heading=heading,

@@ -49,8 +49,8 @@ def measure(inputs: Inputs, providers: Mapping[str, Provider], protocol: Protoco
         row = rows[name]
         median = quantiles(times[name])[1]
         row["tflops"] = f"{inputs.useful_flop / median / 1e9:.4g}" if made.judged else ""
-        if made.replan is not None:
-            _add_plan(row, made, clock, median, protocol.effort.repeats(median / 1e3))
+        if made.replan is not None and len(times[name]) > 1:  # a slow call is not run again for its plan
+            _add_plan(row, made, clock, median)
         if made.sort is not None:
             made.sort()
             row["sort_ms"] = f"{quantiles([clock.milliseconds(made.sort) for _ in range(5)])[1]:.4g}"
@@ -135,10 +135,10 @@ def _add_peak(row: Row, inputs: Inputs, provider: Provider, made: Prepared) -> N
     row["peak_mib"] = "" if peak is None else f"{peak:.1f}"
 
 
-def _add_plan(row: Row, made: Prepared, clock: Clock, median: float, repeats: int) -> None:
+def _add_plan(row: Row, made: Prepared, clock: Clock, median: float) -> None:
     """What is made once per edit, made anew before a call: alone, or as what it adds to the call that makes it."""
     plans, calls = [], []
-    for _ in range(min(_PLANS, repeats)):
+    for _ in range(_PLANS):
         plans.append(clock.milliseconds(made.replan))
         calls.append(clock.milliseconds(made.call))
     plan, both = quantiles(plans)[1], quantiles([sum(pair) for pair in zip(plans, calls, strict=True)])[1]

@@ -15,7 +15,7 @@ from fame_accel.bench.providers import Provider
 from fame_accel.bench.rows import Row
 
 # Calls of a provider: the gate, the peak, one to warm up, repeats and plans; of a slow one fewer (timing.Effort).
-_CALLS, _SLOW_CALLS = 10, 5
+_CALLS, _SLOW_CALLS = 10, 3
 _UNSURE = 1.3  # caches hold less of larger shapes
 
 
