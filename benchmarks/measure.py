@@ -167,7 +167,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     on_gpu = torch.cuda.is_available()
-    parser.add_argument("suite", choices=[*SUITES, "network"], help="network: block and step of SD 1.5, 8 frames of 256")
+    suites = [*SUITES, "network"]
+    parser.add_argument("suite", choices=suites, help="network: block and step of SD 1.5, 8 frames of 256x256")
     parser.add_argument("--shapes", nargs="+", metavar="SHAPE", help="some of the suite's")
     parser.add_argument("--providers", nargs="+", choices=PROVIDERS, metavar="PROVIDER", help="some of them")
     parser.add_argument("--budget-seconds", type=float, default=3600.0)
