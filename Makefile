@@ -2,6 +2,9 @@
 # make test   lint, then run the whole test suite
 # make test-compat  run the tests of the kernels with the oldest Triton that the triton extra takes
 # make static count what the kernels cost on GPUs that are not here
+# make bench  time the registry of providers by pytest-benchmark; JSON in benchmarks/results
+# make measure  measure every provider at every shape for a CPU (an hour); rows are added to benchmarks/results/measured.csv
+# make tables write the README's tables and the pictures from benchmarks/results
 # make lint   lint alone
 # make clean  remove what the targets above wrote, the virtual environment included
 #
@@ -19,7 +22,7 @@ COMPAT_PIP := $(COMPAT)/bin/python -m pip --disable-pip-version-check
 COMPAT_DEPS := $(COMPAT)/.deps-installed
 NEW_PYTHON = @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fame-accel: the pinned versions need Python 3.11 or newer, but $(PYTHON) is " + sys.version.split()[0] + "; try make PYTHON=python3.11")'
 
-.PHONY: demo test test-compat static lint clean
+.PHONY: demo test test-compat static bench measure tables lint clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -41,6 +44,19 @@ static: $(READY)
 	$(VENV)/bin/python -m benchmarks.planner_table
 	$(VENV)/bin/python -m benchmarks.static_picture
 	$(VENV)/bin/python -m benchmarks.budget
+
+bench: $(READY)
+	$(VENV)/bin/python -W ignore -m pytest -q benchmarks/bench_attention.py --benchmark-sort=median \
+		--benchmark-group-by=group --benchmark-columns=median,iqr,rounds \
+		--benchmark-json=benchmarks/results/pytest_benchmark.json
+
+measure: $(READY)
+	for suite in network cpu scaling; do $(VENV)/bin/python -W ignore -m benchmarks.measure $$suite || exit; done
+
+tables: $(READY)
+	$(VENV)/bin/python -m benchmarks.measured_picture
+	$(VENV)/bin/python -m benchmarks.static_picture
+	$(VENV)/bin/python -m benchmarks.readme_table
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

@@ -12,37 +12,93 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.compare import RESULTS
-
 from benchmarks.budget import BUDGETS, HEAD_DIMS, TARGETS, read_counts
 from benchmarks.fairness import PAIRS, PROMPTS, read_runs, summary
+from benchmarks.results_table import CPU_SELF, CPU_TEXT, FRAMES, NETWORK, markdown, memory, newest, time, times, where
+from fame_accel.bench.cases import FAME, REGION_MASK, SELF
 from fame_accel.cli import main as fame_accel_command
 from fame_accel.planner.table import COUNTED, PREDICTED
 
 README = Path(__file__).parents[1] / "README.md"
-PREDICTIONS = RESULTS.with_name("predictions.csv")
-EDITS = RESULTS.with_name("edit_parity.csv")
+RESULTS = Path(__file__).parent / "results"
+PREDICTIONS = RESULTS / "predictions.csv"
+EDITS = RESULTS / "edit_parity.csv"
+
+
+OTHERS = {
+    "sdpa_bias": "dense bias",
+    "sdpa_low_rank": "low-rank bias",
+    "compiled": "torch.compile",
+    "flex": "FlexAttention",
+    "flex_sorted": "FlexAttention, sorted",
+    "flex_three_pass": "FlexAttention, 3 passes",
+}
 
 
 def compared() -> str:
-    """The newest run in compare.csv: its last row of every operation."""
-    with RESULTS.open(newline="") as file:
-        rows = {row["operation"]: row for row in csv.DictReader(file)}.values()
-    row = list(rows)[-1]
-    lines = [
-        f"{row['frames']} frames of {row['size']}x{row['size']} tokens, three regions, {row['heads']} heads, head_dim "
-        f"{row['head_dim']}, {row['dtype']}; {row['device']}, torch {row['torch']}, {row['date']}; medians of one run, "
-        "repeats interleaved (`python -m benchmarks.compare`):",
-        "",
-        "| operation | backend | time | eager | speed-up | peak memory | eager |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {r['operation']} | {r['backend']} | {float(r['ms']):.0f} ms | {float(r['baseline_ms']):.0f} ms "
-        f"| {float(r['speedup']):.1f}x | {float(r['peak_mib']):.0f} MiB | {float(r['baseline_peak_mib']):.0f} MiB |"
-        for r in rows
-    ]
-    return "\n".join(lines) + "\n"
+    """Self-attention on a CPU by everything that does it."""
+    titles = ["operation", "eager", "fame-accel", "x eager", "x plain", *OTHERS.values(), "peak", "eager's"]
+    lines, used = [], []
+    for operation in SELF:
+        found = newest(CPU_SELF, operation.name)
+        used += found.values()
+        ours, eager = found.get("ours_sdpa"), found.get("eager")
+        others = [f"{time(row)}" for row in map(found.get, OTHERS)]
+        ratios = [times(ours), times(ours, "floor_ratio")]
+        lines.append([operation.name, time(eager), time(ours), *ratios, *others, memory(ours), memory(eager)])
+    row = used[0]
+    about = (
+        f"8 frames of 32x32 tokens ({row['keys']} keys), three regions, {row['heads']} heads, head_dim "
+        f"{row['head_dim']}, {row['dtype']}; {where(used)}; medians of one run, calls in turn "
+        "(`python -m benchmarks.measure cpu`):"
+    )
+    return f"{about}\n\n{markdown(titles, lines)}"
+
+
+def crossed() -> str:
+    """Cross-attention on a CPU."""
+    times_of = ["eager", "fame-accel", "x eager", "x plain", "torch.compile"]
+    titles = ["tokens a frame", "text keys", *times_of, "peak", "eager's"]
+    lines, used = [], []
+    for side in (32, 64):
+        for text in (77, 226, 512):
+            found = newest(CPU_TEXT.format(side, text), f"cross_{text}")
+            used += found.values()
+            ours, eager = found.get("ours_sdpa"), found.get("eager")
+            ratios = [times(ours), times(ours, "floor_ratio")]
+            cells = [time(eager), time(ours), *ratios, time(found.get("compiled")), memory(ours), memory(eager)]
+            lines.append([f"{side}x{side}", str(text), *cells])
+    return markdown(titles, lines)
+
+
+def stepped() -> str:
+    """A UNet's block and step on a CPU."""
+    what = "Stable Diffusion 1.5's UNet, 8 frames of 256x256"
+    titles = [what, "eager", "fame-accel", "x eager", "x plain", "peak", "eager's"]
+    names = {"unet_block": "its first block", "denoising_step": "a whole denoising step, unguided"}
+    lines, used = [], []
+    for operation, name in names.items():
+        found = newest(NETWORK, operation)
+        used += found.values()
+        ours, eager = found.get("ours_sdpa"), found.get("eager")
+        ratios = [times(ours), times(ours, "floor_ratio")]
+        lines.append([name, time(eager), time(ours), *ratios, memory(ours), memory(eager)])
+    about = f"{where(used)}; random weights, float32 (`python -m benchmarks.measure network`):"
+    return f"{about}\n\n{markdown(titles, lines)}"
+
+
+def scaled() -> str:
+    """Time and memory over frames on a CPU."""
+    titles = ["frames of 32x32 tokens", *map(str, FRAMES)]
+    lines = []
+    for operation in (FAME, REGION_MASK):
+        by_frames = [newest(f"sd15-32x32-f{number}", operation.name) for number in FRAMES]
+        for provider, name in (("eager", "eager"), ("ours_sdpa", "fame-accel")):
+            rows = [found.get(provider) for found in by_frames]
+            ended = ["out of memory" if row and row["note"].startswith("out of memory") else time(row) for row in rows]
+            lines.append([f"{operation.name}, {name}, time", *ended])
+            lines.append([f"{operation.name}, {name}, peak", *map(memory, rows)])
+    return markdown(titles, lines)
 
 
 def counted() -> str:
@@ -139,6 +195,9 @@ def planned() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "compare": compared,
+    "cross": crossed,
+    "step": stepped,
+    "scaling": scaled,
     "static": counted,
     "predicted": predicted,
     "fairness": levelled,

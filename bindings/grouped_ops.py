@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .library import declare, empty_outputs
-from .torch_attention import attend, row_chunks
+from .torch_attention import Chunk, attend
 
 
 @dataclass(frozen=True)
@@ -147,15 +147,14 @@ def _extremes(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
     """min and max over keys of <q, k>, unscaled float32 [B, H, rows]."""
     low, high = (query.new_empty(query.shape[:3], dtype=torch.float32) for _ in range(2))
     keys = key.transpose(-1, -2).float()  # logits may pass float16's range
-    batch, heads, num_rows, _ = query.shape
-    chunks = row_chunks(batch * heads, num_rows, key.shape[2])
-    memory = keys.new_empty(batch * heads * min(chunks.step, num_rows) * key.shape[2])  # one for all chunks
-    for start in chunks:
-        rows = slice(start, start + chunks.step)
-        part = query[:, :, rows].float()
-        logits = memory[: part.shape[:3].numel() * key.shape[2]].view(*part.shape[:3], key.shape[2])
-        torch.matmul(part, keys, out=logits)
-        low[:, :, rows], high[:, :, rows] = logits.amin(-1), logits.amax(-1)
+    chunk = Chunk.of(*query.shape[:3], key.shape[2])
+    memory = keys.new_empty(chunk.pairs)  # one for all chunks
+    for place in chunk.places(*query.shape[:3]):
+        part = query[place].float()
+        size = (*part.shape[:3], key.shape[2])
+        logits = memory[: math.prod(size)].view(size)
+        torch.matmul(part, keys[place[:2]], out=logits)
+        low[place], high[place] = logits.amin(-1), logits.amax(-1)
     return low, high
 
 

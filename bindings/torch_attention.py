@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -18,6 +20,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor | None, s
     out [B, H, Nq, D] in the query's dtype and lse [B, H, Nq] float32.
     """
     if query.device.type == "cpu":
+        # the kernel reads rows as if their numbers lay side by side
+        query, key, value = (x if x.stride(-1) == 1 else x.contiguous() for x in (query, key, value))
         mask = None if key_bias is None else key_bias[None, None, None]
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             query, key, value, attn_mask=mask, scale=scale
@@ -53,6 +57,13 @@ class Chunk:
         heads = min(heads, max(2, 2 * good // (rows * keys)))
         rows = min(rows, max(16, most // (heads * keys)))
         return cls(1, heads, rows, heads * rows * keys)
+
+    def places(self, batch: int, heads: int, queries: int) -> Iterator[tuple[slice, slice, slice]]:
+        """Every chunk: items, heads and rows."""
+        for item, row, head in product(
+            range(0, batch, self.items), range(0, queries, self.rows), range(0, heads, self.heads)
+        ):
+            yield slice(item, item + self.items), slice(head, head + self.heads), slice(row, row + self.rows)
 
 
 def row_chunks(batch_heads: int, num_queries: int, num_keys: int) -> range:

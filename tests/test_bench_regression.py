@@ -11,10 +11,12 @@ import pytest
 import torch
 from test_packaging import ROOT, SOURCES
 
-from fame_accel.bench import regression, rows
+from fame_accel.bench import regression, rows, worker_process
 from fame_accel.bench.cases import FAME, PLAIN, REGION_MASK, Operation, Shape, operations
-from fame_accel.bench.regression import Comparison, Worker, WorkerFailed, compare, find_revision, table, verdict
+from fame_accel.bench.regression import Comparison, compare, table, verdict
+from fame_accel.bench.revision import find_revision, worktree
 from fame_accel.bench.timing import Effort
+from fame_accel.bench.worker_process import Worker, WorkerFailed
 
 CPU = torch.device("cpu")
 EFFORT = Effort(seconds=0.1, least=3, most=5)
@@ -211,7 +213,7 @@ def test_revision_of_the_checkout_whatever_a_hook_sets(small, monkeypatch):
 @pytest.mark.parametrize("removed", [".", ".git"])
 def test_worktree_that_somebody_removed(small, tmp_path, removed):
     folder = tmp_path / "worktree"
-    with regression._worktree(find_revision("HEAD", small), small, folder) as place:
+    with worktree(find_revision("HEAD", small), small, folder) as place:
         assert (place / "fame_accel" / "__init__.py").is_file() and worktrees(small) == 2
         folder.joinpath(removed).unlink() if removed == ".git" else shutil.rmtree(folder)
     assert worktrees(small) == 1 and not folder.exists()
@@ -221,7 +223,7 @@ def test_worktree_that_cannot_be_made(small, tmp_path):
     folder = tmp_path / "worktree"
     (folder / "already").mkdir(parents=True)
     with pytest.raises(ValueError, match="^--base .* cannot be checked out beside .*: git worktree: fatal: .* already"):
-        with regression._worktree(find_revision("HEAD", small), small, folder):
+        with worktree(find_revision("HEAD", small), small, folder):
             raise AssertionError("it was made")
     assert worktrees(small) == 1
 
@@ -231,14 +233,14 @@ def test_hooks_do_not_run(small, tmp_path):
     hook.parent.mkdir(exist_ok=True)
     hook.write_text(f"#!/bin/sh\ntouch '{tmp_path}/ran'\n")
     hook.chmod(0o755)
-    with regression._worktree(find_revision("HEAD", small), small, tmp_path / "worktree"):
+    with worktree(find_revision("HEAD", small), small, tmp_path / "worktree"):
         assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.slow
 def test_worker_of_another_library(tmp_path, monkeypatch, started):
     """An import that finds the library elsewhere is told, and a process that the system ends; a new one follows."""
-    monkeypatch.setattr(regression, "_WORKER", Path(shutil.copy(regression._WORKER, tmp_path)))
+    monkeypatch.setattr(worker_process, "SCRIPT", Path(shutil.copy(worker_process.SCRIPT, tmp_path)))
     (tmp_path / "json.py").write_text("raise ImportError('the one beside the script')")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     worker = Worker(tmp_path / "elsewhere", CPU, tmp_path / "log")

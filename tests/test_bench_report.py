@@ -15,7 +15,8 @@ from PIL import Image
 from fame_accel.bench.charts import DPI, WIDTH, panels, write_png
 from fame_accel.bench.html_report import write_html
 from fame_accel.bench.rows import COLUMNS
-from fame_accel.bench.summary import Summary, answer, as_table, ended_at, groups, not_run, ours, share, steps
+from fame_accel.bench.summary import Summary, ended_at, groups, ours, share, steps
+from fame_accel.bench.wording import answer, as_table, not_run
 
 WRONG = "WRONG: its error is more than twice eager's + 1e-5"
 PULL = "scores are pulled to extremes of their row: no bias known before the call says it"

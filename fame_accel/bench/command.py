@@ -125,9 +125,10 @@ def _measure(
     from fame_accel.bench.html_report import write_html
     from fame_accel.bench.providers import EAGER, FLOOR, PROVIDERS
     from fame_accel.bench.rows import append
-    from fame_accel.bench.summary import Summary, as_table
+    from fame_accel.bench.summary import Summary
     from fame_accel.bench.sweep import Budget, over_frames, sweep
     from fame_accel.bench.timing import Effort
+    from fame_accel.bench.wording import as_table
 
     names = list(PROVIDERS) if providers == "all" else [EAGER, FLOOR, _ours(device, dtype)]
     chosen = {name: PROVIDERS[name] for name in names}

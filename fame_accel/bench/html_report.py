@@ -11,24 +11,8 @@ from string import Template
 
 from fame_accel.bench.charts import Image, images
 from fame_accel.bench.rows import Row
-from fame_accel.bench.summary import (
-    BACKENDS,
-    EXPLAINED,
-    LABELS,
-    OURS,
-    Summary,
-    answer,
-    cells,
-    groups,
-    in_mib,
-    not_run,
-    number,
-    ran,
-    remarks,
-    step_cells,
-    steps,
-    wrong,
-)
+from fame_accel.bench.summary import BACKENDS, LABELS, OURS, Summary, groups, number, ran, steps, wrong
+from fame_accel.bench.wording import EXPLAINED, answer, cells, in_mib, not_run, remarks, step_cells
 from fame_accel.media.frames import replacing
 
 _TITLES = ("provider", "milliseconds", "peak", "x as fast as eager", "x of plain attention", "error of allowed")

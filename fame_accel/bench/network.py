@@ -2,13 +2,14 @@
 
 A step is one call of the network at a modulated timestep, without guidance; the block ends where the second level
 begins. Times and memory are those of real layers; correctness is judged at two frames, whose step fits in float64.
+Eager is the formula as VideoGrain runs it, in place of `layout_attention`; its masks are kept from call to call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -16,18 +17,22 @@ import torch
 from torch import Tensor
 
 from fame_accel import bindings
+from fame_accel.bench.cases import Operation, Shape
 from fame_accel.bench.environment import environment
 from fame_accel.bench.group import Protocol, add_errors, add_times, said
+from fame_accel.bench.inputs import Inputs
 from fame_accel.bench.memory import peak_mib
 from fame_accel.bench.providers import EAGER, FLOOR, CannotRun
+from fame_accel.bench.providers.dense import dense_attention, dense_masks
 from fame_accel.bench.rows import Row
 from fame_accel.bench.timing import Clock, interleaved
+from fame_accel.layout import TokenLayout
 from fame_accel.media.packages import require
 from fame_accel.modulation import Modulation
 from fame_accel.parity_cases import Verdict, error, text_layout, three_regions
 from fame_accel.planner.network import FAMILIES, LATENT
 
-BACKENDS = {EAGER: "reference", FLOOR: "sdpa", "ours_triton": "triton", "ours_sdpa": "sdpa"}
+BACKENDS = {EAGER: "reference", FLOOR: "sdpa", "ours_triton": "triton", "ours_sdpa": "sdpa"}  # reference: replaced
 OPERATIONS = ("unet_block", "denoising_step")
 # Beside what plan needs, of the published configurations: width of the text embeddings.
 TEXT_WIDTHS = {"sd15": 768, "sd21": 1024}
@@ -57,6 +62,7 @@ class _Case:
     operation: str
     frames: int
     side: int  # of the latents
+    masks: dict[tuple, dict[str, Tensor]] = field(default_factory=dict)  # of eager, by resolution
 
     def inputs(self) -> tuple[Tensor, Tensor]:
         """Latents [frames, 4, side, side] and text embeddings [frames, 77, width], the same in every dtype."""
@@ -77,7 +83,7 @@ class _Case:
         found = {}
         for provider, backend in BACKENDS.items():
             config = FameConfig(layout, Modulation.fame(self.frames), token_regions=words, backend=backend)
-            found[provider] = partial(_run, self, config, *inputs, paused=provider == FLOOR)
+            found[provider] = partial(_run, self, config, *inputs, provider)
         return found
 
 
@@ -113,18 +119,61 @@ def measure_network(network: Network, operation: str, frames: int, size: int, pr
 
 
 @torch.no_grad()
-def _run(case: _Case, config: Any, sample: Tensor, text: Tensor, paused: bool) -> Tensor:
+def _run(case: _Case, config: Any, sample: Tensor, text: Tensor, provider: str) -> Tensor:
     from fame_accel.adapter import apply_fame
 
     unet = case.network.unet
-    with apply_fame(unet, config) as handle, _stopped(unet, case.operation):
+    with ExitStack() as within:
+        handle = within.enter_context(apply_fame(unet, config))
+        within.enter_context(_stopped(unet, case.operation))
+        if provider == FLOOR:
+            within.enter_context(handle.paused())
+        if provider == EAGER:
+            within.enter_context(_eagerly(case))
         try:
-            if paused:
-                with handle.paused():
-                    return unet(sample, _TIMESTEP, text).sample
             return unet(sample, _TIMESTEP, text).sample
         except _BlockDone as done:
             return done.args[0]
+
+
+@contextmanager
+def _eagerly(case: _Case) -> Iterator[None]:
+    """Within it the processors' attention is the dense formula."""
+    from fame_accel.adapter import processors
+
+    def attend(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        query_layout: TokenLayout,
+        key_layout: TokenLayout | None = None,
+        *,
+        modulation: Modulation,
+        row_strength: Tensor,
+        key_weight: Tensor | None = None,
+        scale: float,
+        backend: str,
+    ) -> Tensor:
+        batch, heads, tokens, head_dim = query.shape
+        if scale != head_dim**-0.5:
+            raise ValueError(f"scale must be head_dim ** -0.5, got {scale}")
+        text = None if key_layout is None else key.shape[2]
+        shape = Shape("layer", case.frames, 1, tokens // case.frames, heads, head_dim, text=text, batch=batch)
+        keys = query_layout if key_layout is None else key_layout
+        inputs = Inputs(
+            shape, Operation("fame", pulled=True), query, key, value, query_layout, keys, modulation, row_strength,
+            key_weight,
+        )  # fmt: skip
+        place = (case.operation, tokens, text, query.dtype)
+        if place not in case.masks:
+            case.masks[place] = dense_masks(inputs)
+        return dense_attention(inputs, case.masks[place])
+
+    replaced, processors.layout_attention = processors.layout_attention, attend
+    try:
+        yield
+    finally:
+        processors.layout_attention = replaced
 
 
 @contextmanager
@@ -145,25 +194,29 @@ def _stopped(unet: Any, operation: str) -> Iterator[None]:
 
 
 def _verdicts(case: _Case, rows: dict[str, Row]) -> dict[str, Verdict]:
-    """Of eager and our backends at few frames, against float64; a backend that fails there has its note."""
+    """At few frames, against the reference in float64; a backend that fails there has its note."""
     unet, dtype = case.network.unet, case.network.unet.dtype
     small = _Case(case.network, case.operation, _JUDGED_FRAMES, case.side)
-    outs = {}
-    for provider, call in small.calls().items():
-        if provider == FLOOR:
-            continue
+    calls, outs = small.calls(), {}
+    for provider in (EAGER, "ours_triton", "ours_sdpa"):
         try:
             if provider == "ours_triton" and (reason := bindings.triton_unavailable(unet.device, dtype)):
                 raise CannotRun(reason)
-            outs[provider] = call()
+            outs[provider] = calls[provider]()
         except Exception as failure:
             rows[provider]["note"] = said(failure)
+
+    def exact() -> Tensor:
+        _, config, *_ = small.calls()[EAGER].args  # its backend is the reference
+        return _run(small, config, *small.inputs(), "reference")
+
+    bound = exact()
     unet.double()
     try:
-        truth = small.calls()[EAGER]()
+        truth = exact()
     finally:
         unet.to(dtype)
-    eager = error(outs[EAGER], truth)
+    eager = error(bound, truth)
     return {provider: Verdict(error(out, truth), eager) for provider, out in outs.items()}
 
 

@@ -1,19 +1,14 @@
 """The working tree against an earlier revision of it: right first, then times of the same cases, call by call in turn.
 
-Each of the two runs in a process of its own (worker.py), the earlier one from a temporary git worktree.
+Each of the two runs in a process of its own (worker_process.py), the earlier one from a temporary git worktree
+(revision.py).
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import signal
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,14 +19,14 @@ from fame_accel.bench.cases import Operation, Shape
 from fame_accel.bench.group import add_errors, add_times, describe
 from fame_accel.bench.inputs import Inputs, make_inputs
 from fame_accel.bench.judge import Judge
+from fame_accel.bench.revision import find_revision, worktree
 from fame_accel.bench.rows import Row
 from fame_accel.bench.timing import Effort, quantiles
-from fame_accel.layout import TokenLayout
+from fame_accel.bench.worker_process import Worker, WorkerFailed, save_case
 
 ROOT = Path(fame_accel.__file__).resolve().parents[1]
 BACKENDS = ("sdpa", "triton")
 MARGIN = 1.05  # what medians must differ by, as a factor
-_WORKER = Path(__file__).with_name("worker.py")
 _BASE, _PRESENT, _CASE = "base", "present", "case.pt"
 
 
@@ -67,19 +62,6 @@ class Comparison:
         return [f"{name}: {row['note']}" for name, row in sides if row.get("note")]
 
 
-@dataclass(frozen=True)
-class Revision:
-    """A commit; prefix: the folder of fame_accel's checkout in its repository, empty where that is all of it."""
-
-    commit: str
-    short: str
-    prefix: str
-
-
-class WorkerFailed(RuntimeError):
-    """What a worker answered instead, or how it ended."""
-
-
 def compare(
     base: str,
     cases: Sequence[tuple[Shape, Operation]],
@@ -105,7 +87,7 @@ def compare(
     with ExitStack() as stack:
         temporary = tempfile.TemporaryDirectory(prefix="fame-accel-", ignore_cleanup_errors=True)
         folder = Path(stack.enter_context(temporary))
-        roots = {_BASE: stack.enter_context(_worktree(revision, root, folder / "worktree")), _PRESENT: root}
+        roots = {_BASE: stack.enter_context(worktree(revision, root, folder / "worktree")), _PRESENT: root}
         workers = {
             name: stack.enter_context(closing(Worker(place, device, folder / f"{name}.log")))
             for name, place in roots.items()
@@ -147,104 +129,6 @@ def table(comparisons: Sequence[Comparison]) -> str:
         told.append("  ".join(cells).rstrip())
         told += [f"    {note}" for note in case.notes] if case else []
     return "\n".join(told)
-
-
-def find_revision(base: str, root: Path) -> Revision:
-    """Raises ValueError naming --base where `root` is no git checkout or has no such revision of fame_accel."""
-    module = "fame_accel/__init__.py"
-    try:
-        _git(root, "ls-files", "--error-unmatch", module)
-    except ValueError as error:
-        raise ValueError(f"--base needs a git checkout of fame-accel, which {root} is not: {error}") from error
-    try:
-        commit = _git(root, "rev-parse", "--verify", "--end-of-options", f"{base}^{{commit}}").splitlines()[-1]
-    except ValueError as error:
-        raise ValueError(f"--base {base} is no revision of {root}: {error}") from error
-    prefix = _git(root, "rev-parse", "--show-prefix")
-    try:
-        _git(root, "cat-file", "-e", f"{commit}:{prefix}{module}")
-    except ValueError as error:
-        raise ValueError(f"--base {base} has no {prefix}{module}") from error
-    return Revision(commit, _git(root, "rev-parse", "--short", commit), prefix)
-
-
-class Worker:
-    """A process that runs worker.py on the fame_accel at `root`, with this one's number of threads. What ended is
-    started anew at the next order. log: a file for what it prints."""
-
-    def __init__(self, root: Path, device: torch.device, log: Path) -> None:
-        self._root, self._device, self._log = root, device, log
-        self._process: subprocess.Popen[str] | None = self._start()
-
-    def ask(self, order: str) -> dict[str, float]:
-        """The answer to an order; raises WorkerFailed with the reason where there is none."""
-        if self._process is None:
-            self._process = self._start()
-        try:
-            print(order, file=self._process.stdin, flush=True)
-            answer = self._process.stdout.readline()
-        except BrokenPipeError:
-            answer = ""
-        if not answer.endswith("\n"):
-            raise WorkerFailed(self._end())
-        found = json.loads(answer)
-        if "error" in found:
-            if self._device.type == "cuda":
-                self.close()  # some errors leave a context that cannot go on
-            raise WorkerFailed(found["error"])
-        return found
-
-    def close(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                with suppress(OSError):  # what it did not read any more
-                    pipe.close()
-
-    def _start(self) -> subprocess.Popen[str]:
-        inherited = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-        env = os.environ | {"PYTHONPATH": os.pathsep.join([str(self._root), *inherited])}
-        # threads that spin while they wait hold up the other process: the same code then differs by large factors
-        env.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        command = [sys.executable, str(_WORKER), str(self._root), str(torch.get_num_threads())]
-        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", env=env)
-        with self._log.open("w") as log:  # in a session of its own, so that Ctrl-C is for this process to handle
-            return subprocess.Popen(command, stderr=log, start_new_session=True, **pipes)
-
-    def _end(self) -> str:
-        """How the process ended, and the last it printed."""
-        try:
-            status = self._process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            status = None
-        self.close()
-        how = "stopped answering" if status is None else f"ended with exit status {status}"
-        if status is not None and status < 0:
-            how = f"was ended by signal {-status}{', most likely for its memory' if status == -signal.SIGKILL else ''}"
-        printed = self._log.read_text(errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(printed) if line.strip()), "")
-        return f"its process {how}{': ' if last else ''}{last[:200]}"
-
-
-def save_case(inputs: Inputs, backend: str, file: Path) -> None:
-    """The case as worker.py reads it: tensors, numbers and names in a dict."""
-    case = {name: getattr(inputs, name) for name in ("query", "key", "value", "row_strength", "key_weight")}
-    case |= {"device": str(inputs.device), "backend": backend}
-    for name in ("strength_table", "bias_table"):
-        case[name] = None if inputs.modulation is None else getattr(inputs.modulation, name)
-    shared = inputs.key_layout is inputs.query_layout
-    for side, layout in (("query", inputs.query_layout), ("key", None if shared else inputs.key_layout)):
-        region, frame, frames = (None, None, None) if layout is None else _as_given(layout)
-        case |= {f"{side}_region": region, f"{side}_frame": frame, f"{side}_frames": frames}
-    torch.save({name: x.cpu() if isinstance(x, torch.Tensor) else x for name, x in case.items()}, file)
-
-
-def _as_given(layout: TokenLayout) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Region and frame [N] or [B, N] and the number of frames, of which a layout can be made."""
-    one = 0 if layout.batch is None else slice(None)
-    return layout.region[one], layout.frame[one], layout.num_frames
 
 
 def _compare(
@@ -340,37 +224,3 @@ def _spread(times: Sequence[float]) -> str:
         return "-"
     low, median, high = quantiles(list(times))
     return f"{median:.3g} ({low:.3g}-{high:.3g})"
-
-
-@contextmanager
-def _worktree(revision: Revision, root: Path, folder: Path) -> Iterator[Path]:
-    """The root of fame_accel's checkout in a worktree at `folder`, which is removed in the end."""
-    try:
-        try:
-            _git(root, "worktree", "add", "--detach", str(folder), revision.commit)
-        except ValueError as error:
-            raise ValueError(f"--base {revision.short} cannot be checked out beside {root}: {error}") from error
-        yield folder / revision.prefix
-    finally:
-        try:
-            _git(root, "worktree", "remove", "--force", "--force", str(folder))  # twice: even where add was broken off
-        except ValueError:
-            shutil.rmtree(folder, ignore_errors=True)
-            with suppress(ValueError):
-                _git(root, "worktree", "prune")
-
-
-def _git(root: Path, *arguments: str) -> str:
-    """What git prints; raises ValueError with what it says where it fails."""
-    # a hook that runs this has another repository's, or its index, in them
-    outside = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY")
-    env = {name: value for name, value in os.environ.items() if name not in outside} | {"LC_ALL": "C"}
-    command = ["git", "-c", f"core.hooksPath={os.devnull}", "-C", str(root), *arguments]
-    try:
-        result = subprocess.run(command, env=env, capture_output=True, encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise ValueError(f"git does not run: {error}") from error
-    if result.returncode:
-        lines = [line for line in result.stderr.splitlines() if line.startswith(("fatal:", "error:"))]
-        raise ValueError(f"git {arguments[0]}: {lines[0] if lines else f'exit status {result.returncode}'}")
-    return result.stdout.strip()

@@ -1,17 +1,14 @@
-"""What the rows of a bench say: whole steps, the answer in a sentence, and a table for the terminal."""
+"""What the rows of a bench say, in figures: by level, ours among them, and of whole steps."""
 
 from __future__ import annotations
 
 import math
-import re
-import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fame_accel.bench.providers import EAGER, FLOOR
 from fame_accel.bench.rows import Row
 from fame_accel.parity_cases import Verdict
-from fame_accel.planner.table import in_bytes
 
 OURS = "ours"  # the faster of our backends, where either ran
 BACKENDS = ("ours_triton", "ours_sdpa")
@@ -29,16 +26,6 @@ LABELS = {
     "sdpa_cudnn": "plain attention (cuDNN)",
     FLOOR: "plain attention",
 }
-EXPLAINED = (
-    "Times: medians, and in brackets the 20% and 80% quantiles. Plain attention leaves the modulation out: what every "
-    "modulation costs at least. Peak: of one call, above its inputs. Error: the largest against float64, as a share of "
-    "what is allowed, twice eager's own + 1e-5."
-)
-_TITLES = (
-    *("level", "operation", "N keys", "provider", "ms", "x as fast\nas eager", "x of plain\nattention", "peak MiB"),
-    "error of\nallowed",
-)
-_STEP_TITLES = ("provider", "time", "x as fast\nas eager", "x of plain\nattention", "largest\npeak")
 
 Group = dict[str, Row]  # rows of one shape and operation by provider
 Levels = Mapping[tuple[str, str], Group]  # by shape and operation
@@ -81,8 +68,8 @@ class Step:
     @property
     def title(self) -> str:
         layers = f"{self.layers} layer{'' if self.layers == 1 else 's'}"
-        left_out = f", {_listed(self.missing)} not measured" if self.missing else ""
-        return f"one {self.kind} step ({_listed(self.operations)}; {layers}{left_out})"
+        left_out = f", {listed(self.missing)} not measured" if self.missing else ""
+        return f"one {self.kind} step ({listed(self.operations)}; {layers}{left_out})"
 
 
 def number(row: Mapping[str, object], column: str) -> float | None:
@@ -109,10 +96,16 @@ def ran(row: Mapping[str, object]) -> bool:
     return median is not None and math.isfinite(median) and not wrong(row)
 
 
+def allowed(row: Mapping[str, object]) -> float | None:
+    """The largest error that passes."""
+    eager = number(row, "eager_max_error")
+    return None if eager is None else Verdict((eager, 0.0), (eager, 0.0)).allowed[0]
+
+
 def share(row: Mapping[str, object]) -> float | None:
     """The largest error as a share of what is allowed."""
-    error, eager = number(row, "max_error"), number(row, "eager_max_error")
-    return None if error is None or eager is None else error / Verdict((error, 0.0), (eager, 0.0)).allowed[0]
+    error, most = number(row, "max_error"), allowed(row)
+    return None if error is None or most is None else error / most
 
 
 def groups(rows: Sequence[Row]) -> dict[tuple[str, str], Group]:
@@ -144,6 +137,14 @@ def ours(group: Group) -> Row | None:
     return min(rows, key=lambda row: number(row, "p50_ms"), default=None)
 
 
+def ended_at(rows: Sequence[Row], provider: str = EAGER) -> int | None:
+    """The first number of frames beyond those that ran at which a provider ran out of memory."""
+    of = [row for row in rows if row["provider"] == provider]
+    most = max((number(row, "frames") for row in of if ran(row)), default=0)
+    beyond = [number(row, "frames") for row in of if out_of_memory(row)]
+    return min((int(frames) for frames in beyond if frames > most), default=None)
+
+
 def steps(summary: Summary) -> list[Step]:
     """One of each operation that has rows of the network's shapes, plain last; before them one of all that modulate,
     where these are of different shapes, as self- and cross-attention are."""
@@ -157,133 +158,24 @@ def steps(summary: Summary) -> list[Step]:
     return [_step(operations, levels, summary.layers) for operations in found]
 
 
-def answer(summary: Summary) -> list[str]:
-    """What there is to gain, of what was measured: of a whole modulated step where there is one. A sentence, and
-    further ones where it does not say it all."""
-    whole = steps(summary)
-    found = whole or _levels(summary)
-    best = next((step for step in found if OURS in step.milliseconds), None)
-    levels = _levels_of(best or found[0], summary) if found else {}
-    said = []
-    if best is not None:
-        what = f"one {best.kind} step" if whole else f"one layer at {best.shapes[0]}"
-        if sum(step.kind == best.kind for step in whole) > 1 and len(best.operations) == 1:
-            what += f", {best.operations[0]}" + (" alone" if len(whole[0].operations) > 1 else "")
-        what += f" without {_listed(best.missing)} (not measured)" if best.missing else ""
-        said.append(f"Attention of {what}: {_gain(best)}")
-    if stopped := _eager_stopped(levels):
-        said[-1:] = ["; ".join([*said[-1:], *stopped])]
-    if best is None or EAGER not in best.milliseconds:
-        said += _one_level(levels, alone=best is None)
-    for shape, group in _levels_of(found[0], summary).items() if found else ():
-        bad = [LABELS[name] for name in BACKENDS if name in group and wrong(group[name])]
-        said += [f"the result of {name} at {shape} is WRONG" for name in bad]
-        if not bad and ours(group) is None:
-            said.append(f"there is no time of fame-accel at {shape}")
-    return [f"{sentence[0].upper()}{sentence[1:]}." for sentence in said or ["there is no time of fame-accel"]]
+def level_steps(summary: Summary) -> list[Step]:
+    """Where no layers are known: each level by itself, plain last, the slowest of ours first."""
+    found = groups(summary.rows)
+    each = [_step((operation,), {(shape, operation): group}, {shape: 1}) for (shape, operation), group in found.items()]
+    return sorted(each, key=lambda step: (step.kind, -step.milliseconds.get(OURS, 0.0)))
 
 
-def not_run(summary: Summary) -> list[str]:
-    """A line for each reason why a provider has no times, and of results that are wrong."""
-    return _told(summary.rows, summary.scaling, lambda row: not ran(row))
+def levels_of(step: Step, summary: Summary) -> dict[str, Group]:
+    """The rows that a step was summed of, by shape."""
+    return {
+        shape: group
+        for (shape, operation), group in groups(summary.rows).items()
+        if shape in step.shapes and operation in step.operations
+    }
 
 
-def remarks(summary: Summary) -> list[str]:
-    """What is to be known of those that ran."""
-    rows, scaling = ([row for row in rows if ran(row)] for rows in (summary.rows, summary.scaling))
-    return _told(rows, scaling, lambda row: bool(note(row)) and row["provider"] != FLOOR)
-
-
-def as_table(summary: Summary) -> str:
-    """The table, why others are not in it, whole steps, and the answer."""
-    lines = []
-    for (shape, operation), group in groups(summary.rows).items():
-        place = [shape, operation, str(next(iter(group.values())).get("keys", ""))]
-        for name, row in group.items():
-            if ran(row) or wrong(row):
-                lines.append([*place, LABELS.get(name, name), *cells(row)])
-                place = ["", "", ""]
-    text = [summary.heading, summary.machine, "", *_aligned(_TITLES, lines, left=4), "", textwrap.fill(EXPLAINED, 110)]
-    for title, told in (("Not timed:", not_run(summary)), ("Remarks:", remarks(summary))):
-        if told:
-            text += ["", title, *(f"  {line}" for line in told)]
-    for step in steps(summary):
-        if rows := step_cells(step):
-            text += ["", f"Attention of {step.title}:", *_aligned(_STEP_TITLES, rows, left=1)]
-    text += ["", *answer(summary)]
-    if summary.notes:
-        text += ["", *summary.notes]
-    return "\n".join(text)
-
-
-def cells(row: Row) -> list[str]:
-    """Milliseconds, times as fast as eager, of plain attention, peak MiB, error: as text, "-" where not measured."""
-    peak, told = number(row, "peak_mib"), error_told(row)
-    if not ran(row):
-        return ["-", "-", "-", "-", told]
-    return [
-        spread(row), ratio(number(row, "eager_speedup")), ratio(number(row, "floor_ratio")),
-        "-" if peak is None else digits(peak), told,
-    ]  # fmt: skip
-
-
-def step_cells(step: Step) -> list[list[str]]:
-    """Label, time, times as fast as eager, of plain attention, peak: of each provider that has all levels."""
-    times, rows = step.milliseconds, []
-    for name, took in times.items():
-        if name in BACKENDS:
-            continue  # the faster stands for both
-        fast = times[EAGER] / took if EAGER in times else None
-        plain = took / times[FLOOR] if FLOOR in times else None
-        peak = in_mib(step.peak_mib[name]) if name in step.peak_mib else "-"
-        rows.append([LABELS.get(name, name), in_time(took), ratio(fast), ratio(plain), peak])
-    return rows
-
-
-def error_told(row: Row) -> str:
-    """The error as a share of what is allowed, and whether it is wrong."""
-    part = share(row)
-    if part is None:
-        return "WRONG" if wrong(row) else "-"
-    told = "not finite" if not math.isfinite(part) else f"{part:.0%}" if part < 10 else f"{part:.0f} x"
-    return f"{told}, WRONG" if wrong(row) else told
-
-
-def spread(row: Row) -> str:
-    """The median in milliseconds, with its quantiles where it ran more than once."""
-    low, median, high = (number(row, f"p{share}_ms") for share in (20, 50, 80))
-    if low is None or high is None or number(row, "repeats") == 1:
-        return digits(median)
-    return f"{digits(median)} ({digits(low)}-{digits(high)})"
-
-
-def digits(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def ratio(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 2 else f"{value:.2f}"
-
-
-def in_time(milliseconds: float) -> str:
-    """In the unit that suits it, with three digits."""
-    if milliseconds >= 1000:
-        return f"{digits(milliseconds / 1000)} s"
-    return f"{digits(milliseconds)} ms" if milliseconds >= 1 else f"{digits(1000 * milliseconds)} µs"
-
-
-def in_mib(mib: float) -> str:
-    return in_bytes(mib * 2**20)
-
-
-def ended_at(rows: Sequence[Row], provider: str = EAGER) -> int | None:
-    """The first number of frames beyond those that ran at which a provider ran out of memory."""
-    of = [row for row in rows if row["provider"] == provider]
-    most = max((number(row, "frames") for row in of if ran(row)), default=0)
-    beyond = [number(row, "frames") for row in of if out_of_memory(row)]
-    return min((int(frames) for frames in beyond if frames > most), default=None)
+def listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _step(operations: tuple[str, ...], levels: Levels, layers: Mapping[str, int]) -> Step:
@@ -308,100 +200,6 @@ def _step(operations: tuple[str, ...], levels: Levels, layers: Mapping[str, int]
     return Step(operations, tuple(levels), missing, sum(layers[shape] for shape in levels), *measured, eager)
 
 
-def _levels(summary: Summary) -> list[Step]:
-    """Where no layers are known: each level by itself, plain last, the slowest of ours first."""
-    found = groups(summary.rows)
-    each = [_step((operation,), {(shape, operation): group}, {shape: 1}) for (shape, operation), group in found.items()]
-    return sorted(each, key=lambda step: (step.kind, -step.milliseconds.get(OURS, 0.0)))
-
-
-def _levels_of(step: Step | None, summary: Summary) -> dict[str, Group]:
-    if step is None:
-        return {}
-    return {
-        shape: group
-        for (shape, operation), group in groups(summary.rows).items()
-        if shape in step.shapes and operation in step.operations
-    }
-
-
-def _gain(step: Step) -> str:
-    """Ours, and beside it what eager takes, where it is known."""
-    times, peaks, errors = step.milliseconds, step.peak_mib, step.error
-    said = in_time(times[OURS])
-    if EAGER in times:
-        said += f" instead of {in_time(times[EAGER])} with eager, {ratio(times[EAGER] / times[OURS])} times as fast"
-    if OURS in peaks:
-        said += f", in {in_mib(peaks[OURS])}"
-        said += f" instead of {in_mib(peaks[EAGER])}" if EAGER in peaks else ""
-    if OURS in errors:
-        said += f"; results agree with float64 to {errors[OURS]:.1e}"
-        said += f" (eager's to {step.eager_error:.1e})" if step.eager_error is not None else ""
-    return said
-
-
-def _eager_stopped(levels: Mapping[str, Group]) -> list[str]:
-    """Where eager did not run, and whether for its memory."""
-    rows = {shape: group[EAGER] for shape, group in levels.items() if EAGER in group and not ran(group[EAGER])}
-    full = [shape for shape, row in rows.items() if out_of_memory(row)]
-    others = [shape for shape in rows if shape not in full]
-    said = [f"eager runs out of memory at {_listed(full)}"] if full else []
-    return said + ([f"eager was not timed at {_listed(others)}"] if others else [])
-
-
-def _one_level(levels: Mapping[str, Group], alone: bool) -> list[str]:
-    """One layer at the first level where ours and eager ran; where `alone` and there is none, where ours did."""
-    rows = {shape: (ours(group), group.get(EAGER, {})) for shape, group in levels.items() if ours(group)}
-    both = [shape for shape, (_, eager) in rows.items() if ran(eager)]
-    for shape in (both or (list(rows) if alone else []))[:1]:
-        mine, eager = (number(row, "p50_ms") for row in rows[shape])
-        told = f"one layer at {shape}: {in_time(mine)}"
-        gain = f" instead of {in_time(eager)} with eager, {ratio(eager / mine)} times as fast" if both else ""
-        return [told + gain]
-    return []
-
-
-def _told(rows: Sequence[Row], scaling: Sequence[Row], wanted: Callable[[Row], bool]) -> list[str]:
-    """The notes of the rows that are wanted, each once: whose, where unless it is all of theirs, and the note. Notes
-    that differ in their numbers alone are one, told as it is at its first place."""
-    names = level_names(rows)
-    places = [(row, names[key]) for key, group in groups(rows).items() for row in group.values()]
-    further = [row for row in scaling if row not in rows]
-    places += [(row, f"{row['frames']} frame{'' if str(row['frames']) == '1' else 's'}") for row in further]
-    everywhere: dict[str, dict[str, None]] = {}
-    found: dict[str, dict[str, dict[str, str]]] = {}  # by note without numbers and by provider: place and note
-    for row, place in places:
-        everywhere.setdefault(str(row["provider"]), {})[place] = None
-        if wanted(row):
-            said = note(row) or "not measured"
-            whose = found.setdefault(re.sub(r"[\d.]+", "#", said), {})
-            whose.setdefault(str(row["provider"]), {})[place] = said
-    lines = []
-    for whose in found.values():
-        who = [
-            LABELS.get(name, name) + ("" if list(said) == list(everywhere[name]) else f" at {_listed(list(said))}")
-            for name, said in whose.items()
-        ]
-        notes = [item for said in whose.values() for item in said.items()]
-        first = "" if len({said for _, said in notes}) == 1 else f" (at {notes[0][0]})"
-        lines.append(f"{'; '.join(who)}: {notes[0][1]}{first}")
-    return lines
-
-
-def _aligned(titles: Sequence[str], lines: Sequence[Sequence[str]], left: int) -> list[str]:
-    """Columns under their titles, which may have two lines, and a rule; the first `left` flush left."""
-    upper = [title.rpartition("\n")[0] for title in titles]
-    head = [upper, [title.rpartition("\n")[2] for title in titles]]
-    widths = [max(map(len, column)) for column in zip(*head, *lines, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if column < left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in [*head, ["-" * width for width in widths], *lines]
-    ]
-
-
 def _tokens(row: Row) -> float:
     return math.prod(number(row, column) or 0 for column in ("frames", "height", "width"))
 
@@ -409,7 +207,3 @@ def _tokens(row: Row) -> float:
 def _kind(operation: str) -> str:
     """In the order of the alphabet what is of interest comes first."""
     return "plain" if operation == "plain" else "modulated"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fame_accel.attention import UNPLANNED_KEYS
-from fame_accel.bindings.torch_attention import Chunk, row_chunks
+from fame_accel.bindings.torch_attention import Chunk
 from fame_accel.kernels.launch import split_head_dim
 from fame_accel.plan import MOST_PAIRS, is_coarse
 from fame_accel.planner.pairs import Runs
@@ -115,8 +115,8 @@ def _grouped_bytes(shape: Shape, runs: Runs) -> int:
     if runs.operation.modulated:
         widened = shape.tensor * _FLOAT // shape.element
         keys = widened if shape.element < _FLOAT else 0
-        chunk = row_chunks(shape.heads, runs.longest, shape.tokens).step * shape.heads * shape.tokens * _FLOAT
-        extremes = keys + min(chunk, share * shape.heads * shape.tokens**2 * _FLOAT)
+        chunk = Chunk.of(1, shape.heads, runs.longest, shape.tokens)
+        extremes = keys + chunk.pairs * _FLOAT
         merged = 2 * share * widened if shape.element < _FLOAT else 0  # both parts in float32
         group = tensor + max(extremes, 3 * tensor + _copied(shape, runs), 3 * tensor + merged + share * widened)
     else:

@@ -22,30 +22,32 @@ _DENSE = 8  # N x N tensors that a head's call holds at most, its masks included
 
 
 def eager(inputs: Inputs) -> Prepared:
-    x = inputs
     _refuse_too_large(inputs)
     masks: dict[str, Tensor] = {}
 
     def plan() -> None:
         masks.clear()
-        masks.update(_dense_masks(inputs))
-
-    def call() -> Tensor:
-        out = torch.empty_like(x.query)
-        raised, lowered = _strengths(inputs, masks)
-        for place in _slices(inputs):
-            scores = x.query[place] @ x.key[place].transpose(-1, -2) * x.shape.head_dim**-0.5
-            if raised is not None:
-                highest, lowest = _extremes(scores, masks.get("hidden"))
-                scores = scores + raised * (highest - scores) - lowered * (scores - lowest)
-            if "bias" in masks:
-                scores = scores + masks["bias"]
-            out[place] = scores.softmax(-1) @ x.value[place]
-        return out
+        masks.update(dense_masks(inputs))
 
     plan()
     step = "at once" if _at_once(inputs) else "one at a time"
-    return Prepared(call, plan if masks else None, note=f"heads {step}")
+    return Prepared(lambda: dense_attention(inputs, masks), plan if masks else None, note=f"heads {step}")
+
+
+def dense_attention(inputs: Inputs, masks: dict[str, Tensor]) -> Tensor:
+    """The formula, with the masks that `dense_masks` made: [B, H, Nq, D]."""
+    x = inputs
+    out = torch.empty_like(x.query)
+    raised, lowered = _strengths(inputs, masks)
+    for place in _slices(inputs):
+        scores = x.query[place] @ x.key[place].transpose(-1, -2) * x.shape.head_dim**-0.5
+        if raised is not None:
+            highest, lowest = _extremes(scores, masks.get("hidden"))
+            scores = scores + raised * (highest - scores) - lowered * (scores - lowest)
+        if "bias" in masks:
+            scores = scores + masks["bias"]
+        out[place] = scores.softmax(-1) @ x.value[place]
+    return out
 
 
 def compiled(inputs: Inputs) -> Prepared:
@@ -79,7 +81,7 @@ def _same(inputs: Inputs) -> Tensor:
     return (inputs.query_layout.region[:, :, None] & inputs.key_layout.region[:, None, :]) != 0
 
 
-def _dense_masks(inputs: Inputs) -> dict[str, Tensor]:
+def dense_masks(inputs: Inputs) -> dict[str, Tensor]:
     """Of all pairs, [1 or B, 1, Nq, Nk] in the inputs' dtype: same, strength and bias as far as the operation has them;
     hidden (bool): pairs that the bias excludes."""
     x, dtype = inputs, inputs.query.dtype

@@ -1,0 +1,97 @@
+"""The curves of measured.csv as a picture: time and memory over frames, time over regions and over active pairs.
+
+python -m benchmarks.measured_picture
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from benchmarks.measure import RESULTS
+from benchmarks.results_table import FRAMES, newest, where
+from fame_accel.bench.cases import FAME, REGION_MASK
+from fame_accel.media.drawing import INK, PALETTE
+
+PICTURE = RESULTS.with_name("measured.png")
+REGIONS, SHARES = (1, 2, 4, 8, 16), (50, 60, 70, 80, 90, 95)
+# name in the legend, colour, marker and line: told apart without colour too
+STYLES = {
+    "eager": ("eager", PALETTE[5], "o", "-"),
+    "ours_sdpa": ("fame-accel", PALETTE[1], "s", "-"),
+    "sdpa_plain": ("plain attention", (0.45, 0.45, 0.45), "^", "--"),
+    "sdpa_bias": ("dense bias", PALETTE[2], "v", ":"),
+    "flex_sorted": ("FlexAttention, sorted", PALETTE[3], "D", "-."),
+}
+_INK = tuple(channel / 255 for channel in INK)
+Point = dict[str, dict[str, str]]
+
+
+def curve(
+    axes: Any, places: Sequence[float], points: Sequence[Point], provider: str, column: str, scale: float
+) -> None:
+    """One provider's column over the places where it has one; a cross where it ran out of memory next."""
+    name, color, marker, line = STYLES[provider]
+    found = [(x, row) for x, point in zip(places, points, strict=True) if (row := point.get(provider))]
+    drawn = [(x, float(row[column]) * scale) for x, row in found if row[column]]
+    if not drawn:
+        return
+    axes.plot(*zip(*drawn, strict=True), color=color, marker=marker, linestyle=line, label=name, markersize=5)
+    if ended := [x for x, row in found if row["note"].startswith("out of memory")]:
+        axes.plot([drawn[-1][0], ended[0]], [drawn[-1][1], axes.get_ylim()[1]], color=color, linestyle=":", linewidth=1)
+        axes.annotate(
+            "out of memory", (ended[0], axes.get_ylim()[1]), color=color, ha="right", va="bottom", fontsize=8,
+            annotation_clip=False,
+        )  # fmt: skip
+
+
+def panel(axes: Any, title: str, label: str, unit: str, ticks: Sequence[float], logarithmic: bool = True) -> None:
+    axes.set_title(title, loc="left", fontsize=10, color=_INK)
+    axes.set_xlabel(label, color=_INK)
+    axes.set_ylabel(unit, color=_INK)
+    if logarithmic:
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        axes.set_ylim(bottom=0)
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.grid(axis="y", color="0.9")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+
+
+def main() -> None:
+    figure = Figure(figsize=(16, 7.6), dpi=110, layout="constrained")
+    rows = figure.subplots(2, 3)
+    used: list[dict[str, str]] = []
+    for line, operation in zip(rows, (FAME, REGION_MASK), strict=True):
+        points = [newest(f"sd15-32x32-f{number}", operation.name) for number in FRAMES]
+        used += [row for point in points for row in point.values()]
+        for axes, column, scale, title, unit in (
+            (line[0], "p50_ms", 1e-3, f"{operation.name}: time", "seconds"),
+            (line[1], "peak_mib", 1 / 1024, f"{operation.name}: peak memory", "GiB"),
+        ):
+            for provider in ("sdpa_plain", "ours_sdpa", "eager"):
+                curve(axes, FRAMES, points, provider, column, scale)
+            panel(axes, title, "frames of 32x32 tokens", unit, FRAMES)
+    points = [newest(f"sd15-32x32-f4-regions{number}", FAME.name) for number in REGIONS]
+    for provider in ("sdpa_plain", "ours_sdpa", "eager"):
+        curve(rows[0][2], REGIONS, points, provider, "p50_ms", 1)
+    panel(rows[0][2], "fame: time over regions, 4 frames", "regions of equal area", "milliseconds", REGIONS)
+    points = [newest(f"sd15-32x32-f4-areas{share}", REGION_MASK.name) for share in SHARES]
+    active = [100 * float(point["ours_sdpa"]["active_fraction"]) for point in points]
+    for provider in ("sdpa_plain", "ours_sdpa", "sdpa_bias", "flex_sorted"):
+        curve(rows[1][2], active, points, provider, "p50_ms", 1)
+    ticks = [50, 60, 70, 80, 90]
+    panel(rows[1][2], "region_mask_decay: time over active pairs, 4 frames", "% of pairs", "milliseconds", ticks, False)
+    figure.suptitle(f"float32, 8 heads, head_dim 40; {where(used)}", fontsize=9, color=_INK)
+    figure.savefig(PICTURE, format="png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Reading measured.csv: the newest rows of a case, and tables of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+from benchmarks.measure import RESULTS
+from fame_accel.bench.rows import read
+
+CPU_SELF, CPU_TEXT = "sd15-32x32-f8", "sd15-{0}x{0}-f8-text{1}"
+NETWORK = "sd15-32x32-f8"
+FRAMES = (2, 4, 8, 16, 32, 64)
+
+
+@cache
+def _rows() -> tuple[dict[str, str], ...]:
+    return tuple(read(RESULTS))
+
+
+def newest(shape: str, operation: str, device: str = "CPU") -> dict[str, dict[str, str]]:
+    """By provider, of the last run that measured the case on a kind of device; {} where none did."""
+    found = [
+        row
+        for row in _rows()
+        if (row["shape"], row["operation"]) == (shape, operation) and device in row["device"]
+    ]  # fmt: skip
+    return {row["provider"]: row for row in found if row["run"] == found[-1]["run"]}
+
+
+def where(rows: Iterable[dict[str, str]]) -> str:
+    """Device, versions, date and commit of some rows, each said once."""
+    rows = list(rows)
+    parts = [dict.fromkeys(row[column] for row in rows) for column in ("device", "torch", "date", "commit")]
+    device, torch, date, commit = (", ".join(part) for part in parts)
+    return f"{device}, torch {torch}, {date}, at {commit}"
+
+
+def time(row: dict[str, str] | None) -> str:
+    """Median time with three digits."""
+    if row is None or not row["p50_ms"]:
+        return "-"
+    ms = float(row["p50_ms"])
+    return f"{ms / 1e3:.3g} s" if ms >= 1000 else f"{ms:.3g} ms"
+
+
+def memory(row: dict[str, str] | None) -> str:
+    if row is None or not row["peak_mib"]:
+        return "-"
+    mib = float(row["peak_mib"])
+    return f"{mib / 1024:.3g} GiB" if mib >= 1000 else f"{mib:.0f} MiB"
+
+
+def times(row: dict[str, str] | None, column: str = "eager_speedup") -> str:
+    """A ratio, such as 12.6x."""
+    if row is None or not row[column]:
+        return "-"
+    return f"{float(row[column]):.1f}x" if float(row[column]) < 100 else f"{float(row[column]):.0f}x"
+
+
+def markdown(titles: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    rows = [titles, ["---"] * len(titles), *lines]
+    return "".join("| " + " | ".join(row) + " |\n" for row in rows)
