@@ -17,7 +17,7 @@ from fame_accel.bench.cases import FAME, REGION_MASK
 from fame_accel.media.drawing import INK, PALETTE
 
 PICTURE = RESULTS.with_name("measured.png")
-REGIONS, SHARES = (1, 2, 4, 8, 16), (50, 60, 70, 80, 90, 95)
+SIDES, REGIONS, SHARES = (8, 16, 24, 32, 48, 64), (1, 2, 4, 8, 16), (50, 60, 70, 80, 90, 95)
 # name in the legend, colour, marker and line: told apart without colour too
 STYLES = {
     "eager": ("eager", PALETTE[5], "o", "-"),
@@ -66,8 +66,8 @@ def panel(axes: Any, title: str, label: str, unit: str, ticks: Sequence[float], 
 
 
 def main() -> None:
-    figure = Figure(figsize=(16, 7.6), dpi=110, layout="constrained")
-    rows = figure.subplots(2, 3)
+    figure = Figure(figsize=(20, 7.6), dpi=110, layout="constrained")
+    rows = figure.subplots(2, 4)
     used: list[dict[str, str]] = []
     for line, operation in zip(rows, (FAME, REGION_MASK), strict=True):
         points = [newest(f"sd15-32x32-f{number}", operation.name) for number in FRAMES]
@@ -79,10 +79,16 @@ def main() -> None:
             for provider in ("sdpa_plain", "ours_sdpa", "eager"):
                 curve(axes, FRAMES, points, provider, column, scale)
             panel(axes, title, "frames of 32x32 tokens", unit, FRAMES)
-    points = [newest(f"sd15-32x32-f4-regions{number}", FAME.name) for number in REGIONS]
+    points = [newest(f"sd15-{side}x{side}-f2", FAME.name) for side in SIDES]
     for provider in ("sdpa_plain", "ours_sdpa", "eager"):
-        curve(rows[0][2], REGIONS, points, provider, "p50_ms", 1)
-    panel(rows[0][2], "fame: time over regions, 4 frames", "regions of equal area", "milliseconds", REGIONS)
+        curve(rows[0][2], SIDES, points, provider, "p50_ms", 1)
+    panel(rows[0][2], "fame: time over resolution, 2 frames", "tokens a side", "milliseconds", SIDES)
+    for axes, operation in ((rows[0][3], FAME), (rows[1][3], REGION_MASK)):
+        points = [newest(f"sd15-32x32-f4-regions{number}", operation.name) for number in REGIONS]
+        for provider in ("sdpa_plain", "ours_sdpa", "eager"):
+            curve(axes, REGIONS, points, provider, "p50_ms", 1)
+        title = f"{operation.name}: time over regions, 4 frames"
+        panel(axes, title, "regions of equal area", "milliseconds", REGIONS)
     points = [newest(f"sd15-32x32-f4-areas{share}", REGION_MASK.name) for share in SHARES]
     active = [100 * float(point["ours_sdpa"]["active_fraction"]) for point in points]
     for provider in ("sdpa_plain", "ours_sdpa", "sdpa_bias", "flex_sorted"):
