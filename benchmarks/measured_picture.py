@@ -85,7 +85,7 @@ def main() -> None:
     panel(rows[0][2], "fame: time over resolution, 2 frames", "tokens a side", "milliseconds", SIDES)
     for axes, operation in ((rows[0][3], FAME), (rows[1][3], REGION_MASK)):
         points = [newest(f"sd15-32x32-f4-regions{number}", operation.name) for number in REGIONS]
-        for provider in ("sdpa_plain", "ours_sdpa", "eager"):
+        for provider in ("sdpa_plain", "ours_sdpa"):
             curve(axes, REGIONS, points, provider, "p50_ms", 1)
         title = f"{operation.name}: time over regions, 4 frames"
         panel(axes, title, "regions of equal area", "milliseconds", REGIONS)
