@@ -101,7 +101,7 @@ def sdpa_bytes(shape: Shape, runs: Runs) -> int:
     """Of torch's own attention over the runs, as on a CPU."""
     operation = runs.operation
     grouped = not operation.modulated or (operation.one_pass and shape.tokens > UNPLANNED_KEYS)
-    grouped = grouped and is_coarse(runs.number, shape.tokens)
+    grouped = grouped and is_coarse(runs.number, shape.tokens, operation.modulated)
     return _grouped_bytes(shape, runs) if grouped else _chunked_bytes(shape, runs)
 
 
