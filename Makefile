@@ -3,7 +3,7 @@
 # make test-compat  run the tests of the kernels with the oldest Triton that the triton extra takes
 # make static count what the kernels cost on GPUs that are not here
 # make bench  time the registry of providers by pytest-benchmark; JSON in benchmarks/results
-# make measure  measure every provider at every shape for a CPU (an hour); rows are added to benchmarks/results/measured.csv
+# make measure  measure every provider on this CPU (an hour); adds rows to benchmarks/results/measured.csv
 # make tables write the README's tables and the pictures from benchmarks/results
 # make lint   lint alone
 # make clean  remove what the targets above wrote, the virtual environment included

@@ -18,14 +18,11 @@ def _rows() -> tuple[dict[str, str], ...]:
     return tuple(read(RESULTS))
 
 
-def newest(shape: str, operation: str, device: str = "CPU") -> dict[str, dict[str, str]]:
-    """By provider, of the last run that measured the case on a kind of device; {} where none did."""
-    found = [
-        row
-        for row in _rows()
-        if (row["shape"], row["operation"]) == (shape, operation) and device in row["device"]
-    ]  # fmt: skip
-    return {row["provider"]: row for row in found if row["run"] == found[-1]["run"]}
+def newest(shape: str, operation: str, holding: str = "ours_sdpa", device: str = "CPU") -> dict[str, dict[str, str]]:
+    """By provider, of the last run that measured the case on a kind of device and with some provider; {} without."""
+    found = [r for r in _rows() if (r["shape"], r["operation"]) == (shape, operation) and device in r["device"]]
+    runs = [row["run"] for row in found if row["provider"] == holding]
+    return {row["provider"]: row for row in found if row["run"] == runs[-1]}
 
 
 def where(rows: Iterable[dict[str, str]]) -> str:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import readme_table
+from benchmarks.measure import RESULTS
+from fame_accel.bench.rows import COLUMNS, read
 from fame_accel.media.packages import packaged_file
 
 ROOT = Path(__file__).parents[1]
@@ -74,6 +76,20 @@ def test_commands_exist() -> None:
     for target in re.findall(r"^make ([\w-]+)", README, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
     assert (ROOT / "benchmarks/gpu_session.sh").stat().st_mode & 0o100
+
+
+def test_committed_rows_passed_the_gate() -> None:
+    """Of clean checkouts, and none of ours wrong or failed."""
+    found = read(RESULTS)
+    assert {row["operation"] for row in found} >= {"fame", "region_mask_decay", "cross_77", "denoising_step"}
+    for row in found:
+        assert tuple(row) == COLUMNS and row["run"] and row["commit"] and not row["commit"].endswith("-dirty")
+        if row["provider"].startswith("ours"):
+            assert not row["note"].startswith(("WRONG", "failed")), row
+        if row["p50_ms"]:
+            assert float(row["p20_ms"]) <= float(row["p50_ms"]) <= float(row["p80_ms"])
+        if row["max_error"]:
+            assert float(row["max_error"]) <= 2 * float(row["eager_max_error"]) + 1.001e-5
 
 
 @pytest.mark.parametrize("name", readme_table.TABLES)
