@@ -22,7 +22,7 @@ def newest(shape: str, operation: str, holding: str = "ours_sdpa", device: str =
     """By provider, of the last run that measured the case on a kind of device and with some provider; {} without."""
     found = [r for r in _rows() if (r["shape"], r["operation"]) == (shape, operation) and device in r["device"]]
     runs = [row["run"] for row in found if row["provider"] == holding]
-    return {row["provider"]: row for row in found if row["run"] == runs[-1]}
+    return {row["provider"]: row for row in found if row["run"] == runs[-1]} if runs else {}
 
 
 def where(rows: Iterable[dict[str, str]]) -> str:

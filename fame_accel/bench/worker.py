@@ -4,7 +4,7 @@
 
 ROOT is the folder that fame_accel must come from. Each line on stdin is answered by a line of JSON on stdout:
 
-    load FILE   {}                 the case that the next lines are about, as regression.save_case writes it
+    load FILE   {}                 the case that the next lines are about, as worker_process.save_case writes it
     out FILE    {}                 its result [B, H, Nq, D], saved
     time        {"ms": 1.25}       of one call
     quit
