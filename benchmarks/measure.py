@@ -22,7 +22,7 @@ import torch
 from benchmarks.predictions import predicted_ms
 from benchmarks.providers import PROVIDERS
 from benchmarks.shapes import LATE, OURS, SUITES, Case
-from fame_accel.bench.group import Protocol, measure, said
+from fame_accel.bench.group import Protocol, bare, measure, said
 from fame_accel.bench.inputs import Inputs, make_inputs
 from fame_accel.bench.rows import Row, append
 from fame_accel.bench.timing import Effort
@@ -48,14 +48,16 @@ class Round:
         self.protocol = Protocol(Effort(args.seconds), args.memory, args.run)
 
     def run(self, todo: list[Case]) -> None:
+        longest = 0.0  # a case that was begun is finished
         for place, case in enumerate(todo[self.args.skip :], self.args.skip):
-            left = self.deadline - time.monotonic()
-            if left <= 0:
+            begin = time.monotonic()
+            if self.deadline - begin <= longest:
                 print(f"budget of {self.args.budget_seconds:.0f} s spent: {len(todo) - place} cases are skipped")
                 for skipped in todo[place:]:
                     self.record(skipped, [_bare(skipped, name, self.args) for name in skipped.providers])
                 return
             self.record(case, self.rows(case))
+            longest = max(longest, time.monotonic() - begin)
             if _device_is_lost(self.device):  # every later call would fail: go on in a new process
                 print("the device is in an error state: starting anew", flush=True)
                 arguments = _without(sys.argv[1:], _ANEW)
@@ -108,6 +110,7 @@ def line(row: Row) -> str:
 def compile_all(todo: list[Case], device: torch.device, dtype: torch.dtype) -> None:
     """Call once what is compiled, to fill the caches on disk that the timings then read."""
     for case in todo:
+        torch.compiler.reset()
         for name in set(case.providers) & {*LATE, "ours_triton", "yardstick"}:
             try:
                 with torch.no_grad():
@@ -118,17 +121,8 @@ def compile_all(todo: list[Case], device: torch.device, dtype: torch.dtype) -> N
 
 def _bare(case: Case, provider: str, args: argparse.Namespace) -> Row:
     """The row of a case that was not begun."""
-    shape = case.shape
-    names = ("frames", "height", "width", "heads", "head_dim", "batch", "keys", "regions")
-    return {
-        "run": args.run,
-        "shape": shape.name,
-        "operation": case.operation.name,
-        **{name: getattr(shape, name) for name in names},
-        "dtype": args.dtype,
-        "provider": provider,
-        "note": "skipped: time budget spent",
-    }
+    where = (torch.device(args.device), getattr(torch, args.dtype))
+    return bare(case.shape, case.operation, *where, provider, args.run) | {"note": "skipped: time budget spent"}
 
 
 def _add_prediction(rows: list[Row], inputs: Inputs) -> None:

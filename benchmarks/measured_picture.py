@@ -48,15 +48,18 @@ def curve(
         )  # fmt: skip
 
 
-def panel(axes: Any, title: str, label: str, unit: str, ticks: Sequence[float], logarithmic: bool = True) -> None:
+def panel(axes: Any, title: str, label: str, unit: str, ticks: Sequence[float], scales: str = "log log") -> None:
+    """scales: of x and y, "log" or "linear" each."""
     axes.set_title(title, loc="left", fontsize=10, color=_INK)
     axes.set_xlabel(label, color=_INK)
     axes.set_ylabel(unit, color=_INK)
-    if logarithmic:
+    x, y = scales.split()
+    if x == "log":
         axes.set_xscale("log", base=2)
+        axes.xaxis.set_minor_locator(NullLocator())
+    if y == "log":
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_locator(NullLocator())
     else:
         axes.set_ylim(bottom=0)
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -88,13 +91,14 @@ def main() -> None:
         for provider in ("sdpa_plain", "ours_sdpa"):
             curve(axes, REGIONS, points, provider, "p50_ms", 1)
         title = f"{operation.name}: time over regions, 4 frames"
-        panel(axes, title, "regions of equal area", "milliseconds", REGIONS)
+        panel(axes, title, "regions of equal area", "milliseconds", REGIONS, "log linear")
     points = [newest(f"sd15-32x32-f4-areas{share}", REGION_MASK.name) for share in SHARES]
     active = [100 * float(point["ours_sdpa"]["active_fraction"]) for point in points]
     for provider in ("sdpa_plain", "ours_sdpa", "sdpa_bias", "flex_sorted"):
         curve(rows[1][2], active, points, provider, "p50_ms", 1)
     ticks = [50, 60, 70, 80, 90]
-    panel(rows[1][2], "region_mask_decay: time over active pairs, 4 frames", "% of pairs", "milliseconds", ticks, False)
+    title = "region_mask_decay: time over active pairs, 4 frames"
+    panel(rows[1][2], title, "% of pairs", "milliseconds", ticks, "linear linear")
     figure.suptitle(f"float32, 8 heads, head_dim 40; {where(used)}", fontsize=9, color=_INK)
     figure.savefig(PICTURE, format="png")
 

@@ -89,7 +89,7 @@ class _Sides:
     def at_keys(self, table: Tensor) -> Tensor:
         """table [2, Fq, Fk] at every key: [S, P, Fq, Nk], Nk = 1 for one frame of text. S is 1 where `same` does not
         matter, else 2."""
-        if torch.equal(table[0], table[1]):
+        if table.device.type == "cpu" and torch.equal(table[0], table[1]):  # elsewhere the answer would be waited for
             table = table[:1]
         if table.shape[2] == 1:
             return table[:, None]
@@ -101,7 +101,7 @@ class _Sides:
         if at_keys.shape[1] == len(frame) == 1:  # whole rows are copied
             sides = [side[0].index_select(0, frame[0])[None] for side in at_keys]
         else:
-            item = torch.arange(len(frame), device=frame.device)[:, None] if at_keys.shape[1] > 1 else 0
+            item = torch.arange(at_keys.shape[1], device=frame.device)[:, None] if at_keys.shape[1] > 1 else 0
             sides = [side[item, frame] for side in at_keys]
         return sides[0] if len(sides) == 1 else torch.where(same, sides[1], sides[0])
 

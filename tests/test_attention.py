@@ -258,6 +258,22 @@ def test_batched_layouts(target: Target, sides: str, name: str):
 
 
 @on_backends
+@pytest.mark.parametrize("sides", ["both", "query", "key"])
+@pytest.mark.parametrize("name", ["fame_strength", "region_mask", "random"])
+def test_items_with_frames_of_their_own(target: Target, sides: str, name: str):
+    modulation = MODULATIONS[name](FRAMES)
+    case = make_case(target, num_queries=12, num_keys=15, batch=3, heads=2, kind="two", modulation=modulation)
+
+    def own(tokens: int, batched: bool) -> TokenLayout:
+        shape = (3, tokens) if batched else (tokens,)
+        region, frame = (torch.randint(high, shape).to(target.device) for high in (4, FRAMES))
+        return TokenLayout(region, frame, FRAMES)
+
+    layouts = (own(12, sides != "key"), own(15, sides != "query"))
+    check(replace(case, query_layout=layouts[0], key_layout=layouts[1]), target)
+
+
+@on_backends
 @pytest.mark.parametrize("layout_batch", [None, 2])
 @pytest.mark.parametrize("factor_batch", [(), (2,)])
 @pytest.mark.parametrize("name, weighted", [("videograin", True), ("fame", True), ("fame", False)])

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 
 from fame_accel.bench.cases import FAME, FAME_STRENGTH, REGION_MASK, VIDEOGRAIN, Operation, Shape
+from fame_accel.bench.rows import append
 from fame_accel.layout import MAX_REGIONS
 from fame_accel.media.arguments import parse_size
 from fame_accel.media.packages import require
@@ -56,7 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     others = "eager, plain attention and ours; all: FlexAttention, torch.compile, a dense bias and others, too"
     parser.add_argument("--providers", default="main", metavar="main|all", help=others)
     parser.add_argument("--seconds", type=float, default=100.0, help="that measuring may take")
-    parser.add_argument("--base", metavar="REV", help="compare with this revision of the checkout; 1 if ours is slower")
+    base = "compare with this revision of the checkout instead, however long it takes; 1 if ours is slower"
+    parser.add_argument("--base", metavar="REV", help=base)
     parser.add_argument("--out", default="bench_out", metavar="FOLDER", help="for bench.csv, bench.png and bench.html")
 
 
@@ -83,14 +85,20 @@ def command(
             raise ValueError(f"--{name} must be one of {', '.join(allowed)}, got {value}")
     if Path(out).exists() and not Path(out).is_dir():
         raise ValueError(f"--out {out} must be a folder")
+    if base is None:
+        require("matplotlib")
+    else:
+        from fame_accel.bench.regression import ROOT, find_revision
+
+        find_revision(base, ROOT)
     levels = level_shapes(model, frames, size, regions)
     heading = f"{Path(model).name}, {frames} frames of {size[0]}x{size[1]}, {regions} regions, {modulation}, {dtype}"
     operation = MODULATIONS[modulation]
     run = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    append([], Path(out) / "bench.csv")  # what cannot be written is said now
     if base is not None:
         print(f"{heading}: the working tree against {base}", flush=True)
         return _compare(base, levels, operation, where, getattr(torch, dtype), run, Path(out))
-    require("matplotlib")
     return _measure(heading, levels, operation, where, getattr(torch, dtype), providers, seconds, run, Path(out))
 
 
@@ -124,7 +132,6 @@ def _measure(
     from fame_accel.bench.group import Protocol
     from fame_accel.bench.html_report import write_html
     from fame_accel.bench.providers import EAGER, FLOOR, PROVIDERS
-    from fame_accel.bench.rows import append
     from fame_accel.bench.summary import Summary
     from fame_accel.bench.sweep import Budget, over_frames, sweep
     from fame_accel.bench.timing import Effort
@@ -176,7 +183,6 @@ def _compare(
     out: Path,
 ) -> int:
     from fame_accel.bench.regression import compare, table
-    from fame_accel.bench.rows import append
     from fame_accel.bench.timing import Effort
 
     cases = [(shape, operation) for shape in levels] + [(shape, TEXT) for shape in _texts(levels)]

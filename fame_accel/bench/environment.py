@@ -36,8 +36,11 @@ def commit() -> str:
     installed package, whatever repository it may lie in."""
     if given := os.environ.get("COMMIT"):
         return given
-    tracked = _said("git", "ls-files", "--error-unmatch", _HERE.name)
-    return (tracked and _said("git", "describe", "--always", "--dirty")) or f"fame-accel {__version__}"
+    if not _said("git", "ls-files", "--error-unmatch", _HERE.name):
+        return f"fame-accel {__version__}"
+    # results that were added to are no other code
+    changed = _said("git", "status", "--porcelain", "-uno", "--", ":/", ":(exclude,top)benchmarks/results")
+    return _said("git", "describe", "--always") + ("-dirty" if changed else "")
 
 
 def _cpu() -> str:

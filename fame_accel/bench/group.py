@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from fame_accel.bench.cases import Operation, Shape
 from fame_accel.bench.environment import environment
 from fame_accel.bench.inputs import Inputs
 from fame_accel.bench.judge import Judge
@@ -16,7 +17,7 @@ from fame_accel.bench.rows import Row
 from fame_accel.bench.timing import QUANTILES, Clock, Effort, graph_ms, interleaved, quantiles
 from fame_accel.parity_cases import Verdict
 
-_PLANS = 3  # times a plan is made anew
+_PLANS, _SLOW_MS = 3, 1000.0  # times a plan is made anew, and from what a call takes on it is made once
 _LAUNCHES_COUNT_MS = 1.0  # below it launching a call takes as long as its kernels: a CUDA graph tells them apart
 IN_GRAPHS = ("ours_triton", FLOOR, "yardstick")
 
@@ -61,17 +62,23 @@ def measure(inputs: Inputs, providers: Mapping[str, Provider], protocol: Protoco
 
 def describe(inputs: Inputs, provider: str, run: str) -> Row:
     """The columns that say what was measured where."""
-    shape = inputs.shape
+    known = bare(inputs.shape, inputs.operation, inputs.device, inputs.query.dtype, provider, run)
+    return known | {"active_fraction": f"{inputs.active_fraction:.4f}"}
+
+
+def bare(
+    shape: Shape, operation: Operation, device: torch.device, dtype: torch.dtype, provider: str, run: str
+) -> Row:
+    """The same of a case whose inputs were not made."""
     return {
         "run": run,
-        **environment(inputs.device),
+        **environment(device),
         "shape": shape.name,
-        "operation": inputs.operation.name,
+        "operation": operation.name,
         **{name: getattr(shape, name) for name in ("frames", "height", "width", "heads", "head_dim", "batch")},
         "keys": shape.keys,
         "regions": shape.regions,
-        "dtype": str(inputs.query.dtype).removeprefix("torch."),
-        "active_fraction": f"{inputs.active_fraction:.4f}",
+        "dtype": str(dtype).removeprefix("torch."),
         "provider": provider,
     }
 
@@ -129,21 +136,22 @@ def _add_peak(row: Row, inputs: Inputs, provider: Provider, made: Prepared) -> N
             peak = peak_in_process(
                 inputs.shape, inputs.operation, provider, inputs.query.dtype, torch.get_num_threads()
             )  # fmt: skip
-    except ProcessDied as error:
-        row["note"] = f"{row['note']}; peak unknown: {error}".lstrip("; ")
+    except Exception as error:  # its process was ended, or what the gate could have is not free now
+        told = error if isinstance(error, ProcessDied) else said(error)
+        row["note"] = f"{row['note']}; peak unknown: {told}".lstrip("; ")
         return
     row["peak_mib"] = "" if peak is None else f"{peak:.1f}"
 
 
 def _add_plan(row: Row, made: Prepared, clock: Clock, median: float) -> None:
     """What is made once per edit, made anew before a call: alone, or as what it adds to the call that makes it."""
-    plans, calls = [], []
-    for _ in range(_PLANS):
-        plans.append(clock.milliseconds(made.replan))
-        calls.append(clock.milliseconds(made.call))
-    plan, both = quantiles(plans)[1], quantiles([sum(pair) for pair in zip(plans, calls, strict=True)])[1]
-    row["with_plan_ms"] = f"{both:.4g}"
-    row["plan_ms"] = f"{max(plan, both - median):.4g}"
+    plans, both = [], []
+    for _ in range(_PLANS if median < _SLOW_MS else 1):
+        making, first, again = (clock.milliseconds(call) for call in (made.replan, made.call, made.call))
+        plans.append(making + max(0.0, first - again))
+        both.append(making + first)
+    row["with_plan_ms"] = f"{quantiles(both)[1]:.4g}"
+    row["plan_ms"] = f"{quantiles(plans)[1]:.4g}"
 
 
 def _or_reason(measured: Callable[[], str], row: Row) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from fame_accel.bench.cases import Operation, Shape
-from fame_accel.bench.group import Protocol, describe, measure
+from fame_accel.bench.group import Protocol, bare, measure
 from fame_accel.bench.inputs import make_inputs
 from fame_accel.bench.providers import Provider
 from fame_accel.bench.rows import Row
@@ -74,12 +74,14 @@ def sweep(
     rows: list[Row] = []
     for shape, operation in cases:
         torch.compiler.reset()
-        inputs = make_inputs(shape, operation, device, dtype)
         refused = {name: budget.refusal(name, shape) for name in providers}
         fitting = {name: provider for name, provider in providers.items() if refused[name] is None}
-        found = {str(row["provider"]): row for row in measure(inputs, fitting, protocol)} if fitting else {}
+        found: dict[str, Row] = {}
+        if fitting:
+            inputs = make_inputs(shape, operation, device, dtype)
+            found = {str(row["provider"]): row for row in measure(inputs, fitting, protocol)}
         for name in providers:
-            row = found.get(name) or describe(inputs, name, protocol.run) | {"note": refused[name]}
+            row = found.get(name) or bare(shape, operation, device, dtype, name, protocol.run) | {"note": refused[name]}
             if row.get("p50_ms"):
                 budget.learn(name, shape, float(row["p50_ms"]))
             rows.append(row)

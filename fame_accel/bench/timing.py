@@ -38,6 +38,7 @@ class Clock:
         self._device = device
         self._cache = None
         if device.type == "cuda":
+            torch.cuda.set_device(device)  # whose stream the events are of
             self._cache = torch.empty(_L2_BYTES, dtype=torch.int8, device=device)
 
     def milliseconds(self, call: Call) -> float:
@@ -62,7 +63,7 @@ def interleaved(calls: Mapping[str, Call], clock: Clock, effort: Effort) -> dict
     times = {name: [once[name]] if repeats[name] == 1 else [] for name in calls}
     rounds = max((number for number in repeats.values() if number > 1), default=0)
     for turn in range(rounds):
-        for name, call in calls.items():
+        for name, call in list(calls.items())[:: 1 if turn % 2 else -1]:  # who follows whom changes
             # a slow call takes part in some of the rounds, evenly spread
             if repeats[name] > 1 and turn * repeats[name] // rounds != (turn - 1) * repeats[name] // rounds:
                 times[name].append(clock.milliseconds(call))

@@ -5,7 +5,7 @@ sdpa_plain       torch's attention without modulation: the floor
 sdpa_cudnn       the same by cuDNN, on plain attention alone
 sdpa_bias        torch's attention with hard mask and decay as one dense bias
 sdpa_low_rank    the same bias as extra columns of q and k, as FlashBias has it
-compiled         torch.compile of the reference
+compiled         torch.compile of eager
 flex             FlexAttention, compiled, tokens as they come
 flex_sorted      the same on tokens sorted by region
 flex_three_pass  FlexAttention with row extremes from passes before it
