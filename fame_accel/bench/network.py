@@ -23,7 +23,7 @@ from fame_accel.bench.group import Protocol, add_errors, add_times, said
 from fame_accel.bench.inputs import Inputs
 from fame_accel.bench.memory import peak_mib
 from fame_accel.bench.providers import EAGER, FLOOR, CannotRun
-from fame_accel.bench.providers.dense import dense_attention, dense_masks
+from fame_accel.bench.providers.dense import dense_attention, dense_formula, dense_masks
 from fame_accel.bench.rows import Row
 from fame_accel.bench.timing import Clock, interleaved
 from fame_accel.layout import TokenLayout
@@ -167,7 +167,7 @@ def _eagerly(case: _Case) -> Iterator[None]:
         place = (case.operation, tokens, text, query.dtype)
         if place not in case.masks:
             case.masks[place] = dense_masks(inputs)
-        return dense_attention(inputs, case.masks[place])
+        return dense_attention(inputs, case.masks[place], dense_formula)
 
     replaced, processors.layout_attention = processors.layout_attention, attend
     try:

@@ -21,19 +21,14 @@ _PLAIN, _BIASED, _PULLED = 2.1, 3.1, 7.1
 
 
 def eager(inputs: Inputs) -> Prepared:
-    _refuse_too_large(inputs)
-    masks: dict[str, Tensor] = {}
-
-    def plan() -> None:
-        masks.clear()
-        masks.update(dense_masks(inputs))
-
-    plan()
-    step = "at once" if _at_once(inputs) else "one at a time"
-    return Prepared(lambda: dense_attention(inputs, masks), plan if masks else None, note=f"heads {step}")
+    return _dense(inputs, dense_formula)
 
 
 def compiled(inputs: Inputs) -> Prepared:
+    return _dense(inputs, torch.compile(dense_formula, dynamic=False))
+
+
+def _dense(inputs: Inputs, formula: Callable[..., Tensor]) -> Prepared:
     _refuse_too_large(inputs)
     masks: dict[str, Tensor] = {}
 
@@ -42,23 +37,22 @@ def compiled(inputs: Inputs) -> Prepared:
         masks.update(dense_masks(inputs))
 
     plan()
-    formula = torch.compile(_formula, dynamic=False)
     step = "at once" if _at_once(inputs) else "one at a time"
     return Prepared(lambda: dense_attention(inputs, masks, formula), plan if masks else None, note=f"heads {step}")
 
 
-def dense_attention(inputs: Inputs, masks: dict[str, Tensor], formula: Callable[..., Tensor] | None = None) -> Tensor:
-    """The formula, or what it was compiled to, with the masks that `dense_masks` made: [B, H, Nq, D]."""
+def dense_attention(inputs: Inputs, masks: dict[str, Tensor], formula: Callable[..., Tensor]) -> Tensor:
+    """`formula`, or what it was compiled to, with the masks that `dense_masks` made: [B, H, Nq, D]."""
     x = inputs
     out = torch.empty_like(x.query)
     raised, lowered = _strengths(inputs, masks)
     for place in _slices(inputs):
         tensors = (x.query[place], x.key[place], x.value[place])
-        out[place] = (formula or _formula)(*tensors, raised, lowered, masks.get("bias"), masks.get("hidden"))
+        out[place] = formula(*tensors, raised, lowered, masks.get("bias"), masks.get("hidden"))
     return out
 
 
-def _formula(
+def dense_formula(
     query: Tensor,
     key: Tensor,
     value: Tensor,
