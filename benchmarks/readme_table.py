@@ -38,14 +38,18 @@ OTHERS = {
 
 def compared() -> str:
     """Self-attention on a CPU, beside eager."""
-    titles = ["operation", "eager", "fame-accel", "x eager", "x plain", "peak", "eager's"]
+    kept_memory = ["eager, memory kept", "fame-accel", "x eager"]
+    titles = ["operation", "eager", "fame-accel", "x eager", "x plain", "peak", "eager's", *kept_memory]
     lines, used = [], []
     for operation in SELF[1:]:  # of what modulates
         found = newest(CPU_SELF, operation.name, holding="eager")
         used += found.values()
         ours, eager = found.get("ours_sdpa"), found.get("eager")
         ratios = [times(ours), times(ours, "floor_ratio")]
-        lines.append([operation.name, time(eager), time(ours), *ratios, memory(ours), memory(eager)])
+        kept = newest(CPU_SELF, operation.name, holding="eager", kept=True)
+        used += kept.values()
+        cells = [time(eager), time(ours), *ratios, memory(ours), memory(eager), time(kept.get("eager"))]
+        lines.append([operation.name, *cells, time(kept.get("ours_sdpa")), times(kept.get("ours_sdpa"))])
     row = used[0]
     about = (
         f"8 frames of 32x32 tokens ({row['keys']} keys), three regions, {row['heads']} heads, head_dim "

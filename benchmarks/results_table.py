@@ -18,9 +18,14 @@ def _rows() -> tuple[dict[str, str], ...]:
     return tuple(read(RESULTS))
 
 
-def newest(shape: str, operation: str, holding: str = "ours_sdpa", device: str = "CPU") -> dict[str, dict[str, str]]:
-    """By provider, of the last run that measured the case on a kind of device and with some provider; {} without."""
-    found = [r for r in _rows() if (r["shape"], r["operation"]) == (shape, operation) and device in r["device"]]
+def newest(shape: str, operation: str, holding: str = "ours_sdpa", kept: bool = False) -> dict[str, dict[str, str]]:
+    """By provider, of the last run on a CPU that measured the case with some provider; {} without.
+
+    kept: of those whose allocator kept freed memory.
+    """
+    wanted = (shape, operation, kept)
+    cpu = (row for row in _rows() if "CPU" in row["device"])
+    found = [r for r in cpu if (r["shape"], r["operation"], "freed memory kept" in r["device"]) == wanted]
     runs = [row["run"] for row in found if row["provider"] == holding]
     return {row["provider"]: row for row in found if row["run"] == runs[-1]} if runs else {}
 

@@ -47,7 +47,9 @@ def _cpu() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text(errors="replace").splitlines() if info.exists() else []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{named[0] if named else platform.machine()} CPU"
+    # glibc's settings, which spare eager most of its page faults
+    kept = all(os.environ.get(name) for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"))
+    return f"{named[0] if named else platform.machine()} CPU{', freed memory kept' if kept else ''}"
 
 
 def _said(*command: str) -> str:
