@@ -40,8 +40,12 @@ MOST_FRAMES = 1024
 # frames, size and dtype where they are not given
 _DEFAULTS = {"cpu": (8, (256, 256), "float32"), "cuda": (16, (512, 512), "float16")}
 _PATIENCE = 3.0  # seconds of a call, past which it is repeated no more
+_PAGES = (
+    "On a CPU much of eager's time goes into new memory pages: with MALLOC_MMAP_THRESHOLD_=4000000000 "
+    "MALLOC_TRIM_THRESHOLD_=64000000000 set, freed memory is kept and the factors are smaller."
+)
 _NOT_CLIP = "Random tensors and regions of equal area: times of a real clip differ as its regions do."
-_GUIDANCE = "Of a guided batch the unconditional half is plain attention: its time comes on top of all."
+_GUIDANCE = "Attention alone. Under guidance comes one plain attention more a layer; other layers on top of both."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -160,7 +164,7 @@ def _measure(
         rows=last + rows,
         scaling=scaling + [row for row in last if row["provider"] in curve],
         layers=layers | {f"{name}-text{TEXT_TOKENS}": number for name, number in layers.items()},
-        notes=[_NOT_CLIP, _GUIDANCE],
+        notes=[_NOT_CLIP, _GUIDANCE, *([_PAGES] if device.type == "cpu" else [])],
     )
     print(as_table(summary))
     if not any(row.get("p50_ms") for row in summary.rows + scaling):
