@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .library import declare, empty_outputs
-from .torch_attention import Chunk
+from .torch_attention import Chunk, softmax
 
 
 def _chunked_attention(
@@ -41,7 +41,7 @@ def _chunked_attention(
     batch, num_heads, num_queries, _ = query.shape
     chunk = Chunk.of(batch, num_heads, num_queries, key.shape[2])
     keys = key.transpose(-1, -2).float() * scale  # logits may pass float16's range
-    memory = query.new_empty(2, chunk.pairs, dtype=torch.float32)
+    memory = query.new_empty(chunk.pairs, dtype=torch.float32)  # one for all chunks
     if not with_lse:
         lse.fill_(math.nan)
     excludes = bias is not None and (bias.device.type != "cpu" or bool((bias == -math.inf).any()))
@@ -58,13 +58,13 @@ def _chunked_attention(
                 place = (*heads, rows)
                 part = query[place].float()
                 size = (*part.shape[:3], key.shape[2])
-                logits, weights = (m[: math.prod(size)].view(size) for m in memory)
+                logits = memory[: math.prod(size)].view(size)
                 torch.matmul(part, keys[heads], out=logits)
-                pairs.modulate(logits, weights)
-                torch.softmax(logits, -1, out=weights)
+                pairs.modulate(logits)
+                weights, highest = softmax(logits, with_lse)
                 out[place] = weights.to(value.dtype) @ value[heads]
-                if with_lse:  # the largest weight is 1 / sum exp(logits - highest): no second pass of exp
-                    lse[place] = logits.amax(-1) - weights.amax(-1).log()
+                if highest is not None:
+                    lse[place] = highest - weights.amax(-1).log()
             if pairs.empty is not None:
                 out[items, :, rows].masked_fill_(pairs.empty, 0)
                 if with_lse:
@@ -149,14 +149,14 @@ class _Pairs:
                 empty = ~shown.any(-1, keepdim=True)
         return cls(raised, lowered, bias, hidden, empty)
 
-    def modulate(self, logits: Tensor, spare: Tensor) -> None:
-        """logits [B, H, rows, Nk] in place; spare: memory of the same shape."""
+    def modulate(self, logits: Tensor) -> None:
+        """logits [B, H, rows, Nk] in place"""
         if self.raised is not None:
             if self.hidden is None:
                 high, low = logits.amax(-1, keepdim=True), logits.amin(-1, keepdim=True)
             else:
-                high = torch.add(logits, self.hidden, out=spare).amax(-1, keepdim=True)
-                low = torch.sub(logits, self.hidden, out=spare).amin(-1, keepdim=True)
+                high = (logits + self.hidden).amax(-1, keepdim=True)
+                low = (logits - self.hidden).amin(-1, keepdim=True)
                 high.masked_fill_(self.empty, 0)
                 low.masked_fill_(self.empty, 0)
             logits.lerp_(low, self.lowered).lerp_(high, self.raised)  # of each pair one has a weight

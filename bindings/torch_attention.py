@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -51,11 +52,11 @@ class Chunk:
             items = min(batch, max(1, good // max(heads * queries * keys, 1)))
             return cls(items, heads, queries, items * heads * queries * keys)
         if good // keys >= 1024:
-            rows = min(queries, good // keys)
+            rows = _even(queries, good // keys)
             return cls(1, 1, rows, rows * keys)
         rows = min(queries, max(128, good // (heads * keys)))
         heads = min(heads, max(2, 2 * good // (rows * keys)))
-        rows = min(rows, max(16, most // (heads * keys)))
+        rows = _even(queries, min(rows, max(16, most // (heads * keys))))
         return cls(1, heads, rows, heads * rows * keys)
 
     def places(self, batch: int, heads: int, queries: int) -> Iterator[tuple[slice, slice, slice]]:
@@ -64,6 +65,19 @@ class Chunk:
             range(0, batch, self.items), range(0, queries, self.rows), range(0, heads, self.heads)
         ):
             yield slice(item, item + self.items), slice(head, head + self.heads), slice(row, row + self.rows)
+
+
+def _even(queries: int, most: int) -> int:
+    """Rows a chunk, at most `most`, such that the last chunk is hardly shorter."""
+    return math.ceil(queries / math.ceil(queries / most))
+
+
+def softmax(logits: Tensor, with_highest: bool) -> tuple[Tensor, Tensor | None]:
+    """Weights over the last dimension and, if asked for, the largest logit of each row: as the largest weight is
+    1 / sum exp(logits - highest), the two give lse. On a CPU the weights take the logits' place, which is in the cache.
+    """
+    highest = logits.amax(-1) if with_highest else None
+    return torch.softmax(logits, -1, out=logits if logits.device.type == "cpu" else None), highest
 
 
 def row_chunks(batch_heads: int, num_queries: int, num_keys: int) -> range:

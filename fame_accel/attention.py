@@ -111,13 +111,12 @@ def _many_short_sequences(query: Tensor, key: Tensor) -> bool:
 def _sdpa(x: Arguments, with_lse: bool) -> tuple[Tensor, Tensor]:
     layouts = (x.query_layout, x.key_layout, x.modulation)
     tables = _tables(*layouts)
-    plain = tables.strength is None
-    if plain or (tables.strength_pair is not None and x.key_weight is None and x.key.shape[2] > UNPLANNED_KEYS):
+    if tables.strength is None or (x.key_weight is None and x.key.shape[2] > UNPLANNED_KEYS):
         plan = _group_plan(*layouts)
         if plan.coarse:
             return bindings.grouped_attention(
                 x.query, x.key, x.value, plan.query.order, plan.key.order, plan.query.table, plan.key.table,
-                tables.bias, None if plain else x.row_strength, x.scale, *tables.strength_pair,
+                tables.strength, tables.bias, x.row_strength, x.scale, with_lse,
             )  # fmt: skip
     strength, bias = _frame_tables(*layouts)
     return bindings.chunked_attention(

@@ -73,7 +73,7 @@ class TilePlan:
 
 @dataclass(frozen=True)
 class GroupPlan:
-    """Runs of both sides, for a backend that calls attention once a query run; coarse: whether the runs are few and
+    """Runs of both sides, for a backend that takes one query run at a time; coarse: whether the runs are few and
     long enough for that to pay."""
 
     query: Runs
@@ -121,16 +121,16 @@ def find_runs(layout: TokenLayout, frame_class: Tensor, by_region: bool, items: 
 
 
 def group_plan(query_layout: TokenLayout, key_layout: TokenLayout, tables: Tables) -> GroupPlan:
-    """Plan of a modulation whose strength depends on `same` alone."""
     query, key = _both_runs(query_layout, key_layout, tables)
-    modulated = tables.strength is not None
-    return GroupPlan(query, key, coarse=is_coarse(len(query.table), query.order.numel(), modulated))
+    modulated, by_frame = tables.strength is not None, tables.strength_pair is None
+    return GroupPlan(query, key, coarse=is_coarse(len(query.table), query.order.numel(), modulated, by_frame))
 
 
-def is_coarse(query_runs: int, tokens: int, modulated: bool) -> bool:
-    """Whether runs of queries are few and long enough for a call of attention each; two and extremes if modulated."""
-    few, worth_a_call = (16, 192) if modulated else (64, 32)  # tokens; measured on a CPU
-    return query_runs <= few or worth_a_call * query_runs <= tokens
+def is_coarse(query_runs: int, tokens: int, modulated: bool, by_frame: bool) -> bool:
+    """Whether runs of queries are few and long enough to be attended to one by one: modulated, in several passes; by
+    frame, also run by run of keys."""
+    few, worthwhile = (16, 256 if by_frame else 64) if modulated else (64, 32)  # tokens; measured on a CPU
+    return query_runs <= few or worthwhile * query_runs <= tokens
 
 
 def tile_plan(

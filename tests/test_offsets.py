@@ -52,7 +52,7 @@ def _operator_arguments(name: str, query: Tensor) -> tuple:
         ),
         "few_keys_attention": (*qkv, ints, ints, ints, table[..., 0], table[..., 0], floats, None, 0.125),
         "short_sequences_attention": (*qkv, ints, ints, ints, ints, table, table, floats, None, 0.125),
-        "grouped_attention": (*qkv, ints, ints, runs, runs, table, floats, 0.125, 1.0, 1.0),
+        "grouped_attention": (*qkv, ints, ints, runs, runs, table, table, floats, 0.125, True),
         "chunked_attention": (*qkv, ints, ints, ints, ints, table, table, floats, floats, 0.125, True),
     }[name]
 

@@ -100,8 +100,8 @@ def triton_refuses(shape: Shape, runs: Runs, block_q: int, block_k: int) -> str 
 def sdpa_bytes(shape: Shape, runs: Runs) -> int:
     """Of torch's own attention over the runs, as on a CPU."""
     operation = runs.operation
-    grouped = not operation.modulated or (operation.one_pass and shape.tokens > UNPLANNED_KEYS)
-    grouped = grouped and is_coarse(runs.number, shape.tokens, operation.modulated)
+    grouped = not operation.modulated or shape.tokens > UNPLANNED_KEYS
+    grouped = grouped and is_coarse(runs.number, shape.tokens, operation.modulated, not operation.one_pass)
     return _grouped_bytes(shape, runs) if grouped else _chunked_bytes(shape, runs)
 
 
@@ -111,41 +111,36 @@ def _grouped_bytes(shape: Shape, runs: Runs) -> int:
     standing = order + 5 * shape.tensor + 2 * shape.row
     share = runs.longest / shape.tokens  # of the queries, in the largest group
     tensor = share * shape.tensor
-    group = 2 * tensor  # its result, and the one before
+    group = 2 * tensor + _copied(shape, runs)  # its result, and the one before
     if runs.operation.modulated:
-        widened = shape.tensor * _FLOAT // shape.element
-        keys = widened if shape.element < _FLOAT else 0
         chunk = Chunk.of(1, shape.heads, runs.longest, shape.tokens)
-        extremes = keys + chunk.pairs * _FLOAT
-        merged = 2 * share * widened if shape.element < _FLOAT else 0  # both parts in float32
-        group = tensor + max(extremes, 3 * tensor + _copied(shape, runs), 3 * tensor + merged + share * widened)
-    else:
-        group += _copied(shape, runs)
+        rows = chunk.heads * chunk.rows * shape.head_dim
+        group += chunk.pairs * _FLOAT + rows * (_FLOAT + shape.element)  # its queries, scaled, and its result
+        if shape.element < _FLOAT:  # keys in float32, weights in the values' dtype
+            group += shape.tensor * _FLOAT // shape.element + chunk.pairs * shape.element
     return int(standing + max(group, shape.tensor + _LONG * shape.tokens + tensor))
 
 
 def _copied(shape: Shape, runs: Runs) -> float:
     """Keys and values of the group that needs the most of them copied, as they do not lie side by side."""
-    same, tokens = runs.same, runs.tokens.sum(0)
-    sides = [same & runs.seen, ~same & runs.seen] if runs.operation.modulated else [runs.seen]
+    tokens = runs.tokens.sum(0)
     most = 0
-    for side in sides:
-        for wanted in side:
-            edges = wanted.int().diff().abs().sum() + wanted[0] + wanted[-1]
-            if edges > 2:
-                most = max(most, int(tokens[wanted].sum()))
+    for wanted in runs.seen:
+        edges = wanted.int().diff().abs().sum() + wanted[0] + wanted[-1]
+        if edges > 2:
+            most = max(most, int(tokens[wanted].sum()))
     return 2 * shape.tensor * most / shape.tokens
 
 
 def _chunked_bytes(shape: Shape, runs: Runs) -> int:
-    """Two buffers of a chunk's float32 logits, what its pairs of tokens are given, and that of the chunk before."""
+    """A chunk's float32 logits, what its pairs of tokens are given, and that of the chunk before."""
     operation = runs.operation
     chunk = Chunk.of(1, shape.heads, shape.tokens, shape.tokens)
     pairs = chunk.rows * shape.tokens
     excluded = operation.biased and not all(operation.seen)  # then the bias differs by region, too
     at_keys = runs.tokens.shape[0] * shape.tokens * _FLOAT * (operation.modulated + operation.biased * (1 + excluded))
     keys = shape.tensor * _FLOAT // shape.element  # scaled
-    standing = shape.tensor + shape.row + keys + 2 * chunk.pairs * _FLOAT + at_keys * operation.per_frame
+    standing = shape.tensor + shape.row + keys + chunk.pairs * _FLOAT + at_keys * operation.per_frame
     kept = pairs * _FLOAT * (2 * operation.modulated + operation.biased + excluded)
     made = pairs * (1 + _FLOAT * max(1, 3 * operation.modulated, 3 * excluded))
     rows = chunk.heads * chunk.rows * shape.head_dim
