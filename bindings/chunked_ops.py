@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .library import declare, empty_outputs
-from .torch_attention import Chunk, softmax
+from .torch_attention import Chunk, logits_into, softmax
 
 
 def _chunked_attention(
@@ -40,7 +40,7 @@ def _chunked_attention(
     out, lse = empty_outputs(query)
     batch, num_heads, num_queries, _ = query.shape
     chunk = Chunk.of(batch, num_heads, num_queries, key.shape[2])
-    keys = key.transpose(-1, -2).float() * scale  # logits may pass float16's range
+    keys = key.float()  # logits may pass float16's range
     memory = query.new_empty(chunk.pairs, dtype=torch.float32)  # one for all chunks
     if not with_lse:
         lse.fill_(math.nan)
@@ -56,10 +56,7 @@ def _chunked_attention(
             for head in range(0, num_heads, chunk.heads):
                 heads = (items, slice(head, head + chunk.heads))
                 place = (*heads, rows)
-                part = query[place].float()
-                size = (*part.shape[:3], key.shape[2])
-                logits = memory[: math.prod(size)].view(size)
-                torch.matmul(part, keys[heads], out=logits)
+                logits = logits_into(memory, query[place], keys[heads], scale)
                 pairs.modulate(logits)
                 weights, highest = softmax(logits, with_lse)
                 out[place] = weights.to(value.dtype) @ value[heads]
@@ -110,8 +107,9 @@ class _Sides:
 class _Pairs:
     """Of some rows with all keys, [P, 1, rows, Nk] or broadcast to it; None where there is none.
 
-    raised, lowered: the strength, of pairs of the same region and of the others, 0 elsewhere; hidden: -inf for an
-    excluded pair, else 0; empty: bool [P, 1, rows, 1], rows whose keys are all excluded.
+    raised, lowered: the strength, of pairs of the same region and of the others, 0 elsewhere; hidden: with a strength,
+    -inf for an excluded pair, else 0; empty: bool [P, 1, rows, 1], rows whose keys are all excluded, None if known
+    to be none.
     """
 
     raised: Tensor | None
@@ -145,8 +143,11 @@ class _Pairs:
             bias = sides.at_pairs(bias, rows, same)[:, None]
             if excludes:
                 shown = bias > -math.inf
-                hidden = torch.zeros_like(bias).masked_fill_(~shown, -math.inf)
                 empty = ~shown.any(-1, keepdim=True)
+                if empty.device.type == "cpu" and not bool(empty.any()):  # elsewhere the answer would be waited for
+                    empty = None
+                if strength is not None:
+                    hidden = torch.zeros_like(bias).masked_fill_(~shown, -math.inf)
         return cls(raised, lowered, bias, hidden, empty)
 
     def modulate(self, logits: Tensor) -> None:
@@ -157,8 +158,9 @@ class _Pairs:
             else:
                 high = (logits + self.hidden).amax(-1, keepdim=True)
                 low = (logits - self.hidden).amin(-1, keepdim=True)
-                high.masked_fill_(self.empty, 0)
-                low.masked_fill_(self.empty, 0)
+                if self.empty is not None:
+                    high.masked_fill_(self.empty, 0)
+                    low.masked_fill_(self.empty, 0)
             logits.lerp_(low, self.lowered).lerp_(high, self.raised)  # of each pair one has a weight
         if self.bias is not None:
             logits += self.bias

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .library import declare, empty_outputs
-from .torch_attention import Chunk, attend, softmax
+from .torch_attention import Chunk, attend, logits_into, softmax
 
 
 @dataclass(frozen=True)
@@ -135,16 +135,13 @@ def _modulated(
 ) -> tuple[Tensor, Tensor]:
     """One group, as in the module's heading; key and value are those it sees, row_strength [1 or B, rows]."""
     out, lse = torch.empty_like(query), query.new_full(query.shape[:3], math.nan, dtype=torch.float32)
-    keys = key.transpose(-1, -2).float()  # logits may pass float16's range
+    keys = key.float()  # logits may pass float16's range
     chunk = Chunk.of(*query.shape[:3], key.shape[2])
     memory = keys.new_empty(chunk.pairs)  # one for all chunks
     bias, pulled = seen.bias(query.device), seen.pulled()
     for place in chunk.places(*query.shape[:3]):
         items, heads, rows = place
-        part = query[place].float() * scale
-        size = (*part.shape[:3], key.shape[2])
-        logits = memory[: math.prod(size)].view(size)
-        torch.matmul(part, keys[items, heads], out=logits)
+        logits = logits_into(memory, query[place], keys[items, heads], scale)
         extremes = logits.amin(-1, keepdim=True), logits.amax(-1, keepdim=True)
         row = (row_strength if len(row_strength) == 1 else row_strength[items])[:, None, rows, None]
         moves = {pull: (1 - pull[1] * row, pull[1] * row * extremes[pull[0]]) for pull in dict(pulled)}

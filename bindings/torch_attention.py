@@ -72,6 +72,14 @@ def _even(queries: int, most: int) -> int:
     return math.ceil(queries / math.ceil(queries / most))
 
 
+def logits_into(memory: Tensor, query: Tensor, key: Tensor, scale: float) -> Tensor:
+    """scale * q @ k^T [B, H, rows, Nk] in the first of `memory`; query of any dtype, key and memory float32."""
+    size = (*query.shape[:3], key.shape[2])
+    logits = memory[: math.prod(size)].view(math.prod(size[:2]), *size[2:])
+    sides = query.float().flatten(0, 1), key.flatten(0, 1).transpose(1, 2)
+    return torch.baddbmm(logits, *sides, beta=0, alpha=scale, out=logits).view(size)
+
+
 def softmax(logits: Tensor, with_highest: bool) -> tuple[Tensor, Tensor | None]:
     """Weights over the last dimension and, if asked for, the largest logit of each row: as the largest weight is
     1 / sum exp(logits - highest), the two give lse. On a CPU the weights take the logits' place, which is in the cache.

@@ -115,9 +115,9 @@ def _grouped_bytes(shape: Shape, runs: Runs) -> int:
     if runs.operation.modulated:
         chunk = Chunk.of(1, shape.heads, runs.longest, shape.tokens)
         rows = chunk.heads * chunk.rows * shape.head_dim
-        group += chunk.pairs * _FLOAT + rows * (_FLOAT + shape.element)  # its queries, scaled, and its result
-        if shape.element < _FLOAT:  # keys in float32, weights in the values' dtype
-            group += shape.tensor * _FLOAT // shape.element + chunk.pairs * shape.element
+        group += chunk.pairs * _FLOAT + rows * shape.element  # its result
+        if shape.element < _FLOAT:  # keys and queries in float32, weights in the values' dtype
+            group += shape.tensor * _FLOAT // shape.element + rows * _FLOAT + chunk.pairs * shape.element
     return int(standing + max(group, shape.tensor + _LONG * shape.tokens + tensor))
 
 
@@ -139,7 +139,7 @@ def _chunked_bytes(shape: Shape, runs: Runs) -> int:
     pairs = chunk.rows * shape.tokens
     excluded = operation.biased and not all(operation.seen)  # then the bias differs by region, too
     at_keys = runs.tokens.shape[0] * shape.tokens * _FLOAT * (operation.modulated + operation.biased * (1 + excluded))
-    keys = shape.tensor * _FLOAT // shape.element  # scaled
+    keys = shape.tensor * _FLOAT // shape.element if shape.element < _FLOAT else 0
     standing = shape.tensor + shape.row + keys + chunk.pairs * _FLOAT + at_keys * operation.per_frame
     kept = pairs * _FLOAT * (2 * operation.modulated + operation.biased + excluded)
     made = pairs * (1 + _FLOAT * max(1, 3 * operation.modulated, 3 * excluded))
