@@ -1,4 +1,4 @@
-"""A clock that waits for the device, and peaks of memory."""
+"""A clock that waits for the device, peaks of memory, and what becomes of freed memory."""
 
 from __future__ import annotations
 
@@ -9,6 +9,37 @@ import time
 from pathlib import Path
 
 import torch
+
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # options of glibc's mallopt
+_kept: list[bool] = []
+
+
+def keep_freed_memory() -> bool:
+    """Have the C library keep freed memory, so that no call pays for pages that the one before gave back: with glibc's
+    defaults that is most of the time of a call that makes large matrices. False where it cannot be asked to."""
+    if not _kept:
+        libc = _glibc()
+        _kept.append(libc is not None and bool(libc.mallopt(_MMAP_MAX, 0) and libc.mallopt(_TRIM_THRESHOLD, -1)))
+    return _kept[0]
+
+
+def freed_memory_is_kept() -> bool:
+    return any(_kept)
+
+
+def _give_back() -> None:
+    """Freed memory that was kept."""
+    if libc := _glibc():
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    if sys.platform != "linux":
+        return None
+    try:
+        return ctypes.CDLL("libc.so.6")
+    except OSError:
+        return None
 
 
 def now(device: torch.device) -> float:
@@ -26,8 +57,8 @@ def reset_peak(device: torch.device) -> int | None:
         return torch.cuda.memory_allocated(device)
     if sys.platform != "linux":
         return None
+    _give_back()  # freed pages would otherwise hide what the run takes anew
     try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # freed pages would otherwise hide what the run takes anew
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return None
@@ -53,6 +84,7 @@ def free_bytes(device: torch.device) -> int | None:
     if device.type == "cuda":
         torch.cuda.empty_cache()
         return int(0.9 * torch.cuda.mem_get_info(device)[0])
+    _give_back()
     meminfo = Path("/proc/meminfo")
     if not meminfo.exists():
         return None

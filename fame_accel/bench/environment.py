@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from fame_accel import __version__
+from fame_accel.measure import freed_memory_is_kept
 from fame_accel.media.packages import installed_versions
 
 _HERE = Path(__file__)
@@ -47,9 +48,8 @@ def _cpu() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text(errors="replace").splitlines() if info.exists() else []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    # glibc's settings, which spare eager most of its page faults
-    kept = all(os.environ.get(name) for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"))
-    return f"{named[0] if named else platform.machine()} CPU{', freed memory kept' if kept else ''}"
+    kept = ", freed memory kept" if freed_memory_is_kept() else ""
+    return f"{named[0] if named else platform.machine()} CPU{kept}"
 
 
 def _said(*command: str) -> str:

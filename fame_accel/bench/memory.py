@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 
 import torch
 
@@ -16,6 +17,10 @@ from fame_accel.bench.providers import COMPILED_ON_CPU, Provider
 from fame_accel.measure import peak_bytes, reset_peak
 
 MIB = 2**20
+
+
+# freed memory goes back at once, so that none hides
+_GIVING_BACK = {"MALLOC_MMAP_THRESHOLD_": str(128 << 10), "MALLOC_TRIM_THRESHOLD_": str(128 << 10)}
 
 
 class ProcessDied(RuntimeError):
@@ -40,12 +45,25 @@ def peak_in_process(
     # forked from a server that has imported torch and run nothing
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(128 << 10))  # freed memory goes back at once, so none hides
     try:
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
+        with _environment(_GIVING_BACK), ProcessPoolExecutor(1, mp_context=context) as pool:
             return pool.submit(_measure, shape, operation, provider, dtype, threads).result()
     except BrokenProcessPool as error:
         raise ProcessDied("its process was ended, most likely for its memory") from error
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @torch.no_grad()
