@@ -20,7 +20,7 @@ PICTURE = RESULTS.with_name("measured.png")
 SIDES, REGIONS, SHARES = (8, 16, 24, 32, 48, 64), (1, 2, 4, 8, 16), (50, 60, 70, 80, 90, 95)
 # name in the legend, colour, marker and line: told apart without colour too
 STYLES = {
-    "eager_out_of_place": ("eager, out of place", PALETTE[5], "o", "-"),
+    "eager": ("eager", PALETTE[5], "o", "-"),
     "ours_sdpa": ("fame-accel", PALETTE[1], "s", "-"),
     "sdpa_plain": ("plain attention", (0.45, 0.45, 0.45), "^", "--"),
     "sdpa_bias": ("dense bias", PALETTE[2], "v", ":"),
@@ -73,17 +73,17 @@ def main() -> None:
     rows = figure.subplots(2, 4)
     used: list[dict[str, str]] = []
     for line, operation in zip(rows, (FAME, REGION_MASK), strict=True):
-        points = [newest(f"sd15-32x32-f{number}", operation.name, "eager_out_of_place") for number in FRAMES]
+        points = [newest(f"sd15-32x32-f{number}", operation.name, "eager") for number in FRAMES]
         used += [row for point in points for row in point.values()]
         for axes, column, scale, title, unit in (
             (line[0], "p50_ms", 1e-3, f"{operation.name}: time", "seconds"),
             (line[1], "peak_mib", 1 / 1024, f"{operation.name}: peak memory", "GiB"),
         ):
-            for provider in ("sdpa_plain", "ours_sdpa", "eager_out_of_place"):
+            for provider in ("sdpa_plain", "ours_sdpa", "eager"):
                 curve(axes, FRAMES, points, provider, column, scale)
             panel(axes, title, "frames of 32x32 tokens", unit, FRAMES)
-    points = [newest(f"sd15-{side}x{side}-f2", FAME.name, "eager_out_of_place") for side in SIDES]
-    for provider in ("sdpa_plain", "ours_sdpa", "eager_out_of_place"):
+    points = [newest(f"sd15-{side}x{side}-f2", FAME.name, "eager") for side in SIDES]
+    for provider in ("sdpa_plain", "ours_sdpa", "eager"):
         curve(rows[0][2], SIDES, points, provider, "p50_ms", 1)
     panel(rows[0][2], "fame: time over resolution, 2 frames", "tokens a side", "milliseconds", SIDES)
     for axes, operation in ((rows[0][3], FAME), (rows[1][3], REGION_MASK)):

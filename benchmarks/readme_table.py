@@ -36,25 +36,32 @@ OTHERS = {
 }
 
 
+RETURNED = ("eager, returned", "fame-accel", "x eager")  # where freed memory goes back, as by default
+
+
+def _returned(shape: str, operation: str, used: list[dict[str, str]]) -> list[str]:
+    """Cells under RETURNED; the rows are added to `used`."""
+    found = newest(shape, operation, holding="eager", kept=False)
+    used += found.values()
+    return [time(found.get("eager")), time(found.get("ours_sdpa")), times(found.get("ours_sdpa"))]
+
+
 def compared() -> str:
     """Self-attention on a CPU, beside eager."""
-    kept_memory = ["eager, memory kept", "fame-accel", "x eager"]
-    titles = ["operation", "eager", "fame-accel", "x eager", "x plain", "peak", "eager's", *kept_memory]
-    lines, used = [], []
+    titles = ["operation", "eager", "fame-accel", "x eager", "x plain", "peak", "eager's", *RETURNED]
+    lines, used, returned = [], [], []
     for operation in SELF[1:]:  # of what modulates
         found = newest(CPU_SELF, operation.name, holding="eager")
         used += found.values()
         ours, eager = found.get("ours_sdpa"), found.get("eager")
         ratios = [times(ours), times(ours, "floor_ratio")]
-        kept = newest(CPU_SELF, operation.name, holding="eager", kept=True)
-        used += kept.values()
-        cells = [time(eager), time(ours), *ratios, memory(ours), memory(eager), time(kept.get("eager"))]
-        lines.append([operation.name, *cells, time(kept.get("ours_sdpa")), times(kept.get("ours_sdpa"))])
+        cells = [time(eager), time(ours), *ratios, memory(ours), memory(eager)]
+        lines.append([operation.name, *cells, *_returned(CPU_SELF, operation.name, returned)])
     row = used[0]
     about = (
         f"8 frames of 32x32 tokens ({row['keys']} keys), three regions, {row['heads']} heads, head_dim "
         f"{row['head_dim']}, {row['dtype']}; {where(used)}; medians of one run, calls in turn "
-        "(`python -m benchmarks.measure cpu`):"
+        "(`python -m benchmarks.measure cpu`; `--return-memory` for the last columns):"
     )
     return f"{about}\n\n{markdown(titles, lines)}"
 
@@ -71,35 +78,31 @@ def others() -> str:
 
 def crossed() -> str:
     """Cross-attention on a CPU."""
-    titles = ["tokens a frame", "text keys", "eager", "fame-accel", "x eager", "x plain", "peak", "eager's"]
-    lines, used = [], []
+    titles = ["tokens a frame", "text keys", "eager", "fame-accel", "x eager", "x plain", "peak", "eager's", *RETURNED]
+    lines = []
     for side in (32, 64):
         for text in (77, 226, 512):
-            found = newest(CPU_TEXT.format(side, text), f"cross_{text}", holding="eager")
-            used += found.values()
+            case = CPU_TEXT.format(side, text), f"cross_{text}"
+            found = newest(*case, holding="eager")
             ours, eager = found.get("ours_sdpa"), found.get("eager")
             ratios = [times(ours), times(ours, "floor_ratio")]
             cells = [time(eager), time(ours), *ratios, memory(ours), memory(eager)]
-            lines.append([f"{side}x{side}", str(text), *cells])
+            lines.append([f"{side}x{side}", str(text), *cells, *_returned(*case, [])])
     return markdown(titles, lines)
 
 
 def stepped() -> str:
     """A UNet's block and step on a CPU."""
     what = "Stable Diffusion 1.5's UNet, 8 frames of 256x256"
-    titles = [what, "eager", "fame-accel", "x eager", "x plain"]
+    titles = [what, "eager", "fame-accel", "x eager", "x plain", *RETURNED]
     names = {"unet_block": "its first block", "denoising_step": "a whole denoising step, unguided"}
     lines, used = [], []
     for operation, name in names.items():
         found = newest(NETWORK, operation, holding="eager")
-        kind = "eager"
-        if not found:
-            found, kind = newest(NETWORK, operation, holding="eager_out_of_place"), "eager_out_of_place"
-            name += " (eager out of place)"
         used += found.values()
-        ours, eager = found["ours_sdpa"], found[kind]
-        speedup = f"{float(eager['p50_ms']) / float(ours['p50_ms']):.1f}x"
-        lines.append([name, time(eager), time(ours), speedup, times(ours, "floor_ratio")])
+        ours, eager = found["ours_sdpa"], found["eager"]
+        cells = [time(eager), time(ours), times(ours), times(ours, "floor_ratio")]
+        lines.append([name, *cells, *_returned(NETWORK, operation, [])])
     about = f"{where(used)}; random weights, float32 (`python -m benchmarks.measure network`):"
     return f"{about}\n\n{markdown(titles, lines)}"
 
@@ -109,10 +112,8 @@ def scaled() -> str:
     titles = ["frames of 32x32 tokens", *map(str, FRAMES)]
     lines = []
     for operation in (FAME, REGION_MASK):
-        by_frames = [
-            newest(f"sd15-32x32-f{number}", operation.name, holding="eager_out_of_place") for number in FRAMES
-        ]  # fmt: skip
-        for provider, name in (("eager_out_of_place", "eager, out of place"), ("ours_sdpa", "fame-accel")):
+        by_frames = [newest(f"sd15-32x32-f{number}", operation.name, holding="eager") for number in FRAMES]
+        for provider, name in (("eager", "eager"), ("ours_sdpa", "fame-accel")):
             rows = [found.get(provider) for found in by_frames]
             ended = ["out of memory" if row and row["note"].startswith("out of memory") else time(row) for row in rows]
             lines.append([f"{operation.name}, {name}, time", *ended])

@@ -10,7 +10,7 @@ from fame_accel.bench.rows import read
 
 CPU_SELF, CPU_TEXT = "sd15-32x32-f8", "sd15-{0}x{0}-f8-text{1}"
 NETWORK = "sd15-32x32-f8"
-FRAMES = (2, 4, 8, 16)
+FRAMES = (2, 4, 8, 16, 32, 64)
 
 
 @cache
@@ -18,10 +18,10 @@ def _rows() -> tuple[dict[str, str], ...]:
     return tuple(read(RESULTS))
 
 
-def newest(shape: str, operation: str, holding: str = "ours_sdpa", kept: bool = False) -> dict[str, dict[str, str]]:
+def newest(shape: str, operation: str, holding: str = "ours_sdpa", kept: bool = True) -> dict[str, dict[str, str]]:
     """By provider, of the last run on a CPU that measured the case with some provider; {} without.
 
-    kept: of those whose allocator kept freed memory.
+    kept: of those that kept freed memory, or of those that gave it back as C libraries do by default.
     """
     wanted = (shape, operation, kept)
     cpu = (row for row in _rows() if "CPU" in row["device"])

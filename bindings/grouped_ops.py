@@ -48,16 +48,13 @@ class _Seen:
                 runs.append(_KeyRun(start, stop, (same, pull), shift))
         return cls(runs)
 
-    def take(self, ordered: Tensor) -> Tensor:
-        """The keys seen, of [B, H, Nk, D]: a view where they lie side by side."""
-        stretches: list[list[int]] = []
+    def stretches(self) -> list[tuple[int, int]]:
+        """Where runs lie side by side, the start of the first and the stop of the last."""
+        found: list[tuple[int, int]] = []
         for run in self.runs:
-            if stretches and stretches[-1][1] == run.start:
-                stretches[-1][1] = run.stop
-            else:
-                stretches.append([run.start, run.stop])
-        parts = [ordered[:, :, start:stop] for start, stop in stretches]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+            start = found.pop()[0] if found and found[-1][1] == run.start else run.start
+            found.append((start, run.stop))
+        return found
 
     def bias(self, device: torch.device) -> Tensor | None:
         """[keys] float32, None where zero."""
@@ -114,20 +111,31 @@ def _grouped_attention(
         ordered_out = torch.zeros_like(ordered_q)
         ordered_lse = torch.full(ordered_q.shape[:3], -math.inf, device=query.device)
         item_keys = [run for run in key_rows if run[0] == item]
+        taken: list[tuple[int, int]] = []
         for _, start, stop, bits, frames in (run for run in query_rows if run[0] == item):
             seen = _Seen.of(bits, frames, item_keys, *tables)
             if not seen.runs:
                 continue
             rows = slice(start, stop)
-            part, keys, values = ordered_q[:, :, rows], seen.take(ordered_k), seen.take(ordered_v)
+            if seen.stretches() != taken:  # groups of one bitset follow each other, and mostly see the same keys
+                taken = seen.stretches()
+                keys = values = None  # the memory of the ones before is free for these
+                keys, values = (_take(x, taken) for x in (ordered_k, ordered_v))
+            part = ordered_q[:, :, rows]
             if strength is None:
                 result = attend(part, keys, values, seen.bias(query.device), scale)
             else:
                 result = _modulated(part, keys, values, seen, row[:, rows], scale, with_lse)
             ordered_out[:, :, rows], ordered_lse[:, :, rows] = result
-        out[batch] = torch.empty_like(ordered_out).index_copy_(2, order_q.long(), ordered_out)
-        lse[batch] = torch.empty_like(ordered_lse).index_copy_(2, order_q.long(), ordered_lse)
+        out[batch].index_copy_(2, order_q.long(), ordered_out)
+        lse[batch].index_copy_(2, order_q.long(), ordered_lse)
     return out, lse
+
+
+def _take(ordered: Tensor, stretches: list[tuple[int, int]]) -> Tensor:
+    """Of [B, H, Nk, D], a view where it is one stretch."""
+    parts = [ordered[:, :, start:stop] for start, stop in stretches]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
 
 def _modulated(

@@ -113,7 +113,7 @@ def _sdpa(x: Arguments, with_lse: bool) -> tuple[Tensor, Tensor]:
     tables = _tables(*layouts)
     if tables.strength is None or (x.key_weight is None and x.key.shape[2] > UNPLANNED_KEYS):
         plan = _group_plan(*layouts)
-        if plan.coarse:
+        if plan is not None:
             return bindings.grouped_attention(
                 x.query, x.key, x.value, plan.query.order, plan.key.order, plan.query.table, plan.key.table,
                 tables.strength, tables.bias, x.row_strength, x.scale, with_lse,
@@ -154,7 +154,7 @@ def _tile_plan(
 
 
 @torch.compiler.assume_constant_result
-def _group_plan(query_layout: TokenLayout, key_layout: TokenLayout, modulation: Modulation) -> GroupPlan:
+def _group_plan(query_layout: TokenLayout, key_layout: TokenLayout, modulation: Modulation) -> GroupPlan | None:
     tables = _tables(query_layout, key_layout, modulation)
     return query_layout.cached(("groups", key_layout, modulation), lambda: group_plan(query_layout, key_layout, tables))
 

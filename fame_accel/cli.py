@@ -39,6 +39,13 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; {self.prog} --help lists what it takes\n")
 
 
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Names the defaults, where there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; a bad argument or a missing package ends it with one line and exit status 2, Ctrl-C with
     one line and 130."""
@@ -47,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, module in COMMANDS.items():
         described = dict(help=module.HELP, description=module.__doc__)
         module.add_arguments(
-            subparsers.add_parser(name, **described, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+            subparsers.add_parser(name, **described, formatter_class=Help, allow_abbrev=False)
         )
     arguments = vars(parser.parse_args(argv))
     try:

@@ -89,4 +89,14 @@ def free_bytes(device: torch.device) -> int | None:
     if not meminfo.exists():
         return None
     fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-    return int(0.9 * 1024 * int(fields["MemAvailable"].split()[0]))
+    free = 1024 * int(fields["MemAvailable"].split()[0])
+    return int(0.9 * min(free, _left_to_group()))
+
+
+def _left_to_group(folder: Path = Path("/sys/fs/cgroup")) -> float:
+    """Bytes below the limit of this process's control group, which containers have; infinite without one."""
+    try:
+        most, used = (int((folder / f"memory.{name}").read_text()) for name in ("max", "current"))
+    except (OSError, ValueError):  # no such files, or no limit: "max"
+        return float("inf")
+    return most - used

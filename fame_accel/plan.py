@@ -73,12 +73,10 @@ class TilePlan:
 
 @dataclass(frozen=True)
 class GroupPlan:
-    """Runs of both sides, for a backend that takes one query run at a time; coarse: whether the runs are few and
-    long enough for that to pay."""
+    """Runs of both sides, for a backend that takes one query run at a time."""
 
     query: Runs
     key: Runs
-    coarse: bool
 
 
 def merge_frames(modulation: Modulation, query_frames: int, key_frames: int) -> Tables:
@@ -120,10 +118,14 @@ def find_runs(layout: TokenLayout, frame_class: Tensor, by_region: bool, items: 
     return Runs(order, torch.cat(rows).cpu())
 
 
-def group_plan(query_layout: TokenLayout, key_layout: TokenLayout, tables: Tables) -> GroupPlan:
-    query, key = _both_runs(query_layout, key_layout, tables)
+def group_plan(query_layout: TokenLayout, key_layout: TokenLayout, tables: Tables) -> GroupPlan | None:
+    """None where the runs of queries are too many or too short for it to pay."""
+    items, tokens = _items(query_layout, key_layout), query_layout.num_tokens
     modulated, by_frame = tables.strength is not None, tables.strength_pair is None
-    return GroupPlan(query, key, coarse=is_coarse(len(query.table), query.order.numel(), modulated, by_frame))
+    if not is_coarse(items, items * tokens, modulated, by_frame):  # each item has a run at least
+        return None
+    query, key = _both_runs(query_layout, key_layout, tables)
+    return GroupPlan(query, key) if is_coarse(len(query.table), items * tokens, modulated, by_frame) else None
 
 
 def is_coarse(query_runs: int, tokens: int, modulated: bool, by_frame: bool) -> bool:
@@ -161,8 +163,12 @@ def tile_plan(
     )
 
 
+def _items(query_layout: TokenLayout, key_layout: TokenLayout) -> int:
+    return max(query_layout.region.shape[0], key_layout.region.shape[0])
+
+
 def _both_runs(query_layout: TokenLayout, key_layout: TokenLayout, tables: Tables) -> tuple[Runs, Runs]:
-    items = max(query_layout.region.shape[0], key_layout.region.shape[0])
+    items = _items(query_layout, key_layout)
     query = find_runs(query_layout, tables.query_class, tables.by_region, items)
     key = find_runs(key_layout, tables.key_class, tables.by_region, items)
     return query, key

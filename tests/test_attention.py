@@ -488,6 +488,29 @@ def test_out_without_lse(target: Target, head_dim: int, name: str):
     assert_parity(out, case.run(target.backend)[1], case)
 
 
+@pytest.mark.parametrize("target", [SDPA[0].param()])
+@pytest.mark.parametrize("name", ["fame", "fame_strength", "fame_sparse", "random"])
+@pytest.mark.parametrize("coarse", [False, True])
+@pytest.mark.parametrize("size", [2**12, 2**26])
+@pytest.mark.parametrize("layouts", [None, 3])
+def test_chunks(
+    target: Target, name: str, coarse: bool, size: int, layouts: int | None, monkeypatch: pytest.MonkeyPatch
+):
+    """One chunk of everything, and many of some rows of some heads; by runs of tokens, and by pairs."""
+    monkeypatch.setattr("fame_accel.bindings.torch_attention.CHUNK_BYTES", size)
+    monkeypatch.setattr("fame_accel.plan.is_coarse", lambda *_: coarse)
+    reached = "grouped_attention" if coarse else "chunked_attention"
+    other = "chunked_attention" if coarse else "grouped_attention"
+    monkeypatch.setattr(bindings, other, lambda *_: pytest.fail(f"{other} ran instead of {reached}"))
+    check(
+        make_case(
+            target, batch=3, heads=3, num_queries=330, num_keys=530, kind="two", layout_batch=layouts,
+            modulation=MODULATIONS[name](FRAMES), row_strength=torch.rand(3, 330),
+        ),
+        target,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("target", [t.param() for t in TRITON])
 def test_rows_far_below_their_pivot(target: Target):
     """Every key but one is pulled to the lowest logit: weights against the highest are tiny, and many."""

@@ -299,5 +299,26 @@ def test_what_would_not_fit_the_time_is_left_out() -> None:
     asked = {name: PROVIDERS[name] for name in ("eager", "ours_sdpa")}
     eager, ours = sweep([(large, FAME)], asked, CPU, torch.float32, QUICK, budget)
     assert "p50_ms" not in eager and eager["note"].startswith("not measured") and ours["p50_ms"]
+    text = Shape("text", 8, 4, 4, 1, 16, text=16 * 8)
+    assert budget.expected("eager", text) == budget.expected("eager", large)  # it has no pace of its own yet
+    budget.learn("eager", text, 10.0)
+    assert budget.expected("eager", text) == pytest.approx(0.013)
     spent = Budget(0.0, patience=3.0)
     assert all("are spent" in row["note"] for row in sweep([(small, FAME)], asked, CPU, torch.float32, QUICK, spent))
+
+
+def test_each_case_is_told_when_it_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = [(Shape(name, 1, 4, 4, 1, 16), FAME) for name in ("one", "huge", "two")]
+
+    def make(shape: Shape, *given: object) -> Inputs:
+        if shape.name == "huge":
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return make_inputs(shape, *given)
+
+    monkeypatch.setattr("fame_accel.bench.sweep.make_inputs", make)
+    told: list[list] = []
+    asked = {name: PROVIDERS[name] for name in ("eager", "ours_sdpa")}
+    rows = sweep(cases, asked, CPU, torch.float32, QUICK, Budget(100.0, patience=3.0), told.append)
+    assert sum(told, []) == rows and [len(case) for case in told] == [2, 2, 2]
+    assert [bool(row.get("p50_ms")) for row in rows] == [True, True, False, False, True, True]
+    assert rows[2]["note"] == "failed: RuntimeError: DefaultCPUAllocator: can't allocate memory"

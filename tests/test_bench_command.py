@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 
 from fame_accel.bench.command import level_shapes
 from fame_accel.bench.group import Protocol
+from fame_accel.bench.regression import Comparison
 from fame_accel.bench.rows import read
 from fame_accel.bench.timing import Effort
 from fame_accel.cli import main
@@ -19,23 +21,32 @@ from fame_accel.cli import main
 SMALL = ("bench", "--frames", "2", "--size", "64", "--seconds", "60")
 
 
+@pytest.fixture(autouse=True)
+def memory_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process is that of other tests, too."""
+    monkeypatch.setattr("fame_accel.bench.command.keep_freed_memory", lambda: False)
+
+
 def test_shapes_are_the_models_levels() -> None:
-    levels = level_shapes("sd15", 8, (256, 384), 4)
+    levels = level_shapes("sd15", 8, (256, 384), (0.25,) * 4)
     assert [(s.height, s.width, s.heads, s.head_dim, layers) for s, layers in levels.items()] == [
         (32, 48, 8, 40, 5), (16, 24, 8, 80, 5), (8, 12, 8, 160, 5), (4, 6, 8, 160, 1),
     ]  # fmt: skip
     assert all(shape.frames == 8 and shape.areas == (0.25,) * 4 for shape in levels)
-    tiny = level_shapes("sd15", 1, (8, 8), 1)
+    tiny = level_shapes("sd15", 1, (8, 8), (1.0,))
     assert len({shape.name for shape in tiny}) == len(tiny) == 4
 
 
 def test_files_and_table(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     out = tmp_path / "new" / "out"
-    for _ in range(2):
-        assert main([*SMALL, "--out", str(out)]) == 0
+    assert main([*SMALL, "--areas", "0.3", "0.7", "--out", str(out)]) == 0
+    assert "2 regions of 0.3 and 0.7" in capsys.readouterr().out
+    assert main([*SMALL, "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert "sd15, 2 frames of 64x64, 2 regions, fame" in said and "Attention of one modulated step" in said
+    assert "  8x8, 1 frame, fame: eager " in said and "  8x8, 2 frames, cross-attention to 77 words: " in said
+    assert "All attention of a guided edit of 50 steps" in said
     found = read(out / "bench.csv")
     assert len({row["run"] for row in found}) == 2  # the second run was added
     providers = {row["provider"] for row in found}
@@ -59,6 +70,45 @@ def test_a_wrong_result_of_ours_is_an_error(
     assert "WRONG" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "verdicts, status, last",
+    [(("same", "faster"), 0, "No case regressed."), (("slower", "same"), 1, "Regressed: 8x8 region_mask_decay, ")],
+)
+def test_revisions_are_compared(
+    verdicts: tuple[str, str],
+    status: int,
+    last: str,
+    capsys: pytest.CaptureFixture,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is said of what the comparison finds; test_bench_regression.py has the comparison."""
+
+    def compare(base: str, cases: list, *, report: Callable[[Comparison], None], **_: object) -> list[Comparison]:
+        found = []
+        for place, (shape, operation) in enumerate(cases):
+            row = {"shape": shape.name, "operation": operation.name, "provider": "ours_sdpa"}
+            verdict = verdicts[place % 2]
+            found.append(Comparison(shape.name, operation.name, verdict, (1.0,), (2.0,), (row, row)))
+            report(found[-1])
+        return found
+
+    monkeypatch.setattr("fame_accel.bench.regression.find_revision", lambda *_: None)
+    monkeypatch.setattr("fame_accel.bench.regression.compare", compare)
+    options = ("--modulation", "region_mask", "--base", "HEAD", "--out", str(tmp_path))
+    assert main([*SMALL, *options]) == status
+    said = capsys.readouterr().out
+    assert "  8x8 region_mask_decay: " in said and "ratio: the present tree's median over the base's" in said
+    assert last in said and said.endswith(f"Wrote bench.csv to {tmp_path}\n")
+    assert len(read(tmp_path / "bench.csv")) == 2 * 8
+
+
+def test_options_are_written_out(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*SMALL, "--mod", "fame"])
+    assert ended.value.code == 2 and "unrecognized arguments: --mod" in capsys.readouterr().err
+
+
 def test_nothing_fits_the_time(
     capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,6 +127,10 @@ def test_nothing_fits_the_time(
         (("--size", "100"), "--size must be positive multiples of 8, got 100x100"),
         (("--size", "0x64"), "--size must be positive multiples of 8, got 0x64"),
         (("--regions", "32"), "--regions must lie in 1 to 31, got 32"),
+        (("--areas", "0.5", "0.4"), "--areas must be above 0 and add up to 1, got 0.5 0.4"),
+        (("--areas", "1.5", "-0.5"), "--areas must be above 0 and add up to 1, got 1.5 -0.5"),
+        (("--areas", "1", "nan"), "--areas must be above 0 and add up to 1, got 1 nan"),
+        (("--areas", "1", "--regions", "1"), "--regions and --areas exclude each other"),
         (("--seconds", "nan"), "--seconds must be at least 1, got nan"),
         (("--modulation", "plain"), "--modulation must be one of fame, fame-strength, videograin, region-mask"),
         (("--dtype", "float64"), "--dtype must be one of float16, bfloat16, float32, got float64"),

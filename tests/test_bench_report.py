@@ -16,7 +16,7 @@ from fame_accel.bench.charts import DPI, WIDTH, panels, write_png
 from fame_accel.bench.html_report import write_html
 from fame_accel.bench.rows import COLUMNS
 from fame_accel.bench.summary import Summary, ended_at, groups, ours, share, steps
-from fame_accel.bench.wording import answer, as_table, not_run
+from fame_accel.bench.wording import answer, as_table, case_told, cells, not_run
 
 WRONG = "WRONG: its error is more than twice eager's + 1e-5"
 PULL = "scores are pulled to extremes of their row: no bias known before the call says it"
@@ -127,8 +127,32 @@ def test_a_step_is_the_sum_of_its_layers():
 def test_the_answer_is_of_the_whole_step():
     assert answer(SUMMARY) == [
         "Attention of one modulated step: 262 ms instead of 2.12 s with eager, 8.1 times as fast, in 64 MiB instead of "
-        "2 GiB; results agree with float64 to 3.0e-06 (eager's to 1.0e-06)."
+        "2 GiB; results agree with float64 to 3.0e-06 (eager's to 1.0e-06).",
+        # 15 modulated halves, and 85 plain ones of 131 ms
+        "All attention of a guided edit of 50 steps, 15 of them modulated: 15.1 s instead of 42.9 s with eager, 2.8 "
+        "times as fast.",
     ]
+
+
+def test_without_eager_anywhere_fewer_frames_answer():
+    out = {"note": "out of memory: N x N matrices take about 9 GiB, 1 are free", "p50_ms": "", "peak_mib": ""}
+    rows = [one | out if one["provider"] == "eager" else one for one in SUMMARY.rows]
+    *_, last = answer(replace(SUMMARY, rows=rows))
+    assert last == (
+        "The finest layer at 4 frames, the most of those tried that both managed: 32 ms instead of 160 ms with eager, "
+        "5.0 times as fast."
+    )
+    assert not any("frames" in sentence for sentence in answer(replace(SUMMARY, rows=rows, scaling=[])))
+
+
+def test_a_case_in_a_line():
+    told = case_told([row("32x32-f1", "eager", 40, frames=1, height=32, width=32), row("32x32-f1", "ours_sdpa", 8)])
+    assert told == "32x32, 1 frame, fame: eager 40 ms, fame-accel (sdpa) 8 ms"
+    assert case_told([row("a", "eager", operation="cross_77")]).endswith("cross-attention to 77 words: not timed")
+
+
+def test_what_is_next_to_nothing():
+    assert cells(row("a", "eager", 1, 0.3, max_error=1e-9))[3:] == ["<1", "<1%"]
 
 
 def test_without_eager_at_a_level_there_is_no_ratio_of_the_step():

@@ -160,8 +160,19 @@ def test_empty_sides():
 
 
 @on_modulations
+def test_runs_of_short_sequences_are_not_looked_for(name: str, monkeypatch: pytest.MonkeyPatch):
+    """A plan would cost more than the attention of all pixels."""
+    monkeypatch.setattr("fame_accel.plan.find_runs", lambda *_: pytest.fail("looked for runs"))
+    pixels = layout(8, 8, batch=70)
+    assert group_plan(pixels, pixels, merge_frames(MODULATIONS[name](8) or Modulation(), 8, 8)) is None
+
+
+@on_modulations
 @pytest.mark.parametrize("batches", [(None, None), (2, None), (2, 2)], ids=str)
-def test_groups_cover_each_side(name: str, batches: tuple[int | None, int | None]):
+def test_groups_cover_each_side(
+    name: str, batches: tuple[int | None, int | None], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("fame_accel.plan.is_coarse", lambda *_: True)
     query, key = (layout(n, 3, batch=batch) for n, batch in zip((60, 80), batches, strict=True))
     tables = merge_frames(MODULATIONS[name](3) or Modulation(), 3, 3)
     plan = group_plan(query, key, tables)

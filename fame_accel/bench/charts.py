@@ -24,7 +24,19 @@ from fame_accel.bench.panel_drawing import (
 )
 from fame_accel.bench.providers import EAGER, FLOOR
 from fame_accel.bench.rows import Row
-from fame_accel.bench.summary import OURS, Group, Summary, ended_at, groups, level_names, number, ours, ran, wrong
+from fame_accel.bench.summary import (
+    OURS,
+    Group,
+    Summary,
+    ended_at,
+    groups,
+    level_names,
+    number,
+    operation_told,
+    ours,
+    ran,
+    wrong,
+)
 from fame_accel.bench.wording import in_mib, in_time
 from fame_accel.media.packages import require
 
@@ -65,7 +77,7 @@ def panels(summary: Summary) -> list[Panel]:
         if bars:
             draw = partial(draw_bars, levels=bars, column=column, told=told)
             found.append(Panel(name, title, stack_height(bars), draw, bars_alt(title, bars, column, told)))
-    cases = {f"{row['height']}x{row['width']}, {row['operation']}" for row in summary.scaling}
+    cases = {f"{row['height']}x{row['width']}, {operation_told(str(row['operation']))}" for row in summary.scaling}
     what = f"frames ({cases.pop()})" if len(cases) == 1 else "frames"
     for name, title, column, unit, told in (
         ("scaling_time", "Time over the number of frames", "p50_ms", "ms", in_time),

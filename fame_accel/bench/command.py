@@ -20,8 +20,9 @@ from pathlib import Path
 import torch
 
 from fame_accel.bench.cases import FAME, FAME_STRENGTH, REGION_MASK, VIDEOGRAIN, Operation, Shape
-from fame_accel.bench.rows import append
+from fame_accel.bench.rows import Row, append
 from fame_accel.layout import MAX_REGIONS
+from fame_accel.measure import freed_memory_is_kept, keep_freed_memory
 from fame_accel.media.arguments import parse_size
 from fame_accel.media.packages import require
 from fame_accel.planner.network import FAMILIES, LATENT, read_network
@@ -41,11 +42,11 @@ MOST_FRAMES = 1024
 _DEFAULTS = {"cpu": (8, (256, 256), "float32"), "cuda": (16, (512, 512), "float16")}
 _PATIENCE = 3.0  # seconds of a call, past which it is repeated no more
 _PAGES = (
-    "On a CPU much of eager's time goes into new memory pages: with MALLOC_MMAP_THRESHOLD_=4000000000 "
-    "MALLOC_TRIM_THRESHOLD_=64000000000 set, freed memory is kept and the factors are smaller."
+    "Freed memory was kept from call to call. C libraries give it back by default, which costs eager more time: its "
+    "matrices take new pages at each step."
 )
-_NOT_CLIP = "Random tensors and regions of equal area: times of a real clip differ as its regions do."
-_GUIDANCE = "Attention alone. Under guidance comes one plain attention more a layer; other layers on top of both."
+_NOT_CLIP = "Random tensors and upright regions: times of a real clip differ as its regions do."
+_OTHER_LAYERS = "Attention alone: convolutions and the other layers of the network come on top."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, metavar="N", help=f"1 to {MOST_FRAMES}; 8 on a CPU, 16 on a GPU")
     size = f"pixels, multiples of {LATENT}: height x width, or one number for both; 256 on a CPU, 512 on a GPU"
     parser.add_argument("--size", type=parse_size, metavar="HxW", help=size)
-    parser.add_argument("--regions", type=int, default=2, metavar="R", help="that many regions of equal area")
+    parser.add_argument("--regions", type=int, metavar="R", help="that many regions of equal area; 2")
+    areas = "instead, the share of the frame that each region takes, 0.2 0.8 say; they add up to 1"
+    parser.add_argument("--areas", type=float, nargs="+", metavar="A", help=areas)
     parser.add_argument("--modulation", default="fame", help=f"of self-attention: {', '.join(MODULATIONS)}")
     parser.add_argument("--dtype", help=f"{', '.join(DTYPES)}; float32 on a CPU, float16 on a GPU")
     parser.add_argument("--device", help="torch device; cuda where torch sees one, else cpu")
@@ -70,7 +73,8 @@ def command(
     model: str,
     frames: int | None,
     size: tuple[int, int] | None,
-    regions: int,
+    regions: int | None,
+    areas: list[float] | None,
     modulation: str,
     dtype: str | None,
     device: str | None,
@@ -82,7 +86,9 @@ def command(
     where = _device(device)
     chosen = zip((frames, size, dtype), _DEFAULTS[where.type], strict=True)
     frames, size, dtype = (default if given is None else given for given, default in chosen)
-    _check(frames, size, regions, seconds)
+    _check(frames, size, seconds)
+    shares = _shares(regions, areas)
+    modulation = modulation.replace("_", "-")
     choices = (("modulation", modulation, MODULATIONS), ("dtype", dtype, DTYPES))
     for name, value, allowed in (*choices, ("providers", providers, ("main", "all"))):
         if value not in allowed:
@@ -95,8 +101,10 @@ def command(
         from fame_accel.bench.regression import ROOT, find_revision
 
         find_revision(base, ROOT)
-    levels = level_shapes(model, frames, size, regions)
-    heading = f"{Path(model).name}, {frames} frames of {size[0]}x{size[1]}, {regions} regions, {modulation}, {dtype}"
+    levels = level_shapes(model, frames, size, shares)
+    cut = f"{len(shares)} region{'' if len(shares) == 1 else 's'}"
+    cut += f" of {' and '.join(f'{share:.3g}' for share in shares)}" if areas else ""
+    heading = f"{Path(model).name}, {frames} frames of {size[0]}x{size[1]}, {cut}, {modulation}, {dtype}"
     operation = MODULATIONS[modulation]
     run = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     append([], Path(out) / "bench.csv")  # what cannot be written is said now
@@ -106,17 +114,15 @@ def command(
     return _measure(heading, levels, operation, where, getattr(torch, dtype), providers, seconds, run, Path(out))
 
 
-def level_shapes(model: str, frames: int, size: tuple[int, int], regions: int) -> dict[Shape, int]:
-    """Self-attention of each level of a model, the finest first, with its number of layers."""
+def level_shapes(model: str, frames: int, size: tuple[int, int], areas: tuple[float, ...]) -> dict[Shape, int]:
+    """Self-attention of each level of a model, the finest first, and its number of layers; areas: of regions."""
     found: dict[Shape, int] = {}
     for level in read_network(model):
         height, width = level.side_lengths(size)
         name = f"{height}x{width}"
         if any(shape.name == name for shape in found):  # levels of few tokens
             name = f"{name}-{level.heads}x{level.head_dim}-{level.divisor}"
-        shape = Shape(
-            name, frames, height, width, level.heads, level.head_dim, areas=(1 / regions,) * regions
-        )  # fmt: skip
+        shape = Shape(name, frames, height, width, level.heads, level.head_dim, areas=areas)
         found[shape] = level.layers
     return found
 
@@ -139,23 +145,29 @@ def _measure(
     from fame_accel.bench.summary import Summary
     from fame_accel.bench.sweep import Budget, over_frames, sweep
     from fame_accel.bench.timing import Effort
-    from fame_accel.bench.wording import as_table
+    from fame_accel.bench.wording import as_table, case_told
 
+    if device.type == "cpu":
+        keep_freed_memory()
     names = list(PROVIDERS) if providers == "all" else [EAGER, FLOOR, _ours(device, dtype)]
     chosen = {name: PROVIDERS[name] for name in names}
     effort = Effort(seconds=1.0 if device.type == "cpu" else 0.2, most=15, patience=_PATIENCE)
     budget = Budget(seconds, _PATIENCE)
     measured = (device, dtype, Protocol(effort, True, run), budget)
     finest, *coarser = levels
-    print(f"{heading}: measuring for up to {seconds:.0f} s", flush=True)
+    print(f"{heading}: measuring for about {seconds:.0f} s at most", flush=True)
+
+    def report(rows: list[Row]) -> None:
+        append(rows, out / "bench.csv")
+        print(f"  {case_told(rows)}", flush=True)
+
     curve = {name: chosen[name] for name in names[:2] + [name for name in names[2:] if name.startswith("ours")]}
     # few frames tell what more will take; the finest level takes the most of a step, and goes before the others
     *fewer, _ = over_frames(finest)
-    scaling = sweep([(shape, operation) for shape in fewer], curve, *measured)
-    last = sweep([(finest, operation)], chosen, *measured)
-    rows = sweep([(shape, operation) for shape in coarser], chosen, *measured)
-    rows += sweep([(shape, TEXT) for shape in _texts(levels)], chosen, *measured)
-    append([*scaling, *last, *rows], out / "bench.csv")
+    scaling = sweep([(shape, operation) for shape in fewer], curve, *measured, report)
+    last = sweep([(finest, operation)], chosen, *measured, report)
+    rows = sweep([(shape, operation) for shape in coarser], chosen, *measured, report)
+    rows += sweep([(shape, TEXT) for shape in _texts(levels)], chosen, *measured, report)
     layers = {shape.name: number for shape, number in levels.items()}
     summary = Summary(
         heading=heading,
@@ -164,9 +176,9 @@ def _measure(
         rows=last + rows,
         scaling=scaling + [row for row in last if row["provider"] in curve],
         layers=layers | {f"{name}-text{TEXT_TOKENS}": number for name, number in layers.items()},
-        notes=[_NOT_CLIP, _GUIDANCE, *([_PAGES] if device.type == "cpu" else [])],
+        notes=[_NOT_CLIP, _OTHER_LAYERS, *([_PAGES] if freed_memory_is_kept() else [])],
     )
-    print(as_table(summary))
+    print("\n" + as_table(summary))
     if not any(row.get("p50_ms") for row in summary.rows + scaling):
         print(f"\nNothing was measured: no chart is drawn. Wrote bench.csv to {out}")
         return 1
@@ -186,18 +198,25 @@ def _compare(
     run: str,
     out: Path,
 ) -> int:
-    from fame_accel.bench.regression import compare, table
+    from fame_accel.bench.regression import RULE, Comparison, compare, table
     from fame_accel.bench.timing import Effort
+
+    def report(case: Comparison) -> None:
+        append(case.rows, out / "bench.csv")
+        print(f"  {case.shape} {case.operation}: {case.verdict}", flush=True)
 
     cases = [(shape, operation) for shape in levels] + [(shape, TEXT) for shape in _texts(levels)]
     found = compare(
         base, cases, dtype=dtype, device=device, backend=_ours(device, dtype).removeprefix("ours_"),
         effort=Effort(seconds=1.0), run=run,
-        report=lambda case: print(f"{case.shape} {case.operation}: {case.verdict}", flush=True),
+        report=report,
     )  # fmt: skip
     print("\n" + table(found))
-    append((row for case in found for row in case.rows), out / "bench.csv")
-    return int(any(case.regressed for case in found))
+    regressed = [f"{case.shape} {case.operation}" for case in found if case.regressed]
+    print(f"\n{RULE}")
+    print(f"Regressed: {', '.join(regressed)}." if regressed else "No case regressed.")
+    print(f"Wrote bench.csv to {out}")
+    return int(bool(regressed))
 
 
 def _texts(levels: Iterable[Shape]) -> list[Shape]:
@@ -231,12 +250,27 @@ def _device(name: str | None) -> torch.device:
     return device
 
 
-def _check(frames: int, size: tuple[int, int], regions: int, seconds: float) -> None:
+def _shares(regions: int | None, areas: list[float] | None) -> tuple[float, ...]:
+    """Of the frame, by region."""
+    if areas is None:
+        regions = 2 if regions is None else regions
+        if not 1 <= regions <= MAX_REGIONS:
+            raise ValueError(f"--regions must lie in 1 to {MAX_REGIONS}, got {regions}")
+        return (1 / regions,) * regions
+    if regions is not None:
+        raise ValueError("--regions and --areas exclude each other")
+    told = " ".join(f"{area:g}" for area in areas)
+    if not all(area > 0 for area in areas) or abs(sum(areas) - 1) > 0.01:
+        raise ValueError(f"--areas must be above 0 and add up to 1, got {told}")
+    if len(areas) > MAX_REGIONS:
+        raise ValueError(f"--areas must be at most {MAX_REGIONS}, got {len(areas)}")
+    return tuple(areas)
+
+
+def _check(frames: int, size: tuple[int, int], seconds: float) -> None:
     if not 1 <= frames <= MOST_FRAMES:
         raise ValueError(f"--frames must lie in 1 to {MOST_FRAMES}, got {frames}")
     if min(size) < LATENT or any(side % LATENT for side in size):
         raise ValueError(f"--size must be positive multiples of {LATENT}, got {size[0]}x{size[1]}")
-    if not 1 <= regions <= MAX_REGIONS:
-        raise ValueError(f"--regions must lie in 1 to {MAX_REGIONS}, got {regions}")
     if not 1 <= seconds < float("inf"):
         raise ValueError(f"--seconds must be at least 1, got {seconds}")

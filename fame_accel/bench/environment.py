@@ -54,8 +54,11 @@ def _cpu() -> str:
 
 def _said(*command: str) -> str:
     """First line a command prints, nothing where it is missing or fails."""
+    variables = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE")}
     try:
-        result = subprocess.run(command, cwd=_HERE.parent, capture_output=True, text=True, timeout=20)
+        result = subprocess.run(
+            command, cwd=_HERE.parent, env=variables, capture_output=True, text=True, timeout=20
+        )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return result.stdout.strip().partition("\n")[0] if result.returncode == 0 else ""

@@ -11,7 +11,7 @@ from string import Template
 
 from fame_accel.bench.charts import Image, images
 from fame_accel.bench.rows import Row
-from fame_accel.bench.summary import BACKENDS, LABELS, OURS, Summary, groups, number, ran, steps, wrong
+from fame_accel.bench.summary import BACKENDS, LABELS, OURS, Summary, groups, number, operation_told, ran, steps, wrong
 from fame_accel.bench.wording import EXPLAINED, answer, cells, in_mib, not_run, remarks, step_cells
 from fame_accel.media.frames import replacing
 
@@ -141,7 +141,8 @@ def _levels(summary: Summary) -> list[str]:
         if rows:
             keys = next(iter(group.values())).get("keys", "")
             layers = summary.layers.get(shape)
-            caption = f"{shape}, {operation}, {keys} keys" + (f", {layers} of the step's layers" if layers else "")
+            caption = f"{shape}, {operation_told(operation)}, {keys} keys"
+            caption += f", {layers} of the step's layers" if layers else ""
             found.append(_table(caption, _TITLES, rows))
     return ["<h2>One layer at each level</h2>", *found, f'<p class="soft">{escape(EXPLAINED)}</p>'] if found else []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,9 @@ LABELS = {
     "sdpa_cudnn": "plain attention (cuDNN)",
     FLOOR: "plain attention",
 }
+
+# As FAME edits: steps of denoising, and how many of them, from the noisy end, are modulated.
+EDIT_STEPS, MODULATED_STEPS = 50, 15
 
 Group = dict[str, Row]  # rows of one shape and operation by provider
 Levels = Mapping[tuple[str, str], Group]  # by shape and operation
@@ -65,11 +69,26 @@ class Step:
     def kind(self) -> str:
         return _kind(self.operations[0])
 
+    def edit_milliseconds(self, provider: str) -> float | None:
+        """Of all attention of an edit under guidance, whose unconditional half is plain, as all of the other steps is.
+        None where the provider or plain attention has no time at some level."""
+        if self.missing or provider not in self.milliseconds or FLOOR not in self.milliseconds:
+            return None
+        plain = 2 * EDIT_STEPS - MODULATED_STEPS
+        return MODULATED_STEPS * self.milliseconds[provider] + plain * self.milliseconds[FLOOR]
+
     @property
     def title(self) -> str:
+        operations = listed([operation_told(name) for name in self.operations])
         layers = f"{self.layers} layer{'' if self.layers == 1 else 's'}"
         left_out = f", {listed(self.missing)} not measured" if self.missing else ""
-        return f"one {self.kind} step ({listed(self.operations)}; {layers}{left_out})"
+        return f"one {self.kind} step ({operations}; {layers}{left_out})"
+
+
+def operation_told(operation: str) -> str:
+    """An operation's name for readers."""
+    found = re.fullmatch(r"cross_(\d+)", operation)
+    return f"cross-attention to {found[1]} words" if found else operation.replace("_", " ")
 
 
 def number(row: Mapping[str, object], column: str) -> float | None:
@@ -128,7 +147,7 @@ def level_names(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
     """Of each (shape, operation): the shape alone, where each has one operation."""
     found = groups(rows)
     several = len({shape for shape, _ in found}) < len(found)
-    return {key: " ".join(key) if several else key[0] for key in found}
+    return {key: f"{key[0]} {operation_told(key[1])}" if several else key[0] for key in found}
 
 
 def ours(group: Group) -> Row | None:

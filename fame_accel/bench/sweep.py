@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 
 from fame_accel.bench.cases import Operation, Shape
-from fame_accel.bench.group import Protocol, bare, measure
+from fame_accel.bench.group import Protocol, bare, measure, said
 from fame_accel.bench.inputs import make_inputs
 from fame_accel.bench.providers import Provider
 from fame_accel.bench.rows import Row
@@ -33,8 +33,8 @@ class Budget:
         return self.seconds - (time.monotonic() - self._start)
 
     def expected(self, provider: str, shape: Shape) -> float | None:
-        """Seconds of a call; None where the provider has not run yet."""
-        pace = self._pace.get((provider, shape.text is not None))
+        """Seconds of a call; None where the provider has not run yet. Cross-attention has its own pace once it ran."""
+        pace = self._pace.get((provider, shape.text is not None), self._pace.get((provider, False)))
         return None if pace is None else pace * _UNSURE * _pairs(shape)
 
     def refusal(self, provider: str, shape: Shape) -> str | None:
@@ -68,23 +68,31 @@ def sweep(
     dtype: torch.dtype,
     protocol: Protocol,
     budget: Budget,
+    report: Callable[[list[Row]], object] = lambda rows: None,
 ) -> list[Row]:
     """Rows of every provider at every case, in the cases' order: the smaller ones first, as they tell what larger ones
-    will take."""
+    will take. `report` is called with those of each case when it is done."""
     rows: list[Row] = []
     for shape, operation in cases:
         torch.compiler.reset()
-        refused = {name: budget.refusal(name, shape) for name in providers}
-        fitting = {name: provider for name, provider in providers.items() if refused[name] is None}
+        notes = {name: budget.refusal(name, shape) for name in providers}
+        fitting = {name: provider for name, provider in providers.items() if notes[name] is None}
         found: dict[str, Row] = {}
         if fitting:
-            inputs = make_inputs(shape, operation, device, dtype)
-            found = {str(row["provider"]): row for row in measure(inputs, fitting, protocol)}
-        for name in providers:
-            row = found.get(name) or bare(shape, operation, device, dtype, name, protocol.run) | {"note": refused[name]}
+            try:
+                inputs = make_inputs(shape, operation, device, dtype)
+                found = {str(row["provider"]): row for row in measure(inputs, fitting, protocol)}
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:  # the inputs alone do not fit
+                notes |= dict.fromkeys(fitting, said(error))
+        case = [
+            found.get(name) or bare(shape, operation, device, dtype, name, protocol.run) | {"note": notes[name]}
+            for name in providers
+        ]
+        for row in case:
             if row.get("p50_ms"):
-                budget.learn(name, shape, float(row["p50_ms"]))
-            rows.append(row)
+                budget.learn(str(row["provider"]), shape, float(row["p50_ms"]))
+        report(case)
+        rows += case
     return rows
 
 

@@ -11,7 +11,9 @@ from fame_accel.bench.providers import EAGER, FLOOR
 from fame_accel.bench.rows import Row
 from fame_accel.bench.summary import (
     BACKENDS,
+    EDIT_STEPS,
     LABELS,
+    MODULATED_STEPS,
     OURS,
     Group,
     Step,
@@ -23,6 +25,7 @@ from fame_accel.bench.summary import (
     listed,
     note,
     number,
+    operation_told,
     ours,
     out_of_memory,
     ran,
@@ -55,13 +58,15 @@ def answer(summary: Summary) -> list[str]:
     if best is not None:
         what = f"one {best.kind} step" if whole else f"one layer at {best.shapes[0]}"
         if sum(step.kind == best.kind for step in whole) > 1 and len(best.operations) == 1:
-            what += f", {best.operations[0]}" + (" alone" if len(whole[0].operations) > 1 else "")
+            what += f", {operation_told(best.operations[0])}" + (" alone" if len(whole[0].operations) > 1 else "")
         what += f" without {listed(best.missing)} (not measured)" if best.missing else ""
         said.append(f"Attention of {what}: {_gain(best)}")
     if stopped := _eager_stopped(levels):
         said[-1:] = ["; ".join([*said[-1:], *stopped])]
     if best is None or EAGER not in best.milliseconds:
-        said += _one_level(levels, alone=best is None)
+        said += _one_level(levels, alone=best is None) or _fewer_frames(summary.scaling)
+    elif whole and best == whole[0]:
+        said += _edit(best)
     for shape, group in levels_of(found[0], summary).items() if found else ():
         bad = [LABELS[name] for name in BACKENDS if name in group and wrong(group[name])]
         said += [f"the result of {name} at {shape} is WRONG" for name in bad]
@@ -85,7 +90,7 @@ def as_table(summary: Summary) -> str:
     """The table, why others are not in it, whole steps, and the answer."""
     lines = []
     for (shape, operation), group in groups(summary.rows).items():
-        place = [shape, operation, str(next(iter(group.values())).get("keys", ""))]
+        place = [shape, operation_told(operation), str(next(iter(group.values())).get("keys", ""))]
         for name, row in group.items():
             if ran(row) or wrong(row):
                 lines.append([*place, LABELS.get(name, name), *cells(row)])
@@ -97,10 +102,20 @@ def as_table(summary: Summary) -> str:
     for step in steps(summary):
         if rows := step_cells(step):
             text += ["", f"Attention of {step.title}:", *_aligned(_STEP_TITLES, rows, left=1)]
-    text += ["", *answer(summary)]
+    text += ["", *(textwrap.fill(sentence, 110) for sentence in answer(summary))]
     if summary.notes:
-        text += ["", *summary.notes]
+        text += ["", *(textwrap.fill(told, 110) for told in summary.notes)]
     return "\n".join(text)
+
+
+def case_told(rows: Sequence[Row]) -> str:
+    """A case that is done, in a line."""
+    first = rows[0]
+    frames = f"{first['frames']} frame{'' if str(first['frames']) == '1' else 's'}"
+    what = f"{first['height']}x{first['width']}, {frames}, {operation_told(str(first['operation']))}"
+    took = {str(row["provider"]): number(row, "p50_ms") for row in rows if ran(row)}
+    told = [f"{LABELS.get(name, name)} {in_time(ms)}" for name, ms in took.items()]
+    return f"{what}: {', '.join(told) or 'not timed'}"
 
 
 def cells(row: Row) -> list[str]:
@@ -110,7 +125,7 @@ def cells(row: Row) -> list[str]:
         return ["-", "-", "-", "-", told]
     return [
         spread(row), ratio(number(row, "eager_speedup")), ratio(number(row, "floor_ratio")),
-        "-" if peak is None else digits(peak), told,
+        "-" if peak is None else digits(peak) if peak >= 1 else "<1", told,
     ]  # fmt: skip
 
 
@@ -133,6 +148,7 @@ def error_told(row: Row) -> str:
     if part is None:
         return "WRONG" if wrong(row) else "-"
     told = "not finite" if not math.isfinite(part) else f"{part:.0%}" if part < 10 else f"{part:.0f} x"
+    told = "<1%" if 0 < part < 0.01 else told
     return f"{told}, WRONG" if wrong(row) else told
 
 
@@ -162,7 +178,7 @@ def in_time(milliseconds: float) -> str:
 
 
 def in_mib(mib: float) -> str:
-    return in_bytes(mib * 2**20)
+    return in_bytes(mib * 2**20) if mib >= 1 else "<1 MiB"
 
 
 def _gain(step: Step) -> str:
@@ -199,6 +215,29 @@ def _one_level(levels: Mapping[str, Group], alone: bool) -> list[str]:
         gain = f" instead of {in_time(eager)} with eager, {ratio(eager / mine)} times as fast" if both else ""
         return [told + gain]
     return []
+
+
+def _fewer_frames(scaling: Sequence[Row]) -> list[str]:
+    """One layer at the most frames where ours and eager ran."""
+    by_frames: dict[str, Group] = {}
+    for row in scaling:
+        by_frames.setdefault(str(row["frames"]), {})[str(row["provider"])] = row
+    both = [(int(frames), group) for frames, group in by_frames.items() if ours(group) and ran(group.get(EAGER, {}))]
+    if not both:
+        return []
+    frames, group = max(both, key=lambda found: found[0])
+    mine, eager = (number(row, "p50_ms") for row in (ours(group), group[EAGER]))
+    what = f"the finest layer at {frames} frame{'' if frames == 1 else 's'}, the most of those tried that both managed"
+    return [f"{what}: {in_time(mine)} instead of {in_time(eager)} with eager, {ratio(eager / mine)} times as fast"]
+
+
+def _edit(step: Step) -> list[str]:
+    """All attention of an edit, from the medians of a step."""
+    mine, eager = (step.edit_milliseconds(provider) for provider in (OURS, EAGER))
+    if mine is None or eager is None:
+        return []
+    what = f"all attention of a guided edit of {EDIT_STEPS} steps, {MODULATED_STEPS} of them modulated"
+    return [f"{what}: {in_time(mine)} instead of {in_time(eager)} with eager, {ratio(eager / mine)} times as fast"]
 
 
 def _told(rows: Sequence[Row], scaling: Sequence[Row], wanted: Callable[[Row], bool]) -> list[str]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from fame_accel.attention import UNPLANNED_KEYS
 from fame_accel.bindings.torch_attention import Chunk
 from fame_accel.kernels.launch import split_head_dim
@@ -106,19 +108,28 @@ def sdpa_bytes(shape: Shape, runs: Runs) -> int:
 
 
 def _grouped_bytes(shape: Shape, runs: Runs) -> int:
-    """Ordered q, k, v and out, and the largest group's own; then out in the tokens' order."""
+    """Ordered q, k, v and out, and the largest group's own; then the order in which out is put back."""
     order = 2 * _INT * shape.tokens
     standing = order + 5 * shape.tensor + 2 * shape.row
     share = runs.longest / shape.tokens  # of the queries, in the largest group
     tensor = share * shape.tensor
     group = 2 * tensor + _copied(shape, runs)  # its result, and the one before
-    if runs.operation.modulated:
+    if not runs.operation.modulated:
+        keys = int((runs.seen * runs.tokens.sum(0)).sum(1).max())
+        group += _blocks(runs.longest, keys, shape.head_dim)
+    else:
         chunk = Chunk.of(1, shape.heads, runs.longest, shape.tokens)
         rows = chunk.heads * chunk.rows * shape.head_dim
         group += chunk.pairs * _FLOAT + rows * shape.element  # its result
         if shape.element < _FLOAT:  # keys and queries in float32, weights in the values' dtype
             group += shape.tensor * _FLOAT // shape.element + rows * _FLOAT + chunk.pairs * shape.element
-    return int(standing + max(group, shape.tensor + _LONG * shape.tokens + tensor))
+    return int(standing + max(group, _LONG * shape.tokens + tensor))
+
+
+def _blocks(rows: int, keys: int, head_dim: int) -> int:
+    """What torch's kernel for CPUs takes: in each thread a block of queries with 512 keys, and its sums."""
+    queries = min(rows, 256 if rows >= 768 else 64)
+    return torch.get_num_threads() * queries * (min(keys, 512) + 2 + head_dim) * _FLOAT
 
 
 def _copied(shape: Shape, runs: Runs) -> float:
