@@ -64,9 +64,10 @@ def answer(summary: Summary) -> list[str]:
     if stopped := _eager_stopped(levels):
         said[-1:] = ["; ".join([*said[-1:], *stopped])]
     if best is None or EAGER not in best.milliseconds:
-        said += _one_level(levels, alone=best is None) or _fewer_frames(summary.scaling)
-    elif whole and best == whole[0]:
-        said += _edit(best)
+        right = not any(wrong(row) for group in levels.values() for name, row in group.items() if name in BACKENDS)
+        said += _one_level(levels, alone=best is None) or (_fewer_frames(summary.scaling) if right else [])
+    elif whole:
+        said += _edit(best) if best == whole[0] else _fewer_frames(summary.scaling)
     for shape, group in levels_of(found[0], summary).items() if found else ():
         bad = [LABELS[name] for name in BACKENDS if name in group and wrong(group[name])]
         said += [f"the result of {name} at {shape} is WRONG" for name in bad]
