@@ -27,8 +27,8 @@ def freed_memory_is_kept() -> bool:
     return any(_kept)
 
 
-def _give_back() -> None:
-    """Freed memory that was kept."""
+def give_back() -> None:
+    """To the system, freed memory that was kept."""
     if libc := _glibc():
         libc.malloc_trim(0)
 
@@ -57,7 +57,7 @@ def reset_peak(device: torch.device) -> int | None:
         return torch.cuda.memory_allocated(device)
     if sys.platform != "linux":
         return None
-    _give_back()  # freed pages would otherwise hide what the run takes anew
+    give_back()  # freed pages would otherwise hide what the run takes anew
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -84,7 +84,7 @@ def free_bytes(device: torch.device) -> int | None:
     if device.type == "cuda":
         torch.cuda.empty_cache()
         return int(0.9 * torch.cuda.mem_get_info(device)[0])
-    _give_back()
+    give_back()
     meminfo = Path("/proc/meminfo")
     if not meminfo.exists():
         return None

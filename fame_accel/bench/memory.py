@@ -14,7 +14,7 @@ import torch
 from fame_accel.bench.cases import Operation, Shape
 from fame_accel.bench.inputs import make_inputs
 from fame_accel.bench.providers import COMPILED_ON_CPU, Provider
-from fame_accel.measure import peak_bytes, reset_peak
+from fame_accel.measure import give_back, peak_bytes, reset_peak
 
 MIB = 2**20
 
@@ -42,6 +42,7 @@ def peak_in_process(
 
     Raises ProcessDied where the system ended it.
     """
+    give_back()  # the process needs what this one keeps
     # forked from a server that has imported torch and run nothing
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])

@@ -18,6 +18,7 @@ from fame_accel.measure import free_bytes
 
 # N x N matrices that a head's call holds at most, masks and how far they raise and lower included: measured
 _PLAIN, _BIASED, _PULLED = 2.1, 3.1, 7.1
+_ROWS = 256  # of masks that are made at once
 
 
 def eager(inputs: Inputs) -> Prepared:
@@ -78,10 +79,20 @@ def dense_formula(
 
 def dense_bias(inputs: Inputs, dtype: torch.dtype) -> Tensor:
     """B of every pair, [1 or B, Nq, Nk]."""
+    return _at_pairs(inputs, inputs.modulation.bias_table, dtype)
+
+
+def _at_pairs(inputs: Inputs, table: Tensor, dtype: torch.dtype) -> Tensor:
+    """table [2, Fq, Fk] at every pair, [1 or B, Nq, Nk]; by rows, as the indices take more than the result."""
     x = inputs
-    table = x.modulation.bias_table.to(x.device, dtype)
-    frames = x.query_layout.frame.long()[:, :, None], x.key_layout.frame.long()[:, None, :]
-    return table[(_same(inputs).long(), *frames)]
+    table = table.to(x.device, dtype)
+    same = _same(inputs)
+    found = same.new_empty(same.shape, dtype=dtype)
+    query_frame, key_frame = x.query_layout.frame.long()[:, :, None], x.key_layout.frame.long()[:, None, :]
+    for row in range(0, same.shape[1], _ROWS):
+        rows = slice(row, row + _ROWS)
+        found[:, rows] = table[same[:, rows].long(), query_frame[:, rows], key_frame]
+    return found
 
 
 def _same(inputs: Inputs) -> Tensor:
@@ -98,8 +109,7 @@ def dense_masks(inputs: Inputs) -> dict[str, Tensor]:
         masks["same"] = _same(inputs)[:, None].to(dtype)
         table = x.modulation.strength_table
         if bool((table != 1).any()):
-            frames = x.query_layout.frame.long()[:, :, None], x.key_layout.frame.long()[:, None, :]
-            masks["strength"] = table.to(x.device, dtype)[(_same(inputs).long(), *frames)][:, None]
+            masks["strength"] = _at_pairs(inputs, table, dtype)[:, None]
     if x.modulation is not None and x.modulation.bias_table is not None:
         masks["bias"] = dense_bias(inputs, dtype)[:, None]
         hidden = masks["bias"] == -math.inf
