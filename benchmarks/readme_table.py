@@ -14,7 +14,19 @@ from pathlib import Path
 
 from benchmarks.budget import BUDGETS, HEAD_DIMS, TARGETS, read_counts
 from benchmarks.fairness import PAIRS, PROMPTS, read_runs, summary
-from benchmarks.results_table import CPU_SELF, CPU_TEXT, FRAMES, NETWORK, markdown, memory, newest, time, times, where
+from benchmarks.results_table import (
+    CPU_SELF,
+    CPU_TEXT,
+    FRAMES,
+    NETWORK,
+    markdown,
+    memory,
+    newest,
+    of_the_day,
+    time,
+    times,
+    where,
+)
 from fame_accel.bench.cases import FAME, REGION_MASK, SELF
 from fame_accel.cli import main as fame_accel_command
 from fame_accel.planner.table import COUNTED, PREDICTED
@@ -48,20 +60,20 @@ def _returned(shape: str, operation: str, used: list[dict[str, str]]) -> list[st
 
 def compared() -> str:
     """Self-attention on a CPU, beside eager."""
-    titles = ["operation", "eager", "fame-accel", "x eager", "x plain", "peak", "eager's", *RETURNED]
+    titles = ["operation", "eager", "fame-accel", "x eager", "all runs", "x plain", "peak", "eager's", *RETURNED]
     lines, used, returned = [], [], []
     for operation in SELF[1:]:  # of what modulates
         found = newest(CPU_SELF, operation.name, holding="eager")
         used += found.values()
         ours, eager = found.get("ours_sdpa"), found.get("eager")
-        ratios = [times(ours), times(ours, "floor_ratio")]
+        ratios = [times(ours), of_the_day(CPU_SELF, operation.name, ours), times(ours, "floor_ratio")]
         cells = [time(eager), time(ours), *ratios, memory(ours), memory(eager)]
         lines.append([operation.name, *cells, *_returned(CPU_SELF, operation.name, returned)])
-    row = used[0]
+    row, commits = used[0], ", ".join(dict.fromkeys(row["commit"] for row in returned))
     about = (
         f"8 frames of 32x32 tokens ({row['keys']} keys), three regions, {row['heads']} heads, head_dim "
         f"{row['head_dim']}, {row['dtype']}; {where(used)}; medians of one run, calls in turn "
-        "(`python -m benchmarks.measure cpu`; `--return-memory` for the last columns):"
+        f"(`python -m benchmarks.measure cpu`; the last columns with `--return-memory`, at {commits}):"
     )
     return f"{about}\n\n{markdown(titles, lines)}"
 

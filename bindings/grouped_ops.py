@@ -60,7 +60,7 @@ class _Seen:
         """[keys] float32, None where zero."""
         if not any(run.bias for run in self.runs):
             return None
-        values = torch.tensor([run.bias for run in self.runs])
+        values = torch.tensor([run.bias for run in self.runs], dtype=torch.float32)
         return values.repeat_interleave(torch.tensor([run.stop - run.start for run in self.runs])).to(device)
 
     def pulled(self) -> list[tuple[tuple[int, float], slice]]:
@@ -109,7 +109,7 @@ def _grouped_attention(
         if row_strength is not None:
             row = (row_strength[batch] if len(row_strength) > 1 else row_strength).index_select(1, order_q)
         ordered_out = torch.zeros_like(ordered_q)
-        ordered_lse = torch.full(ordered_q.shape[:3], -math.inf, device=query.device)
+        ordered_lse = query.new_full(ordered_q.shape[:3], -math.inf, dtype=torch.float32)
         item_keys = [run for run in key_rows if run[0] == item]
         taken: list[tuple[int, int]] = []
         for _, start, stop, bits, frames in (run for run in query_rows if run[0] == item):

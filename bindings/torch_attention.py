@@ -77,6 +77,8 @@ def logits_into(memory: Tensor, query: Tensor, key: Tensor, scale: float) -> Ten
     size = (*query.shape[:3], key.shape[2])
     logits = memory[: math.prod(size)].view(math.prod(size[:2]), *size[2:])
     sides = query.float().flatten(0, 1), key.flatten(0, 1).transpose(1, 2)
+    if query.device.type not in ("cpu", "cuda"):  # elsewhere what the memory held may be read for all that
+        return torch.bmm(sides[0] * scale, sides[1], out=logits).view(size)
     return torch.baddbmm(logits, *sides, beta=0, alpha=scale, out=logits).view(size)
 
 

@@ -43,7 +43,7 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
     """Names the defaults, where there is one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+        return action.help if action.default is None or action.default is False else super()._get_help_string(action)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

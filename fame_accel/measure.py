@@ -94,9 +94,11 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def _left_to_group(folder: Path = Path("/sys/fs/cgroup")) -> float:
-    """Bytes below the limit of this process's control group, which containers have; infinite without one."""
+    """Bytes below the limit of a container's control group, cached files not counted; infinite without one."""
     try:
         most, used = (int((folder / f"memory.{name}").read_text()) for name in ("max", "current"))
-    except (OSError, ValueError):  # no such files, or no limit: "max"
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        used -= int(stat["active_file"]) + int(stat["inactive_file"])
+    except (OSError, ValueError, KeyError):  # no such files, or no limit: "max"
         return float("inf")
     return most - used

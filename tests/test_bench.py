@@ -228,7 +228,7 @@ def test_rows_of_a_case() -> None:
         assert ("plan_ms" in row) == ("with_plan_ms" in row) == (name != "sdpa_plain")
     assert found["sdpa_plain"]["note"] == "plain attention, the floor" and "max_error" not in found["sdpa_plain"]
     assert found["wrong"]["note"].startswith("WRONG") and "p50_ms" not in found["wrong"]
-    assert found["broken"]["note"] == "failed: MemoryError: no room" and found["unable"]["note"] == "another day"
+    assert found["broken"]["note"] == "out of memory: no room" and found["unable"]["note"] == "another day"
     assert set().union(*found.values()) <= set(COLUMNS)
 
 
@@ -321,4 +321,4 @@ def test_each_case_is_told_when_it_is_done(monkeypatch: pytest.MonkeyPatch) -> N
     rows = sweep(cases, asked, CPU, torch.float32, QUICK, Budget(100.0, patience=3.0), told.append)
     assert sum(told, []) == rows and [len(case) for case in told] == [2, 2, 2]
     assert [bool(row.get("p50_ms")) for row in rows] == [True, True, False, False, True, True]
-    assert rows[2]["note"] == "failed: RuntimeError: DefaultCPUAllocator: can't allocate memory"
+    assert rows[2]["note"] == "out of memory: DefaultCPUAllocator: can't allocate memory"

@@ -46,7 +46,7 @@ def test_files_and_table(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     said = capsys.readouterr().out
     assert "sd15, 2 frames of 64x64, 2 regions, fame" in said and "Attention of one modulated step" in said
     assert "  8x8, 1 frame, fame: eager " in said and "  8x8, 2 frames, cross-attention to 77 words: " in said
-    assert "All attention of a guided edit of 50 steps" in said
+    assert "By these medians all attention of a guided edit" in said
     found = read(out / "bench.csv")
     assert len({row["run"] for row in found}) == 2  # the second run was added
     providers = {row["provider"] for row in found}

@@ -48,7 +48,8 @@ def test_freed_memory(keep: bool):
 def test_what_a_control_group_leaves(tmp_path: Path):
     assert _left_to_group(tmp_path) == float("inf")
     (tmp_path / "memory.current").write_text("400\n")
+    (tmp_path / "memory.stat").write_text("anon 250\nactive_file 100\ninactive_file 50\n")
     (tmp_path / "memory.max").write_text("max\n")
     assert _left_to_group(tmp_path) == float("inf")
     (tmp_path / "memory.max").write_text("1000\n")
-    assert _left_to_group(tmp_path) == 600
+    assert _left_to_group(tmp_path) == 750

@@ -46,7 +46,10 @@ _PAGES = (
     "matrices take new pages at each step."
 )
 _NOT_CLIP = "Random tensors and upright regions: times of a real clip differ as its regions do."
-_OTHER_LAYERS = "Attention alone: convolutions and the other layers of the network come on top."
+_OTHER_LAYERS = (
+    "A step is attention alone, under guidance that of its conditional half: the other half, plain, and the network's "
+    "other layers come on top."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -155,7 +158,7 @@ def _measure(
     budget = Budget(seconds, _PATIENCE)
     measured = (device, dtype, Protocol(effort, True, run), budget)
     finest, *coarser = levels
-    print(f"{heading}: measuring for about {seconds:.0f} s at most", flush=True)
+    print(f"{heading}: measuring for about {seconds:.0f} s", flush=True)
 
     def report(rows: list[Row]) -> None:
         append(rows, out / "bench.csv")

@@ -27,6 +27,7 @@ from fame_accel.bench.providers.dense import dense_attention, dense_formula, den
 from fame_accel.bench.rows import Row
 from fame_accel.bench.timing import Clock, interleaved
 from fame_accel.layout import TokenLayout
+from fame_accel.measure import freed_memory_is_kept
 from fame_accel.media.packages import require
 from fame_accel.modulation import Modulation
 from fame_accel.parity_cases import Verdict, error, text_layout, three_regions
@@ -109,7 +110,7 @@ def measure_network(network: Network, operation: str, frames: int, size: int, pr
             rows[provider]["note"] = said(failure)
             continue
         ready[provider] = call
-        if protocol.memory:
+        if protocol.memory and not freed_memory_is_kept():  # which would count with what is held
             peak = peak_mib(call, device)
             rows[provider]["peak_mib"] = "" if peak is None else f"{peak:.1f}"
     add_times(rows, interleaved(ready, Clock(device), protocol.effort))

@@ -28,7 +28,7 @@ LABELS = {
     FLOOR: "plain attention",
 }
 
-# As FAME edits: steps of denoising, and how many of them, from the noisy end, are modulated.
+# As FAME edits: steps of inversion and again of denoising, and how many of the latter, the noisy ones, are modulated.
 EDIT_STEPS, MODULATED_STEPS = 50, 15
 
 Group = dict[str, Row]  # rows of one shape and operation by provider
@@ -70,11 +70,11 @@ class Step:
         return _kind(self.operations[0])
 
     def edit_milliseconds(self, provider: str) -> float | None:
-        """Of all attention of an edit under guidance, whose unconditional half is plain, as all of the other steps is.
-        None where the provider or plain attention has no time at some level."""
-        if self.missing or provider not in self.milliseconds or FLOOR not in self.milliseconds:
+        """Of all attention of inversion and of denoising under guidance, where all is plain but the conditional half of
+        the modulated steps. None where the provider or plain attention has no time at some level."""
+        if self.kind != "modulated" or self.missing or not {provider, FLOOR} <= self.milliseconds.keys():
             return None
-        plain = 2 * EDIT_STEPS - MODULATED_STEPS
+        plain = EDIT_STEPS + 2 * EDIT_STEPS - MODULATED_STEPS
         return MODULATED_STEPS * self.milliseconds[provider] + plain * self.milliseconds[FLOOR]
 
     @property

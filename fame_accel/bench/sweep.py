@@ -81,9 +81,10 @@ def sweep(
         if fitting:
             try:
                 inputs = make_inputs(shape, operation, device, dtype)
-                found = {str(row["provider"]): row for row in measure(inputs, fitting, protocol)}
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:  # the inputs alone do not fit
+            except (RuntimeError, MemoryError) as error:  # they do not fit
                 notes |= dict.fromkeys(fitting, said(error))
+            else:
+                found = {str(row["provider"]): row for row in measure(inputs, fitting, protocol)}
         case = [
             found.get(name) or bare(shape, operation, device, dtype, name, protocol.run) | {"note": notes[name]}
             for name in providers

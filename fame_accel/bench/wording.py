@@ -237,7 +237,8 @@ def _edit(step: Step) -> list[str]:
     mine, eager = (step.edit_milliseconds(provider) for provider in (OURS, EAGER))
     if mine is None or eager is None:
         return []
-    what = f"all attention of a guided edit of {EDIT_STEPS} steps, {MODULATED_STEPS} of them modulated"
+    steps_told = f"{EDIT_STEPS} steps of inversion and {EDIT_STEPS} of denoising, {MODULATED_STEPS} of them modulated"
+    what = f"by these medians all attention of a guided edit, {steps_told}"
     return [f"{what}: {in_time(mine)} instead of {in_time(eager)} with eager, {ratio(eager / mine)} times as fast"]
 
 
