@@ -10,7 +10,7 @@ from fame_accel.bench.rows import read
 
 CPU_SELF, CPU_TEXT = "sd15-32x32-f8", "sd15-{0}x{0}-f8-text{1}"
 NETWORK = "sd15-32x32-f8"
-FRAMES = (2, 4, 8, 16, 32, 64)
+FRAMES = (2, 4, 8, 16, 32)
 
 
 @cache
