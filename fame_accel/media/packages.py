@@ -7,6 +7,8 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from types import ModuleType
 
+import torch
+
 from fame_accel import __version__
 
 
@@ -50,11 +52,13 @@ def quiet(extra: str = "diffusers") -> None:
 
 
 def installed_versions(*packages: str) -> dict[str, str]:
-    """The versions of Python, of fame-accel, installed or in a checkout, and of those packages that are installed."""
+    """The versions of Python, of fame-accel, installed or in a checkout, and of those packages that are installed; of
+    torch with its build, which its distribution may not name."""
     found = {"python": platform.python_version(), "fame-accel": __version__}
     for package in packages:
         with suppress(PackageNotFoundError):
-            found[package] = version(package)
+            installed = version(package)
+            found[package] = str(torch.__version__) if package == "torch" else installed
     return found
 
 
