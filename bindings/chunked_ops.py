@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from .library import declare, empty_outputs
-from .torch_attention import Chunk, logits_into, softmax
+from .library import declare
+from .products import ChunkedAttention
 
 
 def _chunked_attention(
@@ -37,36 +38,24 @@ def _chunked_attention(
     """query [B, H, Nq, D], key, value [B, H, Nk, D]; query_region, query_frame [P, Nq], key_region, key_frame
     [P, Nk] int32; strength, bias [2, Fq, Fk] float32 (bias -inf excludes); row_strength [P, Nq], key_weight [P, Nk]
     float32; every P is 1 or B. Without with_lse, lse is NaN."""
-    out, lse = empty_outputs(query)
-    batch, num_heads, num_queries, _ = query.shape
-    chunk = Chunk.of(batch, num_heads, num_queries, key.shape[2])
-    keys = key.float()  # logits may pass float16's range
-    memory = query.new_empty(chunk.pairs, dtype=torch.float32)  # one for all chunks
-    if not with_lse:
-        lse.fill_(math.nan)
+    chunked = ChunkedAttention(query, key, value, scale, with_lse)
     excludes = bias is not None and (bias.device.type != "cpu" or bool((bias == -math.inf).any()))
-    for item in range(0, batch, chunk.items):
-        items = slice(item, item + chunk.items)
+    for items, of_items in groupby(chunked.places(), lambda place: place[0]):
         sides = _Sides(*(_of(x, items) for x in (query_region, query_frame, key_region, key_frame)))
         tables = [None if table is None else sides.at_keys(table) for table in (strength, bias)]
         factors = [_of(x, items) for x in (row_strength, key_weight)]
-        for row in range(0, num_queries, chunk.rows):
-            rows = slice(row, row + chunk.rows)
+        for rows, of_rows in groupby(of_items, lambda place: place[2]):
             pairs = _Pairs.of(sides, rows, *tables, *factors, excludes)
-            for head in range(0, num_heads, chunk.heads):
-                heads = (items, slice(head, head + chunk.heads))
-                place = (*heads, rows)
-                logits = logits_into(memory, query[place], keys[heads], scale)
+            for place in of_rows:
+                logits = chunked.logits(place)
                 pairs.modulate(logits)
-                weights, highest = softmax(logits, with_lse)
-                out[place] = weights.to(value.dtype) @ value[heads]
-                if highest is not None:
-                    lse[place] = highest - weights.amax(-1).log()
+                chunked.finish(logits, place)
+                del logits  # its memory is free for the next
             if pairs.empty is not None:
-                out[items, :, rows].masked_fill_(pairs.empty, 0)
+                chunked.out[items, :, rows].masked_fill_(pairs.empty, 0)
                 if with_lse:
-                    lse[items, :, rows].masked_fill_(pairs.empty.squeeze(-1), -math.inf)
-    return out, lse
+                    chunked.lse[items, :, rows].masked_fill_(pairs.empty.squeeze(-1), -math.inf)
+    return chunked.out, chunked.lse
 
 
 def _of(side: Tensor | None, items: slice) -> Tensor | None:

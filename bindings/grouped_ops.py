@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from .library import declare, empty_outputs
-from .torch_attention import Chunk, attend, logits_into, softmax
+from .products import ChunkedAttention
+from .torch_attention import attend
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def _grouped_attention(
     classes, key classes] float32 on the CPU, a bias of -inf excludes; row_strength [1 or B, Nq] float32. Without
     with_lse, lse may be NaN."""
     if bias is None and strength is None:
-        out, lse = attend(query, key, value, None, scale)
+        out, lse = attend(query, key, value, None, scale, with_lse)
         return torch.empty_like(query).copy_(out), lse.contiguous()
     out, lse = empty_outputs(query)
     items = len(query_order)
@@ -123,7 +124,7 @@ def _grouped_attention(
                 keys, values = (_take(x, taken) for x in (ordered_k, ordered_v))
             part = ordered_q[:, :, rows]
             if strength is None:
-                result = attend(part, keys, values, seen.bias(query.device), scale)
+                result = attend(part, keys, values, seen.bias(query.device), scale, with_lse)
             else:
                 result = _modulated(part, keys, values, seen, row[:, rows], scale, with_lse)
             ordered_out[:, :, rows], ordered_lse[:, :, rows] = result
@@ -142,14 +143,11 @@ def _modulated(
     query: Tensor, key: Tensor, value: Tensor, seen: _Seen, row_strength: Tensor, scale: float, with_lse: bool
 ) -> tuple[Tensor, Tensor]:
     """One group, as in the module's heading; key and value are those it sees, row_strength [1 or B, rows]."""
-    out, lse = torch.empty_like(query), query.new_full(query.shape[:3], math.nan, dtype=torch.float32)
-    keys = key.float()  # logits may pass float16's range
-    chunk = Chunk.of(*query.shape[:3], key.shape[2])
-    memory = keys.new_empty(chunk.pairs)  # one for all chunks
+    chunked = ChunkedAttention(query, key, value, scale, with_lse)
     bias, pulled = seen.bias(query.device), seen.pulled()
-    for place in chunk.places(*query.shape[:3]):
-        items, heads, rows = place
-        logits = logits_into(memory, query[place], keys[items, heads], scale)
+    for place in chunked.places():
+        items, _, rows = place
+        logits = chunked.logits(place)
         extremes = logits.amin(-1, keepdim=True), logits.amax(-1, keepdim=True)
         row = (row_strength if len(row_strength) == 1 else row_strength[items])[:, None, rows, None]
         moves = {pull: (1 - pull[1] * row, pull[1] * row * extremes[pull[0]]) for pull in dict(pulled)}
@@ -158,11 +156,9 @@ def _modulated(
             logits[..., stretch].mul_(kept).add_(added)
         if bias is not None:
             logits.add_(bias)
-        weights, highest = softmax(logits, with_lse)
-        out[place] = weights.to(value.dtype) @ value[items, heads]
-        if highest is not None:
-            lse[place] = highest - weights.amax(-1).log()
-    return out, lse
+        chunked.finish(logits, place)
+        del logits  # its memory is free for the next
+    return chunked.out, chunked.lse
 
 
 grouped_attention = declare(

@@ -497,7 +497,7 @@ def test_chunks(
     target: Target, name: str, coarse: bool, size: int, layouts: int | None, monkeypatch: pytest.MonkeyPatch
 ):
     """One chunk of everything, and many of some rows of some heads; by runs of tokens, and by pairs."""
-    monkeypatch.setattr("fame_accel.bindings.torch_attention.CHUNK_BYTES", size)
+    monkeypatch.setattr("fame_accel.bindings.products.CHUNK_BYTES", size)
     monkeypatch.setattr("fame_accel.plan.is_coarse", lambda *_: coarse)
     reached = "grouped_attention" if coarse else "chunked_attention"
     other = "chunked_attention" if coarse else "grouped_attention"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from fame_accel.attention import UNPLANNED_KEYS
-from fame_accel.bindings.torch_attention import Chunk
+from fame_accel.bindings.products import Chunk
 from fame_accel.kernels.launch import split_head_dim
 from fame_accel.plan import MOST_PAIRS, is_coarse
 from fame_accel.planner.pairs import Runs

@@ -1,0 +1,131 @@
+"""Attention from two matrix products, in chunks whose logits stay in the cache.
+
+On x86 with AVX-512, products of float32 go to oneDNN, one head at a time: MKL, which torch takes otherwise, keeps to
+AVX2 on processors that are not Intel's, and was half as fast on one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from .library import empty_outputs
+
+CHUNK_BYTES = 8 << 20  # logits of one chunk: small enough to stay in a CPU's last-level cache
+Place = tuple[slice, slice, slice]  # items, heads and rows of a chunk
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Batch items, heads and query rows whose logits are worked on at once; pairs: the logits of a whole chunk;
+    onednn: whether its products go there.
+
+    Measured on CPUs: with torch's batched product, few keys go best a head at a time; with more, products of fewer
+    than 128 rows, or of a single head, cost more than a larger chunk does.
+    """
+
+    items: int
+    heads: int
+    rows: int
+    pairs: int
+    onednn: bool
+
+    @classmethod
+    def of(cls, device: torch.device, batch: int, heads: int, queries: int, keys: int, head_dim: int) -> Chunk:
+        good, most = CHUNK_BYTES // 8, 2 * CHUNK_BYTES  # float32 logits
+        if onednn_pays(device, queries, keys, head_dim):
+            rows = _even(queries, max(64, CHUNK_BYTES // 4 // keys))
+            return cls(1, 1, rows, rows * keys, True)
+        if heads * queries * keys <= good:
+            items = min(batch, max(1, good // max(heads * queries * keys, 1)))
+            return cls(items, heads, queries, items * heads * queries * keys, False)
+        if good // keys >= 1024:
+            rows = _even(queries, good // keys)
+            return cls(1, 1, rows, rows * keys, False)
+        rows = min(queries, max(128, good // (heads * keys)))
+        heads = min(heads, max(2, 2 * good // (rows * keys)))
+        rows = _even(queries, min(rows, max(16, most // (heads * keys))))
+        return cls(1, heads, rows, heads * rows * keys, False)
+
+    def places(self, batch: int, heads: int, queries: int) -> Iterator[Place]:
+        """Every chunk: items, heads and rows."""
+        for item, row, head in product(
+            range(0, batch, self.items), range(0, queries, self.rows), range(0, heads, self.heads)
+        ):
+            yield slice(item, item + self.items), slice(head, head + self.heads), slice(row, row + self.rows)
+
+
+class ChunkedAttention:
+    """softmax(z) @ v of query [B, H, Nq, D] with key and value [B, H, Nk, D], chunk by chunk: `logits`, then whatever
+    makes z of them in place, then `finish`. out is like the query; lse [B, H, Nq] float32, NaN without with_lse."""
+
+    def __init__(self, query: Tensor, key: Tensor, value: Tensor, scale: float, with_lse: bool) -> None:
+        self.out, self.lse = empty_outputs(query)
+        self.chunk = Chunk.of(query.device, *query.shape[:3], *key.shape[2:])
+        self._query, self._scale, self._with_lse = query, scale, with_lse
+        self._key, self._value = key.float(), value  # logits may pass float16's range
+        if self.chunk.onednn:  # which is slow where the rows of a head do not lie side by side
+            self._key, self._value = self._key.contiguous(), value.contiguous()
+        else:
+            self._memory = self._key.new_empty(self.chunk.pairs)  # one for all chunks
+        if not with_lse:
+            self.lse.fill_(math.nan)
+
+    def places(self) -> Iterator[Place]:
+        return self.chunk.places(*self._query.shape[:3])
+
+    def logits(self, place: Place) -> Tensor:
+        """scale * q @ k^T [B, H, rows, Nk] of a chunk, float32."""
+        items, heads, _ = place
+        query, key = self._query[place].float(), self._key[items, heads]
+        if self.chunk.onednn:
+            return _onednn_product((query[0, 0] * self._scale).contiguous(), key[0, 0])[None, None]
+        size = (*query.shape[:3], key.shape[2])
+        logits = self._memory[: math.prod(size)].view(math.prod(size[:2]), *size[2:])
+        sides = query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2)
+        if query.device.type not in ("cpu", "cuda"):  # elsewhere what the memory held may be read for all that
+            return torch.bmm(sides[0] * self._scale, sides[1], out=logits).view(size)
+        return torch.baddbmm(logits, *sides, beta=0, alpha=self._scale, out=logits).view(size)
+
+    def finish(self, logits: Tensor, place: Place) -> None:
+        """out and lse of a chunk; its logits are used up."""
+        highest = logits.amax(-1) if self._with_lse else None
+        # on a CPU the weights take the logits' place, which is in the cache
+        weights = torch.softmax(logits, -1, out=logits if logits.device.type == "cpu" else None)
+        value = self._value[place[:2]]
+        if self.chunk.onednn and value.dtype == torch.float32:
+            self.out[place] = _onednn_product(weights[0, 0], value[0, 0].T)
+        else:
+            self.out[place] = weights.to(value.dtype) @ value
+        if highest is not None:  # the largest weight is 1 / sum exp(logits - highest)
+            self.lse[place] = highest - weights.amax(-1).log()
+
+
+def onednn_pays(device: torch.device, queries: int, keys: int, head_dim: int) -> bool:
+    """Whether the products of one head are large enough for oneDNN, where it is the faster one."""
+    return device.type == "cpu" and _onednn_is_faster() and queries * keys * head_dim >= 1 << 22
+
+
+def _onednn_is_faster() -> bool:
+    return torch.backends.mkldnn.enabled and _has_avx512()
+
+
+@cache
+def _has_avx512() -> bool:
+    return torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+def _onednn_product(left: Tensor, right: Tensor) -> Tensor:
+    """left @ right^T of float32 matrices; left contiguous, right or its transpose contiguous."""
+    return torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
+
+
+def _even(queries: int, most: int) -> int:
+    """Rows a chunk, at most `most`, such that the last chunk is hardly shorter."""
+    return math.ceil(queries / math.ceil(queries / most))
