@@ -16,7 +16,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from .library import declare
+from .library import declare, empty_outputs
 from .products import ChunkedAttention
 
 
@@ -38,7 +38,10 @@ def _chunked_attention(
     """query [B, H, Nq, D], key, value [B, H, Nk, D]; query_region, query_frame [P, Nq], key_region, key_frame
     [P, Nk] int32; strength, bias [2, Fq, Fk] float32 (bias -inf excludes); row_strength [P, Nq], key_weight [P, Nk]
     float32; every P is 1 or B. Without with_lse, lse is NaN."""
-    chunked = ChunkedAttention(query, key, value, scale, with_lse)
+    out, lse = empty_outputs(query)
+    if not with_lse:
+        lse.fill_(math.nan)
+    chunked = ChunkedAttention(query, key, value, scale, out, lse if with_lse else None, pairwise=True)
     excludes = bias is not None and (bias.device.type != "cpu" or bool((bias == -math.inf).any()))
     for items, of_items in groupby(chunked.places(), lambda place: place[0]):
         sides = _Sides(*(_of(x, items) for x in (query_region, query_frame, key_region, key_frame)))
@@ -52,10 +55,10 @@ def _chunked_attention(
                 chunked.finish(logits, place)
                 del logits  # its memory is free for the next
             if pairs.empty is not None:
-                chunked.out[items, :, rows].masked_fill_(pairs.empty, 0)
+                out[items, :, rows].masked_fill_(pairs.empty, 0)
                 if with_lse:
-                    chunked.lse[items, :, rows].masked_fill_(pairs.empty.squeeze(-1), -math.inf)
-    return chunked.out, chunked.lse
+                    lse[items, :, rows].masked_fill_(pairs.empty.squeeze(-1), -math.inf)
+    return out, lse
 
 
 def _of(side: Tensor | None, items: slice) -> Tensor | None:

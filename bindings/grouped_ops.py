@@ -1,79 +1,24 @@
-"""Layout attention run by run: queries of one region bitset and one class of frames share a group.
+"""Layout attention block by block: queries that see the same keys, in runs of one region bitset and class of frames.
 
-A group sees every run of keys with one strength A and one bias b. Without strength it is one call of torch's own
-attention, its bias a vector over the keys. With strength, logits are made in chunks that stay in the cache, where the
-pairs of a run are
+In chunks of a block's logits, the pairs of a run of queries and one of keys have one strength A and one bias b, and
 
     z = (1 - a) * s + a * extreme + b,    a = row_strength * A, the extreme that of the row
 
-passes in place, with one number a row or one a key. Keys are in run order, so what a group sees is a few contiguous
-stretches.
+is made in place, with one number a row or one a key. Without strength, small blocks are calls of torch's own attention
+instead, a run each.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .groups import Block, Pulled, Span, blocks_of
 from .library import declare, empty_outputs
 from .products import ChunkedAttention
-from .torch_attention import attend
-
-
-@dataclass(frozen=True)
-class _KeyRun:
-    """Keys side by side, of one bias and one pull to a group: (same, strength)."""
-
-    start: int
-    stop: int
-    pull: tuple[int, float]
-    bias: float
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """Key runs of one group, those that it does not see left out, by their places in the ordered keys."""
-
-    runs: list[_KeyRun]
-
-    @classmethod
-    def of(cls, bits: int, frames: int, key_runs: list[list[int]], strength: list | None, bias: list | None) -> _Seen:
-        runs = []
-        for _, start, stop, key_bits, key_frames in key_runs:
-            same = int(bits & key_bits != 0)
-            pull, shift = (0.0 if x is None else x[same][frames][key_frames] for x in (strength, bias))
-            if shift > -math.inf:
-                runs.append(_KeyRun(start, stop, (same, pull), shift))
-        return cls(runs)
-
-    def stretches(self) -> list[tuple[int, int]]:
-        """Where runs lie side by side, the start of the first and the stop of the last."""
-        found: list[tuple[int, int]] = []
-        for run in self.runs:
-            start = found.pop()[0] if found and found[-1][1] == run.start else run.start
-            found.append((start, run.stop))
-        return found
-
-    def bias(self, device: torch.device) -> Tensor | None:
-        """[keys] float32, None where zero."""
-        if not any(run.bias for run in self.runs):
-            return None
-        values = torch.tensor([run.bias for run in self.runs], dtype=torch.float32)
-        return values.repeat_interleave(torch.tensor([run.stop - run.start for run in self.runs])).to(device)
-
-    def pulled(self) -> list[tuple[tuple[int, float], slice]]:
-        """Every pull, and where its keys are among those taken."""
-        places: list[tuple[tuple[int, float], slice]] = []
-        stop = 0
-        for run in self.runs:
-            start, stop = stop, stop + run.stop - run.start
-            if places and places[-1][0] == run.pull:
-                start = places.pop()[1].start
-            places.append((run.pull, slice(start, stop)))
-        return [(pull, place) for pull, place in places if pull[1]]
+from .torch_attention import attend, takes_chunks
 
 
 def _grouped_attention(
@@ -106,59 +51,77 @@ def _grouped_attention(
         order_q, order_k = query_order[item], key_order[item]
         ordered_q = query[batch].index_select(2, order_q)
         ordered_k, ordered_v = (x[batch].index_select(2, order_k) for x in (key, value))
-        row = query.new_ones(1, query.shape[2], dtype=torch.float32)
+        row = None
         if row_strength is not None:
             row = (row_strength[batch] if len(row_strength) > 1 else row_strength).index_select(1, order_q)
         ordered_out = torch.zeros_like(ordered_q)
         ordered_lse = query.new_full(ordered_q.shape[:3], -math.inf, dtype=torch.float32)
-        item_keys = [run for run in key_rows if run[0] == item]
-        taken: list[tuple[int, int]] = []
-        for _, start, stop, bits, frames in (run for run in query_rows if run[0] == item):
-            seen = _Seen.of(bits, frames, item_keys, *tables)
-            if not seen.runs:
-                continue
-            rows = slice(start, stop)
-            if seen.stretches() != taken:  # groups of one bitset follow each other, and mostly see the same keys
-                taken = seen.stretches()
-                keys = values = None  # the memory of the ones before is free for these
-                keys, values = (_take(x, taken) for x in (ordered_k, ordered_v))
-            part = ordered_q[:, :, rows]
-            if strength is None:
-                result = attend(part, keys, values, seen.bias(query.device), scale, with_lse)
+        own_queries, own_keys = ([run for run in runs if run[0] == item] for runs in (query_rows, key_rows))
+        for block in blocks_of(own_queries, own_keys, *tables):
+            rows = slice(*block.queries)
+            keys, values = (_take(x, block.stretches) for x in (ordered_k, ordered_v))
+            sides = ordered_q[:, :, rows], keys, values
+            results = ordered_out[:, :, rows], ordered_lse[:, :, rows]
+            if block.pulls or takes_chunks(*sides[:2]):
+                own = None if row is None else row[:, rows]
+                _attend_chunks(*sides, block, own, scale, results[0], results[1] if with_lse else None)
             else:
-                result = _modulated(part, keys, values, seen, row[:, rows], scale, with_lse)
-            ordered_out[:, :, rows], ordered_lse[:, :, rows] = result
+                _attend_runs(*sides, block, scale, *results)
+            del keys, values, sides  # their memory is free for the next
         out[batch].index_copy_(2, order_q.long(), ordered_out)
         lse[batch].index_copy_(2, order_q.long(), ordered_lse)
     return out, lse
 
 
-def _take(ordered: Tensor, stretches: list[tuple[int, int]]) -> Tensor:
+def _take(ordered: Tensor, stretches: list[Span]) -> Tensor:
     """Of [B, H, Nk, D], a view where it is one stretch."""
     parts = [ordered[:, :, start:stop] for start, stop in stretches]
     return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
 
-def _modulated(
-    query: Tensor, key: Tensor, value: Tensor, seen: _Seen, row_strength: Tensor, scale: float, with_lse: bool
-) -> tuple[Tensor, Tensor]:
-    """One group, as in the module's heading; key and value are those it sees, row_strength [1 or B, rows]."""
-    chunked = ChunkedAttention(query, key, value, scale, with_lse)
-    bias, pulled = seen.bias(query.device), seen.pulled()
+def _attend_runs(
+    query: Tensor, key: Tensor, value: Tensor, block: Block, scale: float, out: Tensor, lse: Tensor
+) -> None:
+    """One block without pulls, into out and lse; query, key and value are its own."""
+    for (start, stop), bias in block.biases:
+        rows = slice(start, stop)
+        bias = None if bias is None else bias.to(query.device)
+        out[:, :, rows], lse[:, :, rows] = attend(query[:, :, rows], key, value, bias, scale, True)
+
+
+def _attend_chunks(
+    query: Tensor, key: Tensor, value: Tensor, block: Block, row: Tensor | None, scale: float, out: Tensor,
+    lse: Tensor | None,
+) -> None:  # fmt: skip
+    """One block, into out and lse; query, key, value and row, its strength [1 or B, queries], are its own."""
+    chunked = ChunkedAttention(query, key, value, scale, out, lse)
+    pulls = [pulled.to(query.device) for pulled in block.pulls]
+    biases = [(span, bias.to(query.device)) for span, bias in block.biases if bias is not None]
     for place in chunked.places():
         items, _, rows = place
         logits = chunked.logits(place)
-        extremes = logits.amin(-1, keepdim=True), logits.amax(-1, keepdim=True)
-        row = (row_strength if len(row_strength) == 1 else row_strength[items])[:, None, rows, None]
-        moves = {pull: (1 - pull[1] * row, pull[1] * row * extremes[pull[0]]) for pull in dict(pulled)}
-        for pull, stretch in pulled:
-            kept, added = moves[pull]
-            logits[..., stretch].mul_(kept).add_(added)
-        if bias is not None:
-            logits.add_(bias)
+        if pulls:
+            strength = None if row is None else (row if len(row) == 1 else row[items])[:, None, rows, None]
+            _pull(logits, pulls, strength, rows)
+        for queries, bias in biases:
+            if own := queries.within(rows):
+                logits[:, :, own].add_(bias)
         chunked.finish(logits, place)
         del logits  # its memory is free for the next
-    return chunked.out, chunked.lse
+
+
+def _pull(logits: Tensor, pulls: list[Pulled], row: Tensor | None, rows: slice) -> None:
+    """logits [B, H, rows, Nk] of a chunk in place; row [1 or B, 1, rows, 1]."""
+    extremes = torch.cat([logits.amin(-1, keepdim=True), logits.amax(-1, keepdim=True)], -1)
+    for pulled in pulls:
+        own = pulled.queries.within(rows)
+        if own is None:
+            continue
+        amount = pulled.strength if row is None else row[:, :, own] * pulled.strength
+        kept, added = 1 - amount, amount * extremes[:, :, own].index_select(-1, pulled.high)
+        for (start, stop), index in pulled.keys:
+            which = slice(index, index + 1)
+            logits[:, :, own, start:stop].mul_(kept[..., which]).add_(added[..., which])
 
 
 grouped_attention = declare(

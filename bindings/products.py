@@ -15,8 +15,6 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from .library import empty_outputs
-
 CHUNK_BYTES = 8 << 20  # logits of one chunk: small enough to stay in a CPU's last-level cache
 Place = tuple[slice, slice, slice]  # items, heads and rows of a chunk
 
@@ -37,10 +35,13 @@ class Chunk:
     onednn: bool
 
     @classmethod
-    def of(cls, device: torch.device, batch: int, heads: int, queries: int, keys: int, head_dim: int) -> Chunk:
+    def of(
+        cls, device: torch.device, batch: int, heads: int, queries: int, keys: int, head_dim: int, pairwise: bool
+    ) -> Chunk:
+        """pairwise: whether tensors of its pairs of tokens share the cache with the logits."""
         good, most = CHUNK_BYTES // 8, 2 * CHUNK_BYTES  # float32 logits
         if onednn_pays(device, queries, keys, head_dim):
-            rows = _even(queries, max(64, CHUNK_BYTES // 4 // keys))
+            rows = _even(queries, max(64, CHUNK_BYTES // (8 if pairwise else 4) // keys))
             return cls(1, 1, rows, rows * keys, True)
         if heads * queries * keys <= good:
             items = min(batch, max(1, good // max(heads * queries * keys, 1)))
@@ -63,28 +64,29 @@ class Chunk:
 
 class ChunkedAttention:
     """softmax(z) @ v of query [B, H, Nq, D] with key and value [B, H, Nk, D], chunk by chunk: `logits`, then whatever
-    makes z of them in place, then `finish`. out is like the query; lse [B, H, Nq] float32, NaN without with_lse."""
+    makes z of them in place, then `finish`, which writes to out, like the query, and lse [B, H, Nq] float32 or None;
+    pairwise as in Chunk."""
 
-    def __init__(self, query: Tensor, key: Tensor, value: Tensor, scale: float, with_lse: bool) -> None:
-        self.out, self.lse = empty_outputs(query)
-        self.chunk = Chunk.of(query.device, *query.shape[:3], *key.shape[2:])
-        self._query, self._scale, self._with_lse = query, scale, with_lse
+    def __init__(
+        self, query: Tensor, key: Tensor, value: Tensor, scale: float, out: Tensor, lse: Tensor | None,
+        pairwise: bool = False,
+    ) -> None:  # fmt: skip
+        self._query, self._scale, self._out, self._lse = query, scale, out, lse
+        self._chunk = Chunk.of(query.device, *query.shape[:3], *key.shape[2:], pairwise)
         self._key, self._value = key.float(), value  # logits may pass float16's range
-        if self.chunk.onednn:  # which is slow where the rows of a head do not lie side by side
-            self._key, self._value = self._key.contiguous(), value.contiguous()
+        if self._chunk.onednn:  # which is slow where the rows of a head do not lie side by side
+            self._key, self._value = (x if x[0, 0].is_contiguous() else x.contiguous() for x in (self._key, value))
         else:
-            self._memory = self._key.new_empty(self.chunk.pairs)  # one for all chunks
-        if not with_lse:
-            self.lse.fill_(math.nan)
+            self._memory = self._key.new_empty(self._chunk.pairs)  # one for all chunks
 
     def places(self) -> Iterator[Place]:
-        return self.chunk.places(*self._query.shape[:3])
+        return self._chunk.places(*self._query.shape[:3])
 
     def logits(self, place: Place) -> Tensor:
         """scale * q @ k^T [B, H, rows, Nk] of a chunk, float32."""
         items, heads, _ = place
         query, key = self._query[place].float(), self._key[items, heads]
-        if self.chunk.onednn:
+        if self._chunk.onednn:
             return _onednn_product((query[0, 0] * self._scale).contiguous(), key[0, 0])[None, None]
         size = (*query.shape[:3], key.shape[2])
         logits = self._memory[: math.prod(size)].view(math.prod(size[:2]), *size[2:])
@@ -95,16 +97,16 @@ class ChunkedAttention:
 
     def finish(self, logits: Tensor, place: Place) -> None:
         """out and lse of a chunk; its logits are used up."""
-        highest = logits.amax(-1) if self._with_lse else None
+        highest = logits.amax(-1) if self._lse is not None else None
         # on a CPU the weights take the logits' place, which is in the cache
         weights = torch.softmax(logits, -1, out=logits if logits.device.type == "cpu" else None)
         value = self._value[place[:2]]
-        if self.chunk.onednn and value.dtype == torch.float32:
-            self.out[place] = _onednn_product(weights[0, 0], value[0, 0].T)
+        if self._chunk.onednn and value.dtype == torch.float32:
+            self._out[place] = _onednn_product(weights[0, 0], value[0, 0].T)
         else:
-            self.out[place] = weights.to(value.dtype) @ value
-        if highest is not None:  # the largest weight is 1 / sum exp(logits - highest)
-            self.lse[place] = highest - weights.amax(-1).log()
+            self._out[place] = weights.to(value.dtype) @ value
+        if self._lse is not None:  # the largest weight is 1 / sum exp(logits - highest)
+            self._lse[place] = highest - weights.amax(-1).log()
 
 
 def onednn_pays(device: torch.device, queries: int, keys: int, head_dim: int) -> bool:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from .library import empty_outputs
 from .products import ChunkedAttention, onednn_pays
 
 
@@ -15,14 +16,20 @@ def attend(
     """softmax(scale * q @ k^T + key_bias) @ v and its lse.
 
     query [B, H, Nq, D], key and value [B, H, Nk, D] with Nk >= 1; key_bias [Nk] float32, finite, or None. Returns
-    out [B, H, Nq, D] in the query's dtype and lse [B, H, Nq] float32, which may be NaN without with_lse.
+    out [B, H, Nq, D] in the query's dtype and lse [B, H, Nq] float32, which may be anything without with_lse.
     """
     if query.device.type == "cuda":
         return _attend_cuda(query, key, value, key_bias, scale)
-    onednn = query.dtype == torch.float32 and onednn_pays(query.device, query.shape[2], *key.shape[2:])
-    if query.device.type == "cpu" and not onednn:
-        return _attend_cpu(query, key, value, key_bias, scale)
-    return _attend_chunked(query, key, value, key_bias, scale, with_lse)
+    if takes_chunks(query, key):
+        return _attend_chunked(query, key, value, key_bias, scale, with_lse)
+    return _attend_cpu(query, key, value, key_bias, scale)
+
+
+def takes_chunks(query: Tensor, key: Tensor) -> bool:
+    """Whether attention goes by matrix products in chunks: there is nothing else, or it is faster."""
+    if query.device.type not in ("cpu", "cuda"):
+        return True
+    return query.dtype == torch.float32 and onednn_pays(query.device, query.shape[2], *key.shape[2:])
 
 
 def _attend_cpu(
@@ -54,11 +61,12 @@ def _attend_cuda(
 def _attend_chunked(
     query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor | None, scale: float, with_lse: bool
 ) -> tuple[Tensor, Tensor]:
-    chunked = ChunkedAttention(query, key, value, scale, with_lse)
+    out, lse = empty_outputs(query)
+    chunked = ChunkedAttention(query, key, value, scale, out, lse if with_lse else None)
     for place in chunked.places():
         logits = chunked.logits(place)
         if key_bias is not None:
             logits += key_bias
         chunked.finish(logits, place)
         del logits  # its memory is free for the next
-    return chunked.out, chunked.lse
+    return out, lse

@@ -8,8 +8,10 @@ take inside a matrix product are left out: they are small.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
+from torch import Tensor
 
 from fame_accel.attention import UNPLANNED_KEYS
 from fame_accel.bindings.products import Chunk
@@ -18,6 +20,7 @@ from fame_accel.plan import MOST_PAIRS, is_coarse
 from fame_accel.planner.pairs import Runs
 
 _FLOAT, _LONG, _INT = 4, 8, 4
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -108,54 +111,70 @@ def sdpa_bytes(shape: Shape, runs: Runs) -> int:
 
 
 def _grouped_bytes(shape: Shape, runs: Runs) -> int:
-    """Ordered q, k, v and out, and the largest group's own; then the order in which out is put back."""
+    """Ordered q, k, v and out, and the block that takes the most; then the order in which out is put back."""
     order = 2 * _INT * shape.tokens
     standing = order + 5 * shape.tensor + 2 * shape.row
-    share = runs.longest / shape.tokens  # of the queries, in the largest group
-    tensor = share * shape.tensor
-    group = 2 * tensor + _copied(shape, runs)  # its result, and the one before
-    if not runs.operation.modulated:
-        keys = int((runs.seen * runs.tokens.sum(0)).sum(1).max())
-        group += _blocks(runs.longest, keys, shape.head_dim)
-    else:
-        chunk = Chunk.of(1, shape.heads, runs.longest, shape.tokens)
-        rows = chunk.heads * chunk.rows * shape.head_dim
-        group += chunk.pairs * _FLOAT + rows * shape.element  # its result
-        if shape.element < _FLOAT:  # keys and queries in float32, weights in the values' dtype
-            group += shape.tensor * _FLOAT // shape.element + rows * _FLOAT + chunk.pairs * shape.element
-    return int(standing + max(group, _LONG * shape.tokens + tensor))
+    return int(standing + max(_LONG * shape.tokens, *(_block_bytes(shape, runs, block) for block in _blocks(runs))))
 
 
-def _blocks(rows: int, keys: int, head_dim: int) -> int:
+def _blocks(runs: Runs) -> list[Tensor]:
+    """bool [S]: the region sets of each block, side by side and of the same keys."""
+    there = (runs.tokens > 0).any(0)
+    seen = runs.seen & there
+    blocks: list[Tensor] = []
+    for _, alike in groupby(there.nonzero().flatten().tolist(), lambda place: seen[place].tolist()):
+        block = torch.zeros_like(there)
+        block[list(alike)] = True
+        blocks.append(block)
+    return blocks
+
+
+def _block_bytes(shape: Shape, runs: Runs, block: Tensor) -> float:
+    """Keys and values copied where they do not lie side by side, and what attention of them takes."""
+    seen = runs.seen[block][0] & (runs.tokens > 0).any(0)
+    tokens = runs.tokens.sum(0)
+    rows, keys = int(tokens[block].sum()), int(tokens[seen].sum())
+    edges = seen.int().diff().abs().sum() + seen[0] + seen[-1]
+    copied = 2 * shape.tensor * keys / shape.tokens if edges > 2 else 0
+    chunk = Chunk.of(_CPU, 1, shape.heads, rows, keys, shape.head_dim, pairwise=False)
+    if not runs.operation.modulated and (not chunk.onednn or shape.element < _FLOAT):
+        longest = int(runs.tokens[:, block].max())
+        result = longest * (shape.tensor + shape.row) / shape.tokens
+        return copied + result + _flash_bytes(longest, keys, shape.head_dim)
+    return copied + _chunk_bytes(shape, chunk, keys)
+
+
+def _chunk_bytes(shape: Shape, chunk: Chunk, keys: int) -> float:
+    """A chunk's logits with the queries or the result of its products."""
+    rows = chunk.heads * chunk.rows * shape.head_dim
+    taken = chunk.pairs * _FLOAT + rows * (_FLOAT if chunk.onednn else shape.element)
+    if shape.element < _FLOAT:  # keys and queries in float32, weights in the values' dtype
+        taken += shape.tensor * _FLOAT / shape.element * keys / shape.tokens
+        taken += rows * _FLOAT + chunk.pairs * shape.element
+    return taken
+
+
+def _flash_bytes(rows: int, keys: int, head_dim: int) -> int:
     """What torch's kernel for CPUs takes: in each thread a block of queries with 512 keys, and its sums."""
     queries = min(rows, 256 if rows >= 768 else 64)
     return torch.get_num_threads() * queries * (min(keys, 512) + 2 + head_dim) * _FLOAT
 
 
-def _copied(shape: Shape, runs: Runs) -> float:
-    """Keys and values of the group that needs the most of them copied, as they do not lie side by side."""
-    tokens = runs.tokens.sum(0)
-    most = 0
-    for wanted in runs.seen:
-        edges = wanted.int().diff().abs().sum() + wanted[0] + wanted[-1]
-        if edges > 2:
-            most = max(most, int(tokens[wanted].sum()))
-    return 2 * shape.tensor * most / shape.tokens
-
-
 def _chunked_bytes(shape: Shape, runs: Runs) -> int:
     """A chunk's float32 logits, what its pairs of tokens are given, and that of the chunk before."""
     operation = runs.operation
-    chunk = Chunk.of(1, shape.heads, shape.tokens, shape.tokens)
+    chunk = Chunk.of(_CPU, 1, shape.heads, shape.tokens, shape.tokens, shape.head_dim, pairwise=True)
     pairs = chunk.rows * shape.tokens
     excluded = operation.biased and not all(operation.seen)  # then the bias differs by region, too
     at_keys = runs.tokens.shape[0] * shape.tokens * _FLOAT * (operation.modulated + operation.biased * (1 + excluded))
     keys = shape.tensor * _FLOAT // shape.element if shape.element < _FLOAT else 0
-    standing = shape.tensor + shape.row + keys + chunk.pairs * _FLOAT + at_keys * operation.per_frame
+    standing = shape.tensor + shape.row + keys + at_keys * operation.per_frame
     kept = pairs * _FLOAT * (2 * operation.modulated + operation.biased + excluded)
     made = pairs * (1 + _FLOAT * max(1, 3 * operation.modulated, 3 * excluded))
     rows = chunk.heads * chunk.rows * shape.head_dim
-    used = kept + rows * shape.element
+    logits = chunk.pairs * _FLOAT
+    used = kept + rows * (_FLOAT if chunk.onednn else shape.element)
     if shape.element < _FLOAT:
         used += rows * _FLOAT + chunk.pairs * shape.element  # queries in float32, weights in the values' dtype
-    return standing + max(made + (kept if chunk.rows < shape.tokens else 0), used)
+    made += (kept if chunk.rows < shape.tokens else 0) + (0 if chunk.onednn else logits)
+    return standing + max(made, logits + used)
