@@ -41,7 +41,8 @@ def _grouped_attention(
     with_lse, lse may be NaN."""
     if bias is None and strength is None:
         out, lse = attend(query, key, value, None, scale, with_lse)
-        return torch.empty_like(query).copy_(out), lse.contiguous()
+        alike = out.stride() == query.stride()
+        return out if alike else torch.empty_like(query).copy_(out), lse.contiguous()
     out, lse = empty_outputs(query)
     items = len(query_order)
     query_rows, key_rows = query_runs.tolist(), key_runs.tolist()
@@ -62,7 +63,7 @@ def _grouped_attention(
             keys, values = (_take(x, block.stretches) for x in (ordered_k, ordered_v))
             sides = ordered_q[:, :, rows], keys, values
             results = ordered_out[:, :, rows], ordered_lse[:, :, rows]
-            if block.pulls or takes_chunks(*sides[:2]):
+            if block.pulls or takes_chunks(query.device, query.dtype, block.queries.length, *keys.shape[2:]):
                 own = None if row is None else row[:, rows]
                 _attend_chunks(*sides, block, own, scale, results[0], results[1] if with_lse else None)
             else:

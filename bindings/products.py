@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 CHUNK_BYTES = 8 << 20  # logits of one chunk: small enough to stay in a CPU's last-level cache
+ONEDNN_WORK = 1 << 23  # multiplications of one product, from which on its calls are worth it
 Place = tuple[slice, slice, slice]  # items, heads and rows of a chunk
 
 
@@ -111,11 +112,9 @@ class ChunkedAttention:
 
 def onednn_pays(device: torch.device, queries: int, keys: int, head_dim: int) -> bool:
     """Whether the products of one head are large enough for oneDNN, where it is the faster one."""
-    return device.type == "cpu" and _onednn_is_faster() and queries * keys * head_dim >= 1 << 22
-
-
-def _onednn_is_faster() -> bool:
-    return torch.backends.mkldnn.enabled and _has_avx512()
+    return device.type == "cpu" and torch.backends.mkldnn.enabled and _has_avx512() and (
+        queries * keys * head_dim >= ONEDNN_WORK
+    )  # fmt: skip
 
 
 @cache

@@ -20,16 +20,17 @@ def attend(
     """
     if query.device.type == "cuda":
         return _attend_cuda(query, key, value, key_bias, scale)
-    if takes_chunks(query, key):
+    if takes_chunks(query.device, query.dtype, query.shape[2], *key.shape[2:]):
         return _attend_chunked(query, key, value, key_bias, scale, with_lse)
     return _attend_cpu(query, key, value, key_bias, scale)
 
 
-def takes_chunks(query: Tensor, key: Tensor) -> bool:
+def takes_chunks(device: torch.device, dtype: torch.dtype, queries: int, keys: int, head_dim: int) -> bool:
     """Whether attention goes by matrix products in chunks: there is nothing else, or it is faster."""
-    if query.device.type not in ("cpu", "cuda"):
+    if device.type not in ("cpu", "cuda"):
         return True
-    return query.dtype == torch.float32 and onednn_pays(query.device, query.shape[2], *key.shape[2:])
+    # few queries do not make up for keys that are copied
+    return dtype == torch.float32 and queries >= 256 and onednn_pays(device, queries, keys, head_dim)
 
 
 def _attend_cpu(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -29,6 +30,7 @@ from cases import (
     strided,
     text_modulation,
 )
+from fame_accel.bindings import products
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -488,14 +490,25 @@ def test_out_without_lse(target: Target, head_dim: int, name: str):
     assert_parity(out, case.run(target.backend)[1], case)
 
 
-@pytest.mark.parametrize("target", [SDPA[0].param()])
-@pytest.mark.parametrize("name", ["fame", "fame_strength", "fame_sparse", "random"])
+@pytest.fixture(params=[True, False], ids=["onednn", "mkl"])
+def onednn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """All products by oneDNN, whatever the processor and however small they are, or none."""
+    if request.param and not torch.backends.mkldnn.is_available():
+        pytest.skip("torch was built without oneDNN")
+    monkeypatch.setattr("fame_accel.bindings.products._has_avx512", lambda: request.param)
+    monkeypatch.setattr("fame_accel.bindings.products.ONEDNN_WORK", 0)
+    return request.param
+
+
+@pytest.mark.parametrize("target", [SDPA[0].param(), SDPA[2].param()])
+@pytest.mark.parametrize("name", ["plain", "region_mask", "fame", "fame_strength", "fame_sparse", "random"])
 @pytest.mark.parametrize("coarse", [False, True])
 @pytest.mark.parametrize("size", [2**12, 2**26])
 @pytest.mark.parametrize("layouts", [None, 3])
 def test_chunks(
-    target: Target, name: str, coarse: bool, size: int, layouts: int | None, monkeypatch: pytest.MonkeyPatch
-):
+    target: Target, name: str, coarse: bool, size: int, layouts: int | None, onednn: bool,
+    monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
     """One chunk of everything, and many of some rows of some heads; by runs of tokens, and by pairs."""
     monkeypatch.setattr("fame_accel.bindings.products.CHUNK_BYTES", size)
     monkeypatch.setattr("fame_accel.plan.is_coarse", lambda *_: coarse)
@@ -504,11 +517,31 @@ def test_chunks(
     monkeypatch.setattr(bindings, other, lambda *_: pytest.fail(f"{other} ran instead of {reached}"))
     check(
         make_case(
-            target, batch=3, heads=3, num_queries=330, num_keys=530, kind="two", layout_batch=layouts,
-            modulation=MODULATIONS[name](FRAMES), row_strength=torch.rand(3, 330),
+            target, batch=3, heads=3, num_queries=990, num_keys=530, kind="two", layout_batch=layouts,
+            modulation=MODULATIONS[name](FRAMES), row_strength=torch.rand(3, 990),
         ),
         target,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["plain", "region_mask", "fame", "random"])
+@pytest.mark.parametrize("size", [2**12, 2**26])
+def test_where_products_go(name: str, size: int, onednn: bool, monkeypatch: pytest.MonkeyPatch):
+    """Those of float32 to oneDNN where it is the faster one, unless it is switched off."""
+    calls = []
+    product = products._onednn_product
+    monkeypatch.setattr(products, "_onednn_product", lambda *sides: calls.append(sides) or product(*sides))
+    monkeypatch.setattr(products, "CHUNK_BYTES", size)
+    case = make_case(SDPA[0], heads=2, num_queries=900, num_keys=900, modulation=MODULATIONS[name](FRAMES))
+    case.run("sdpa")
+    assert bool(calls) == onednn
+    for left, right in calls:  # anything else takes a thousand times as long
+        assert left.is_contiguous() and (right.is_contiguous() or right.T.is_contiguous())
+    calls.clear()
+    with warnings.catch_warnings(), torch.backends.mkldnn.flags(enabled=False):
+        warnings.simplefilter("ignore")  # of what the flags say of other devices
+        case.run("sdpa")
+    assert not calls
 
 
 @pytest.mark.parametrize("target", [t.param() for t in TRITON])

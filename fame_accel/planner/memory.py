@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fame_accel.attention import UNPLANNED_KEYS
 from fame_accel.bindings.products import Chunk
+from fame_accel.bindings.torch_attention import takes_chunks
 from fame_accel.kernels.launch import split_head_dim
 from fame_accel.plan import MOST_PAIRS, is_coarse
 from fame_accel.planner.pairs import Runs
@@ -137,7 +138,8 @@ def _block_bytes(shape: Shape, runs: Runs, block: Tensor) -> float:
     edges = seen.int().diff().abs().sum() + seen[0] + seen[-1]
     copied = 2 * shape.tensor * keys / shape.tokens if edges > 2 else 0
     chunk = Chunk.of(_CPU, 1, shape.heads, rows, keys, shape.head_dim, pairwise=False)
-    if not runs.operation.modulated and (not chunk.onednn or shape.element < _FLOAT):
+    dtype = torch.float32 if shape.element == _FLOAT else torch.float16
+    if not runs.operation.modulated and not takes_chunks(_CPU, dtype, rows, keys, shape.head_dim):
         longest = int(runs.tokens[:, block].max())
         result = longest * (shape.tensor + shape.row) / shape.tokens
         return copied + result + _flash_bytes(longest, keys, shape.head_dim)
