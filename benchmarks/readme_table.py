@@ -22,7 +22,7 @@ from benchmarks.results_table import (
     markdown,
     memory,
     newest,
-    of_the_day,
+    of_all_runs,
     time,
     times,
     where,
@@ -51,25 +51,26 @@ OTHERS = {
 RETURNED = ("eager, returned", "fame-accel", "x eager")  # where freed memory goes back, as by default
 
 
-def _returned(shape: str, operation: str, used: list[dict[str, str]]) -> list[str]:
-    """Cells under RETURNED; the rows are added to `used`."""
+def _returned(shape: str, operation: str) -> list[str]:
+    """Cells under RETURNED."""
     found = newest(shape, operation, holding="eager", kept=False)
-    used += found.values()
     return [time(found.get("eager")), time(found.get("ours_sdpa")), times(found.get("ours_sdpa"))]
 
 
 def compared() -> str:
     """Self-attention on a CPU, beside eager."""
     titles = ["operation", "eager", "fame-accel", "x eager", "all runs", "x plain", "peak", "eager's", *RETURNED]
-    lines, used, returned = [], [], []
+    lines, used = [], []
     for operation in SELF[1:]:  # of what modulates
         found = newest(CPU_SELF, operation.name, holding="eager")
         used += found.values()
         ours, eager = found.get("ours_sdpa"), found.get("eager")
-        ratios = [times(ours), of_the_day(CPU_SELF, operation.name, ours), times(ours, "floor_ratio")]
+        ratios = [times(ours), of_all_runs(CPU_SELF, operation.name, ours), times(ours, "floor_ratio")]
         cells = [time(eager), time(ours), *ratios, memory(ours), memory(eager)]
-        lines.append([operation.name, *cells, *_returned(CPU_SELF, operation.name, returned)])
-    row, commits = used[0], ", ".join(dict.fromkeys(row["commit"] for row in returned))
+        lines.append([operation.name, *cells, *_returned(CPU_SELF, operation.name)])
+    row = used[0]
+    returned = [newest(CPU_SELF, operation.name, "eager", kept=False) for operation in SELF[1:]]
+    commits = ", ".join(dict.fromkeys(row["commit"] for found in returned for row in found.values()))
     about = (
         f"8 frames of 32x32 tokens ({row['keys']} keys), three regions, {row['heads']} heads, head_dim "
         f"{row['head_dim']}, {row['dtype']}; {where(used)}; medians of one run, calls in turn "
@@ -99,7 +100,7 @@ def crossed() -> str:
             ours, eager = found.get("ours_sdpa"), found.get("eager")
             ratios = [times(ours), times(ours, "floor_ratio")]
             cells = [time(eager), time(ours), *ratios, memory(ours), memory(eager)]
-            lines.append([f"{side}x{side}", str(text), *cells, *_returned(*case, [])])
+            lines.append([f"{side}x{side}", str(text), *cells, *_returned(*case)])
     return markdown(titles, lines)
 
 
@@ -114,7 +115,7 @@ def stepped() -> str:
         used += found.values()
         ours, eager = found["ours_sdpa"], found["eager"]
         cells = [time(eager), time(ours), times(ours), times(ours, "floor_ratio")]
-        lines.append([name, *cells, *_returned(NETWORK, operation, [])])
+        lines.append([name, *cells, *_returned(NETWORK, operation)])
     about = f"{where(used)}; random weights, float32 (`python -m benchmarks.measure network`):"
     return f"{about}\n\n{markdown(titles, lines)}"
 

@@ -28,8 +28,8 @@ ROOT = Path(fame_accel.__file__).resolve().parents[1]
 BACKENDS = ("sdpa", "triton")
 MARGIN = 1.05  # what medians must differ by, as a factor
 RULE = (
-    "ratio: the present tree's median over the base's. slower or faster: medians more than 5% apart and 20-80% ranges "
-    "that do not overlap, twice, in new processes the second time."
+    f"ratio: the present tree's median over the base's. slower or faster: medians more than {MARGIN - 1:.0%} apart and "
+    "20-80% ranges that do not overlap, twice, in new processes the second time."
 )
 _BASE, _PRESENT, _CASE = "base", "present", "case.pt"
 

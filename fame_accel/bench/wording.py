@@ -116,6 +116,7 @@ def case_told(rows: Sequence[Row]) -> str:
     what = f"{first['height']}x{first['width']}, {frames}, {operation_told(str(first['operation']))}"
     took = {str(row["provider"]): number(row, "p50_ms") for row in rows if ran(row)}
     told = [f"{LABELS.get(name, name)} {in_time(ms)}" for name, ms in took.items()]
+    told += [f"{LABELS.get(name, name)} WRONG" for name in (str(row["provider"]) for row in rows if wrong(row))]
     return f"{what}: {', '.join(told) or 'not timed'}"
 
 
