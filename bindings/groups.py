@@ -112,14 +112,16 @@ def _block(groups: list[_Group]) -> Block:
         spans = [(span, pull) for span, pull in _joined(zip(places, of_runs, strict=True)) if pull.strength]
         distinct = sorted({pull for _, pull in spans})
         if spans:
-            high, amounts = (torch.tensor(numbers) for numbers in zip(*distinct, strict=True))
+            high = torch.tensor([pull.high for pull in distinct])
+            amounts = torch.tensor([pull.strength for pull in distinct], dtype=torch.float32)
             pulls.append(Pulled(queries, high, amounts, [(span, distinct.index(pull)) for span, pull in spans]))
-    biases = [
-        (queries, torch.tensor(of_runs).repeat_interleave(torch.tensor(lengths)) if any(of_runs) else None)
-        for queries, of_runs in alike("biases")
-    ]
+    biases = [(queries, _by_key(of_runs, lengths) if any(of_runs) else None) for queries, of_runs in alike("biases")]
     stretches = [stretch for stretch, _ in _joined((run, None) for run in groups[0].keys)]
     return Block(Span(start, groups[-1].queries.stop), stretches, pulls, biases)
+
+
+def _by_key(of_runs: list[float], lengths: list[int]) -> Tensor:
+    return torch.tensor(of_runs, dtype=torch.float32).repeat_interleave(torch.tensor(lengths))
 
 
 def _joined(parts: Iterable[tuple[Span, Pull | None]]) -> list[tuple[Span, Pull | None]]:

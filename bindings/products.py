@@ -23,7 +23,7 @@ Place = tuple[slice, slice, slice]  # items, heads and rows of a chunk
 @dataclass(frozen=True)
 class Chunk:
     """Batch items, heads and query rows whose logits are worked on at once; pairs: the logits of a whole chunk;
-    onednn: whether its products go there.
+    pairwise: whether tensors of its pairs of tokens share the cache with them; onednn: whether its products go there.
 
     Measured on CPUs: with torch's batched product, few keys go best a head at a time; with more, products of fewer
     than 128 rows, or of a single head, cost more than a larger chunk does.
@@ -33,33 +33,38 @@ class Chunk:
     heads: int
     rows: int
     pairs: int
+    pairwise: bool
     onednn: bool
 
     @classmethod
     def of(
         cls, device: torch.device, batch: int, heads: int, queries: int, keys: int, head_dim: int, pairwise: bool
     ) -> Chunk:
-        """pairwise: whether tensors of its pairs of tokens share the cache with the logits."""
         good, most = CHUNK_BYTES // 8, 2 * CHUNK_BYTES  # float32 logits
         if onednn_pays(device, queries, keys, head_dim):
             rows = _even(queries, max(64, CHUNK_BYTES // (8 if pairwise else 4) // keys))
-            return cls(1, 1, rows, rows * keys, True)
+            return cls(1, 1, rows, rows * keys, pairwise, True)
         if heads * queries * keys <= good:
             items = min(batch, max(1, good // max(heads * queries * keys, 1)))
-            return cls(items, heads, queries, items * heads * queries * keys, False)
+            return cls(items, heads, queries, items * heads * queries * keys, pairwise, False)
         if good // keys >= 1024:
             rows = _even(queries, good // keys)
-            return cls(1, 1, rows, rows * keys, False)
+            return cls(1, 1, rows, rows * keys, pairwise, False)
         rows = min(queries, max(128, good // (heads * keys)))
         heads = min(heads, max(2, 2 * good // (rows * keys)))
         rows = _even(queries, min(rows, max(16, most // (heads * keys))))
-        return cls(1, heads, rows, heads * rows * keys, False)
+        return cls(1, heads, rows, heads * rows * keys, pairwise, False)
 
     def places(self, batch: int, heads: int, queries: int) -> Iterator[Place]:
-        """Every chunk: items, heads and rows."""
-        for item, row, head in product(
-            range(0, batch, self.items), range(0, queries, self.rows), range(0, heads, self.heads)
-        ):
+        """Every chunk: pairwise, heads in turn for the same rows, else the rows of a head.
+
+        All have as many rows, for which the last takes some of the one before: oneDNN keeps a kernel for each shape.
+        """
+        items = range(0, batch, self.items)
+        starts = range(0, heads, self.heads), range(0, queries, self.rows)
+        for item, first, second in product(items, *(reversed(starts) if self.pairwise else starts)):
+            head, row = (second, first) if self.pairwise else (first, second)
+            row = min(row, queries - self.rows)
             yield slice(item, item + self.items), slice(head, head + self.heads), slice(row, row + self.rows)
 
 
@@ -73,6 +78,7 @@ class ChunkedAttention:
         pairwise: bool = False,
     ) -> None:  # fmt: skip
         self._query, self._scale, self._out, self._lse = query, scale, out, lse
+        self._last: tuple[tuple[slice, slice], Tensor, Tensor] | None = None
         self._chunk = Chunk.of(query.device, *query.shape[:3], *key.shape[2:], pairwise)
         self._key, self._value = key.float(), value  # logits may pass float16's range
         if self._chunk.onednn:  # which is slow where the rows of a head do not lie side by side
@@ -103,11 +109,21 @@ class ChunkedAttention:
         weights = torch.softmax(logits, -1, out=logits if logits.device.type == "cpu" else None)
         value = self._value[place[:2]]
         if self._chunk.onednn and value.dtype == torch.float32:
-            self._out[place] = _onednn_product(weights[0, 0], value[0, 0].T)
+            centred, mean = self._centred(value[0, 0], place[:2])
+            self._out[place] = _onednn_product(weights[0, 0], centred.T).add_(mean)
         else:
             self._out[place] = weights.to(value.dtype) @ value
         if self._lse is not None:  # the largest weight is 1 / sum exp(logits - highest)
             self._lse[place] = highest - weights.amax(-1).log()
+
+    def _centred(self, value: Tensor, head: tuple[slice, slice]) -> tuple[Tensor, Tensor]:
+        """Values [Nk, D] less their mean, and that: oneDNN adds key by key, and where weights and values are alike its
+        rounding errors, too, add up."""
+        if self._last is None or self._last[0] != head:
+            self._last = None  # its memory is free for these
+            mean = value.mean(0)
+            self._last = head, value - mean, mean
+        return self._last[1:]
 
 
 def onednn_pays(device: torch.device, queries: int, keys: int, head_dim: int) -> bool:
@@ -119,7 +135,8 @@ def onednn_pays(device: torch.device, queries: int, keys: int, head_dim: int) ->
 
 @cache
 def _has_avx512() -> bool:
-    return torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return there and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def _onednn_product(left: Tensor, right: Tensor) -> Tensor:

@@ -115,7 +115,7 @@ class Modulation:
         """
         _check_count("num_frames", num_frames)
         keys = num_frames if key_frames is None else _check_count("key_frames", key_frames)
-        return cls(strength_table=torch.ones(2, num_frames, keys))
+        return cls(strength_table=torch.ones(2, num_frames, keys, dtype=torch.float32))
 
     @classmethod
     def fame(
@@ -138,7 +138,7 @@ class Modulation:
     def frames(cls, num_frames: int, keep: Keep) -> Modulation:
         """Attention restricted to the key frames of `keep` (see `keep_frames`), otherwise plain."""
         _check_count("num_frames", num_frames)
-        return cls(bias_table=torch.zeros(2, num_frames, num_frames)).keep_frames(keep)
+        return cls(bias_table=torch.zeros(2, num_frames, num_frames, dtype=torch.float32)).keep_frames(keep)
 
     def keep_frames(self, keep: Keep) -> Modulation:
         """This modulation with every key frame that `keep` leaves out excluded.
@@ -150,7 +150,9 @@ class Modulation:
         if self.frames_shape is None:
             raise ValueError("keep_frames needs a modulation with tables; use Modulation.frames(num_frames, keep)")
         kept = _kept(keep, *self.frames_shape)
-        bias = torch.zeros(2, *self.frames_shape) if self.bias_table is None else self.bias_table
+        bias = self.bias_table
+        if bias is None:
+            bias = torch.zeros(2, *self.frames_shape, dtype=torch.float32)
         return Modulation(self.strength_table, bias.masked_fill(~kept, -math.inf))
 
 

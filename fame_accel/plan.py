@@ -81,7 +81,7 @@ class GroupPlan:
 
 def merge_frames(modulation: Modulation, query_frames: int, key_frames: int) -> Tables:
     """`modulation` over classes of frames that its tables treat alike."""
-    tables = torch.zeros(4, query_frames, key_frames)
+    tables = torch.zeros(4, query_frames, key_frames, dtype=torch.float32)
     if modulation.strength_table is not None:
         tables[:2] = modulation.strength_table
     if modulation.bias_table is not None:
@@ -189,8 +189,8 @@ def _item_plan(
     bits_q, bits_k = query_runs[:, None, 3], key_runs[None, :, 3]
     same = ((bits_q & bits_k) != 0).long()
     place = (same, query_runs[:, None, 4], key_runs[None, :, 4])
-    strength = torch.zeros(same.shape) if tables.strength is None else tables.strength[place]
-    bias = torch.zeros(same.shape) if tables.bias is None else tables.bias[place]
+    strength = torch.zeros(same.shape, dtype=torch.float32) if tables.strength is None else tables.strength[place]
+    bias = torch.zeros(same.shape, dtype=torch.float32) if tables.bias is None else tables.bias[place]
     run, tile = (bias > -math.inf)[:, key_tiles[:, 2]].nonzero(as_tuple=True)
     key_run = key_tiles[tile, 2]
     # by query run: full before short, the same region before others

@@ -524,6 +524,31 @@ def test_chunks(
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("onednn", [True], indirect=True)  # torch's own attention breaks the rule here by a little
+@pytest.mark.parametrize("name", ["plain", "region_mask", "fame"])
+def test_alike_weights_and_values(name: str, onednn: bool):
+    """Sums of many equal terms, whose rounding errors have one sign: weights alike, or as they come."""
+    case = make_case(SDPA[0], heads=2, num_queries=600, num_keys=4000, modulation=MODULATIONS[name](FRAMES))
+    same = torch.full_like(case.value, 3.1)
+    check(replace(case, value=same, query=torch.zeros_like(case.query)), SDPA[0])
+    check(replace(case, value=same), SDPA[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", MODULATIONS)
+def test_default_dtypes(name: str, dtype: torch.dtype):
+    """What tensors are made in where nothing is said must not matter."""
+    case = make_case(SDPA[0], modulation=MODULATIONS[name](FRAMES))
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        modulation = MODULATIONS[name](FRAMES) if name != "random" else case.modulation
+        out, lse = replace(case, modulation=modulation).run("sdpa")
+    finally:
+        torch.set_default_dtype(before)
+    assert_parity(out, lse, case)
+
+
 @pytest.mark.parametrize("name", ["plain", "region_mask", "fame", "random"])
 @pytest.mark.parametrize("size", [2**12, 2**26])
 def test_where_products_go(name: str, size: int, onednn: bool, monkeypatch: pytest.MonkeyPatch):

@@ -150,6 +150,8 @@ def _chunk_bytes(shape: Shape, chunk: Chunk, keys: int) -> float:
     """A chunk's logits with the queries or the result of its products."""
     rows = chunk.heads * chunk.rows * shape.head_dim
     taken = chunk.pairs * _FLOAT + rows * (_FLOAT if chunk.onednn else shape.element)
+    if chunk.onednn and shape.element == _FLOAT:  # a head's values less their mean
+        taken += keys * shape.head_dim * _FLOAT
     if shape.element < _FLOAT:  # keys and queries in float32, weights in the values' dtype
         taken += shape.tensor * _FLOAT / shape.element * keys / shape.tokens
         taken += rows * _FLOAT + chunk.pairs * shape.element
@@ -171,6 +173,8 @@ def _chunked_bytes(shape: Shape, runs: Runs) -> int:
     at_keys = runs.tokens.shape[0] * shape.tokens * _FLOAT * (operation.modulated + operation.biased * (1 + excluded))
     keys = shape.tensor * _FLOAT // shape.element if shape.element < _FLOAT else 0
     standing = shape.tensor + shape.row + keys + at_keys * operation.per_frame
+    if chunk.onednn and shape.element == _FLOAT:  # a head's values less their mean
+        standing += shape.tokens * shape.head_dim * _FLOAT
     kept = pairs * _FLOAT * (2 * operation.modulated + operation.biased + excluded)
     made = pairs * (1 + _FLOAT * max(1, 3 * operation.modulated, 3 * excluded))
     rows = chunk.heads * chunk.rows * shape.head_dim
