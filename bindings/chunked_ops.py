@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import groupby
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from .library import declare, empty_outputs
-from .products import ChunkedAttention
+from .products import ChunkedAttention, Place
 
 
 def _chunked_attention(
@@ -43,21 +43,30 @@ def _chunked_attention(
         lse.fill_(math.nan)
     chunked = ChunkedAttention(query, key, value, scale, out, lse if with_lse else None, pairwise=True)
     excludes = bias is not None and (bias.device.type != "cpu" or bool((bias == -math.inf).any()))
-    for items, of_items in groupby(chunked.places(), lambda place: place[0]):
+
+    @lru_cache(maxsize=1)
+    def of_items(start: int, stop: int) -> tuple[_Sides, list[Tensor | None]]:
+        """What the pairs of some items are made from."""
+        items = slice(start, stop)
         sides = _Sides(*(_of(x, items) for x in (query_region, query_frame, key_region, key_frame)))
         tables = [None if table is None else sides.at_keys(table) for table in (strength, bias)]
-        factors = [_of(x, items) for x in (row_strength, key_weight)]
-        for rows, of_rows in groupby(of_items, lambda place: place[2]):
-            pairs = _Pairs.of(sides, rows, *tables, *factors, excludes)
-            for place in of_rows:
-                logits = chunked.logits(place)
-                pairs.modulate(logits)
-                chunked.finish(logits, place)
-                del logits  # its memory is free for the next
-            if pairs.empty is not None:
-                out[items, :, rows].masked_fill_(pairs.empty, 0)
-                if with_lse:
-                    lse[items, :, rows].masked_fill_(pairs.empty.squeeze(-1), -math.inf)
+        return sides, [*tables, *(_of(x, items) for x in (row_strength, key_weight))]
+
+    def attend_to(places: list[Place]) -> None:
+        items, _, rows = places[0]
+        sides, factors = of_items(items.start, items.stop)
+        pairs = _Pairs.of(sides, rows, *factors, excludes)
+        for place in places:
+            logits = chunked.logits(place)
+            pairs.modulate(logits)
+            chunked.finish(logits, place)
+            del logits  # its memory is free for the next
+        if pairs.empty is not None:
+            out[items, :, rows].masked_fill_(pairs.empty, 0)
+            if with_lse:
+                lse[items, :, rows].masked_fill_(pairs.empty.squeeze(-1), -math.inf)
+
+    chunked.each(attend_to)
     return out, lse
 
 

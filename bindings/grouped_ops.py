@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .groups import Block, Pulled, Span, blocks_of
 from .library import declare, empty_outputs
-from .products import ChunkedAttention
+from .products import ChunkedAttention, Place
 from .torch_attention import attend, takes_chunks
 
 
@@ -98,17 +98,21 @@ def _attend_chunks(
     chunked = ChunkedAttention(query, key, value, scale, out, lse)
     pulls = [pulled.to(query.device) for pulled in block.pulls]
     biases = [(span, bias.to(query.device)) for span, bias in block.biases if bias is not None]
-    for place in chunked.places():
-        items, _, rows = place
-        logits = chunked.logits(place)
-        if pulls:
-            strength = None if row is None else (row if len(row) == 1 else row[items])[:, None, rows, None]
-            _pull(logits, pulls, strength, rows)
-        for queries, bias in biases:
-            if own := queries.within(rows):
-                logits[:, :, own].add_(bias)
-        chunked.finish(logits, place)
-        del logits  # its memory is free for the next
+
+    def attend_to(places: list[Place]) -> None:
+        for place in places:
+            items, _, rows = place
+            logits = chunked.logits(place)
+            if pulls:
+                strength = None if row is None else (row if len(row) == 1 else row[items])[:, None, rows, None]
+                _pull(logits, pulls, strength, rows)
+            for queries, bias in biases:
+                if own := queries.within(rows):
+                    logits[:, :, own].add_(bias)
+            chunked.finish(logits, place)
+            del logits  # its memory is free for the next
+
+    chunked.each(attend_to)
 
 
 def _pull(logits: Tensor, pulls: list[Pulled], row: Tensor | None, rows: slice) -> None:

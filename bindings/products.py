@@ -1,29 +1,36 @@
 """Attention from two matrix products, in chunks whose logits stay in the cache.
 
 On x86 with AVX-512, products of float32 go to oneDNN, one head at a time: MKL, which torch takes otherwise, keeps to
-AVX2 on processors that are not Intel's, and was half as fast on one.
+AVX2 on processors that are not Intel's, and was half as fast on one. There each thread has chunks of its own.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
+from itertools import groupby, product
 
 import torch
 from torch import Tensor
 
+from .threads import each
+
 CHUNK_BYTES = 8 << 20  # logits of one chunk: small enough to stay in a CPU's last-level cache
 ONEDNN_WORK = 1 << 23  # multiplications of one product, from which on its calls are worth it
+# of a call: less is done before the threads that split operators stop waiting for more, and leave their cores
+THREADED_WORK = 1 << 32
 Place = tuple[slice, slice, slice]  # items, heads and rows of a chunk
 
 
 @dataclass(frozen=True)
 class Chunk:
     """Batch items, heads and query rows whose logits are worked on at once; pairs: the logits of a whole chunk;
-    pairwise: whether tensors of its pairs of tokens share the cache with them; onednn: whether its products go there.
+    pairwise: whether tensors of its pairs of tokens share the cache with them; onednn: whether its products go there;
+    threads: how many have chunks of their own, 1 where the operators are split over threads.
 
     Measured on CPUs: with torch's batched product, few keys go best a head at a time; with more, products of fewer
     than 128 rows, or of a single head, cost more than a larger chunk does.
@@ -34,7 +41,8 @@ class Chunk:
     rows: int
     pairs: int
     pairwise: bool
-    onednn: bool
+    onednn: bool = False
+    threads: int = 1
 
     @classmethod
     def of(
@@ -42,29 +50,29 @@ class Chunk:
     ) -> Chunk:
         good, most = CHUNK_BYTES // 8, 2 * CHUNK_BYTES  # float32 logits
         if onednn_pays(device, queries, keys, head_dim):
-            rows = _even(queries, max(64, CHUNK_BYTES // (8 if pairwise else 4) // keys))
-            return cls(1, 1, rows, rows * keys, pairwise, True)
+            work = batch * heads * queries * keys * head_dim
+            threads = torch.get_num_threads() if work >= THREADED_WORK else 1
+            room = CHUNK_BYTES // (2 if pairwise else 1) // (2 if threads > 1 else 1)
+            share = batch * queries * (1 if pairwise else heads) // (2 * threads)  # enough chunks for all threads
+            rows = _even(queries, max(64, min(room // 4 // keys, share)))
+            return cls(1, 1, rows, rows * keys, pairwise, True, threads)
         if heads * queries * keys <= good:
             items = min(batch, max(1, good // max(heads * queries * keys, 1)))
-            return cls(items, heads, queries, items * heads * queries * keys, pairwise, False)
+            return cls(items, heads, queries, items * heads * queries * keys, pairwise)
         if good // keys >= 1024:
             rows = _even(queries, good // keys)
-            return cls(1, 1, rows, rows * keys, pairwise, False)
+            return cls(1, 1, rows, rows * keys, pairwise)
         rows = min(queries, max(128, good // (heads * keys)))
         heads = min(heads, max(2, 2 * good // (rows * keys)))
         rows = _even(queries, min(rows, max(16, most // (heads * keys))))
-        return cls(1, heads, rows, heads * rows * keys, pairwise, False)
+        return cls(1, heads, rows, heads * rows * keys, pairwise)
 
     def places(self, batch: int, heads: int, queries: int) -> Iterator[Place]:
-        """Every chunk: pairwise, heads in turn for the same rows, else the rows of a head.
-
-        All have as many rows, for which the last takes some of the one before: oneDNN keeps a kernel for each shape.
-        """
+        """Every chunk: pairwise, heads in turn for the same rows, else the rows of a head."""
         items = range(0, batch, self.items)
         starts = range(0, heads, self.heads), range(0, queries, self.rows)
         for item, first, second in product(items, *(reversed(starts) if self.pairwise else starts)):
             head, row = (second, first) if self.pairwise else (first, second)
-            row = min(row, queries - self.rows)
             yield slice(item, item + self.items), slice(head, head + self.heads), slice(row, row + self.rows)
 
 
@@ -78,7 +86,7 @@ class ChunkedAttention:
         pairwise: bool = False,
     ) -> None:  # fmt: skip
         self._query, self._scale, self._out, self._lse = query, scale, out, lse
-        self._last: tuple[tuple[slice, slice], Tensor, Tensor] | None = None
+        self._own = threading.local()
         self._chunk = Chunk.of(query.device, *query.shape[:3], *key.shape[2:], pairwise)
         self._key, self._value = key.float(), value  # logits may pass float16's range
         if self._chunk.onednn:  # which is slow where the rows of a head do not lie side by side
@@ -86,8 +94,21 @@ class ChunkedAttention:
         else:
             self._memory = self._key.new_empty(self._chunk.pairs)  # one for all chunks
 
-    def places(self) -> Iterator[Place]:
-        return self._chunk.places(*self._query.shape[:3])
+    def each(self, task: Callable[[list[Place]], None]) -> None:
+        """Every chunk in one of the lists that `task` is called with, maybe in threads; pairwise, a list has the heads
+        of the same items and rows."""
+        places = list(self._chunk.places(*self._query.shape[:3]))
+        if self._chunk.pairwise:
+            lists = [list(alike) for _, alike in groupby(places, lambda place: (place[0], place[2]))]
+        else:
+            number = min(len(places), 4 * self._chunk.threads)
+            ends = [part * len(places) // number for part in range(number + 1)]
+            lists = [places[start:stop] for start, stop in itertools.pairwise(ends)]
+        if self._chunk.threads > 1:
+            each(task, lists, self._chunk.threads)
+        else:
+            for part in lists:
+                task(part)
 
     def logits(self, place: Place) -> Tensor:
         """scale * q @ k^T [B, H, rows, Nk] of a chunk, float32."""
@@ -119,11 +140,12 @@ class ChunkedAttention:
     def _centred(self, value: Tensor, head: tuple[slice, slice]) -> tuple[Tensor, Tensor]:
         """Values [Nk, D] less their mean, and that: oneDNN adds key by key, and where weights and values are alike its
         rounding errors, too, add up."""
-        if self._last is None or self._last[0] != head:
-            self._last = None  # its memory is free for these
+        own = self._own.__dict__
+        if own.get("head") != head:
+            own.clear()  # its memory is free for these
             mean = value.mean(0)
-            self._last = head, value - mean, mean
-        return self._last[1:]
+            own.update(head=head, centred=value - mean, mean=mean)
+        return own["centred"], own["mean"]
 
 
 def onednn_pays(device: torch.device, queries: int, keys: int, head_dim: int) -> bool:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .library import empty_outputs
-from .products import ChunkedAttention, onednn_pays
+from .products import ChunkedAttention, Place, onednn_pays
 
 
 def attend(
@@ -64,10 +64,14 @@ def _attend_chunked(
 ) -> tuple[Tensor, Tensor]:
     out, lse = empty_outputs(query)
     chunked = ChunkedAttention(query, key, value, scale, out, lse if with_lse else None)
-    for place in chunked.places():
-        logits = chunked.logits(place)
-        if key_bias is not None:
-            logits += key_bias
-        chunked.finish(logits, place)
-        del logits  # its memory is free for the next
+
+    def attend_to(places: list[Place]) -> None:
+        for place in places:
+            logits = chunked.logits(place)
+            if key_bias is not None:
+                logits += key_bias
+            chunked.finish(logits, place)
+            del logits  # its memory is free for the next
+
+    chunked.each(attend_to)
     return out, lse

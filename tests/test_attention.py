@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -547,6 +551,83 @@ def test_default_dtypes(name: str, dtype: torch.dtype):
     finally:
         torch.set_default_dtype(before)
     assert_parity(out, lse, case)
+
+
+@pytest.fixture
+def two_threads(monkeypatch: pytest.MonkeyPatch):
+    """Every call on oneDNN has chunks of its own in each of two threads."""
+    monkeypatch.setattr(products, "THREADED_WORK", 0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("onednn", [True], indirect=True)
+@pytest.mark.parametrize("coarse", [False, True])
+@pytest.mark.parametrize("name", ["plain", "region_mask", "fame", "random"])
+def test_threads(name: str, coarse: bool, onednn: bool, two_threads: None, monkeypatch: pytest.MonkeyPatch):
+    """The result of one thread, to the bit where chunks are the same; torch's settings are left alone."""
+    monkeypatch.setattr("fame_accel.plan.is_coarse", lambda *_: coarse)
+    monkeypatch.setattr(products, "CHUNK_BYTES", 0)  # as many rows in each case, the least
+    names = set()
+    real = products._onednn_product
+    monkeypatch.setattr(
+        products, "_onednn_product", lambda *sides: names.add(threading.current_thread().name) or real(*sides)
+    )
+    case = make_case(SDPA[0], batch=2, heads=3, num_queries=990, num_keys=530, modulation=MODULATIONS[name](FRAMES))
+    check(case, SDPA[0])
+    assert names and all(thread.startswith("fame_accel") for thread in names)
+    out, lse = case.run("sdpa")
+    with torch.inference_mode():
+        inside, _ = case.run("sdpa")
+    assert torch.equal(out, inside) and torch.get_num_threads() == 2
+    monkeypatch.setattr(products, "THREADED_WORK", math.inf)
+    alone, alone_lse = case.run("sdpa")
+    assert torch.equal(out, alone) and torch.equal(lse, alone_lse)
+    seen = []
+    other = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    other.start()
+    other.join()
+    assert seen == [2]
+
+
+@pytest.mark.parametrize("onednn", [True], indirect=True)
+def test_threads_raise(onednn: bool, two_threads: None, monkeypatch: pytest.MonkeyPatch):
+    def broken(*_: Tensor) -> Tensor:
+        raise MemoryError("of a product")
+
+    case = make_case(SDPA[0], heads=2, num_queries=900, num_keys=900, modulation=MODULATIONS["fame"](FRAMES))
+    expected = case.run("sdpa")[0]
+    with monkeypatch.context() as patched, pytest.raises(MemoryError, match="of a product"):
+        patched.setattr(products, "_onednn_product", broken)
+        case.run("sdpa")
+    assert torch.equal(case.run("sdpa")[0], expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
+@pytest.mark.parametrize("onednn", [True], indirect=True)
+def test_threads_after_a_fork(onednn: bool, two_threads: None):
+    """In a child, where the parent's threads are not: another process, as pytest's own must not be forked."""
+    code = """
+import os, signal, torch
+from fame_accel import Modulation, TokenLayout, layout_attention
+from fame_accel.bindings import products
+products._has_avx512, products.ONEDNN_WORK, products.THREADED_WORK = lambda: True, 0, 0
+torch.set_num_threads(2)
+x = torch.randn(1, 2, 600, 16)
+layout = TokenLayout(torch.ones(600, dtype=torch.int32), torch.zeros(600, dtype=torch.int32), 1)
+call = lambda: layout_attention(x, x, x, layout, modulation=Modulation.fame(1), backend="sdpa")
+out = call()
+if os.fork() == 0:
+    signal.alarm(30)
+    torch.set_num_threads(1)  # OpenMP's own threads do not outlive a fork
+    torch.get_num_threads = lambda: 2
+    os._exit(0 if torch.equal(call(), out) else 1)
+print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=90)
+    assert done.stdout.strip() == "0", done.stderr
 
 
 @pytest.mark.parametrize("name", ["plain", "region_mask", "fame", "random"])

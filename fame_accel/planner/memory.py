@@ -147,15 +147,16 @@ def _block_bytes(shape: Shape, runs: Runs, block: Tensor) -> float:
 
 
 def _chunk_bytes(shape: Shape, chunk: Chunk, keys: int) -> float:
-    """A chunk's logits with the queries or the result of its products."""
+    """In each thread a chunk's logits, with the queries or the result of its products."""
     rows = chunk.heads * chunk.rows * shape.head_dim
-    taken = chunk.pairs * _FLOAT + rows * (_FLOAT if chunk.onednn else shape.element)
-    if chunk.onednn and shape.element == _FLOAT:  # a head's values less their mean
-        taken += keys * shape.head_dim * _FLOAT
+    own = chunk.pairs * _FLOAT + rows * (_FLOAT if chunk.onednn else shape.element)
+    shared = 0.0
     if shape.element < _FLOAT:  # keys and queries in float32, weights in the values' dtype
-        taken += shape.tensor * _FLOAT / shape.element * keys / shape.tokens
-        taken += rows * _FLOAT + chunk.pairs * shape.element
-    return taken
+        shared = shape.tensor * _FLOAT / shape.element * keys / shape.tokens
+        own += rows * _FLOAT + chunk.pairs * shape.element
+    elif chunk.onednn:  # a head's values less their mean
+        own += keys * shape.head_dim * _FLOAT
+    return shared + chunk.threads * own
 
 
 def _flash_bytes(rows: int, keys: int, head_dim: int) -> int:
@@ -165,7 +166,8 @@ def _flash_bytes(rows: int, keys: int, head_dim: int) -> int:
 
 
 def _chunked_bytes(shape: Shape, runs: Runs) -> int:
-    """A chunk's float32 logits, what its pairs of tokens are given, and that of the chunk before."""
+    """In each thread a chunk's float32 logits, what its pairs of tokens are given, and that of the chunk before; and a
+    head's values less their mean."""
     operation = runs.operation
     chunk = Chunk.of(_CPU, 1, shape.heads, shape.tokens, shape.tokens, shape.head_dim, pairwise=True)
     pairs = chunk.rows * shape.tokens
@@ -173,8 +175,7 @@ def _chunked_bytes(shape: Shape, runs: Runs) -> int:
     at_keys = runs.tokens.shape[0] * shape.tokens * _FLOAT * (operation.modulated + operation.biased * (1 + excluded))
     keys = shape.tensor * _FLOAT // shape.element if shape.element < _FLOAT else 0
     standing = shape.tensor + shape.row + keys + at_keys * operation.per_frame
-    if chunk.onednn and shape.element == _FLOAT:  # a head's values less their mean
-        standing += shape.tokens * shape.head_dim * _FLOAT
+    centred = shape.tokens * shape.head_dim * _FLOAT if chunk.onednn and shape.element == _FLOAT else 0
     kept = pairs * _FLOAT * (2 * operation.modulated + operation.biased + excluded)
     made = pairs * (1 + _FLOAT * max(1, 3 * operation.modulated, 3 * excluded))
     rows = chunk.heads * chunk.rows * shape.head_dim
@@ -183,4 +184,4 @@ def _chunked_bytes(shape: Shape, runs: Runs) -> int:
     if shape.element < _FLOAT:
         used += rows * _FLOAT + chunk.pairs * shape.element  # queries in float32, weights in the values' dtype
     made += (kept if chunk.rows < shape.tokens else 0) + (0 if chunk.onednn else logits)
-    return standing + max(made, logits + used)
+    return standing + chunk.threads * (centred + max(made, logits + used))
