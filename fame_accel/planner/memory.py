@@ -166,8 +166,7 @@ def _flash_bytes(rows: int, keys: int, head_dim: int) -> int:
 
 
 def _chunked_bytes(shape: Shape, runs: Runs) -> int:
-    """In each thread a chunk's float32 logits, what its pairs of tokens are given, and that of the chunk before; and a
-    head's values less their mean."""
+    """In each thread a chunk's float32 logits, what its pairs of tokens are given, and a head's centred values."""
     operation = runs.operation
     chunk = Chunk.of(_CPU, 1, shape.heads, shape.tokens, shape.tokens, shape.head_dim, pairwise=True)
     pairs = chunk.rows * shape.tokens
@@ -183,5 +182,5 @@ def _chunked_bytes(shape: Shape, runs: Runs) -> int:
     used = kept + rows * (_FLOAT if chunk.onednn else shape.element)
     if shape.element < _FLOAT:
         used += rows * _FLOAT + chunk.pairs * shape.element  # queries in float32, weights in the values' dtype
-    made += (kept if chunk.rows < shape.tokens else 0) + (0 if chunk.onednn else logits)
+    made += 0 if chunk.onednn else logits
     return standing + chunk.threads * (centred + max(made, logits + used))
