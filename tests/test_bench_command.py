@@ -114,9 +114,12 @@ def test_nothing_fits_the_time(
 ) -> None:
     pytest.importorskip("matplotlib")
     monkeypatch.setattr("fame_accel.bench.sweep.Budget.left", 0.0)
+    monkeypatch.setattr("os.getloadavg", lambda: (1.5, 0.0, 0.0), raising=False)
+    (tmp_path / "bench.html").write_text("of a run before")
     assert main([*SMALL, "--out", str(tmp_path)]) == 1
     said = capsys.readouterr().out
-    assert "are spent" in said and "Nothing was measured" in said
+    assert "are spent" in said and "Too little was measured" in said
+    assert said.count("Other work ran on this machine (load average 1.5 on") == 2  # first, and with the remarks
     assert {file.name for file in tmp_path.iterdir()} == {"bench.csv"}
 
 

@@ -11,6 +11,7 @@ Writes to OUT: bench.csv (to which each run is added), bench.png and bench.html.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
@@ -41,6 +42,7 @@ MOST_FRAMES = 1024
 # frames, size and dtype where they are not given
 _DEFAULTS = {"cpu": (8, (256, 256), "float32"), "cuda": (16, (512, 512), "float16")}
 _PATIENCE = 3.0  # seconds of a call, past which it is repeated no more
+_IDLE_LOAD = 0.7  # load average, up to which a CPU counts as free for measuring
 _PAGES = (
     "Freed memory was kept from call to call. C libraries give it back by default, which costs eager more time: its "
     "matrices take new pages at each step."
@@ -141,7 +143,7 @@ def _measure(
     run: str,
     out: Path,
 ) -> int:
-    from fame_accel.bench.charts import write_png
+    from fame_accel.bench.charts import panels, write_png
     from fame_accel.bench.group import Protocol
     from fame_accel.bench.html_report import write_html
     from fame_accel.bench.providers import EAGER, FLOOR, PROVIDERS
@@ -152,6 +154,9 @@ def _measure(
 
     if device.type == "cpu":
         keep_freed_memory()
+    busy = _busy(device)
+    for told in busy:
+        print(told, flush=True)
     names = list(PROVIDERS) if providers == "all" else [EAGER, FLOOR, _ours(device, dtype)]
     chosen = {name: PROVIDERS[name] for name in names}
     effort = Effort(seconds=1.0 if device.type == "cpu" else 0.2, most=15, patience=_PATIENCE)
@@ -179,17 +184,31 @@ def _measure(
         rows=last + rows,
         scaling=scaling + [row for row in last if row["provider"] in curve],
         layers=layers | {f"{name}-text{TEXT_TOKENS}": number for name, number in layers.items()},
-        notes=[_NOT_CLIP, _OTHER_LAYERS, *([_PAGES] if freed_memory_is_kept() else [])],
+        notes=[_NOT_CLIP, _OTHER_LAYERS, *([_PAGES] if freed_memory_is_kept() else []), *busy],
     )
     print("\n" + as_table(summary))
-    if not any(row.get("p50_ms") for row in summary.rows + scaling):
-        print(f"\nNothing was measured: no chart is drawn. Wrote bench.csv to {out}")
+    pages = out / "bench.png", out / "bench.html"
+    if not panels(summary):
+        for page in pages:  # of a run before
+            page.unlink(missing_ok=True)
+        print(f"\nToo little was measured for charts and a page; a larger --seconds helps. Wrote bench.csv to {out}")
         return 1
-    write_png(out / "bench.png", summary)
-    write_html(out / "bench.html", summary)
+    write_png(pages[0], summary)
+    write_html(pages[1], summary)
     print(f"\nWrote bench.csv, bench.png and bench.html to {out}")
     ours = [str(row["note"]) for row in [*rows, *scaling, *last] if str(row["provider"]).startswith("ours")]
     return int(any(note.startswith(("WRONG", "failed")) for note in ours))
+
+
+def _busy(device: torch.device) -> list[str]:
+    """Whether other work ran on a CPU before this began, by the load of the last minute; a sentence, or none."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") and device.type == "cpu" else 0.0
+    if load <= _IDLE_LOAD:
+        return []
+    return [
+        f"Other work ran on this machine (load average {load:.1f} on {os.cpu_count()} CPUs in the minute before): "
+        "times and ratios are off, most where many short operations wait for a core."
+    ]
 
 
 def _compare(
