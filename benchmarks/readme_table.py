@@ -9,7 +9,7 @@ import contextlib
 import csv
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from benchmarks.budget import BUDGETS, HEAD_DIMS, TARGETS, read_counts
@@ -22,7 +22,6 @@ from benchmarks.results_table import (
     markdown,
     memory,
     newest,
-    of_all_runs,
     time,
     times,
     where,
@@ -57,20 +56,25 @@ def _returned(shape: str, operation: str) -> list[str]:
     return [time(found.get("eager")), time(found.get("ours_sdpa")), times(found.get("ours_sdpa"))]
 
 
+def _commits(shape: str, operations: Iterable[str]) -> str:
+    """Of the rows behind RETURNED."""
+    returned = (newest(shape, operation, holding="eager", kept=False) for operation in operations)
+    return ", ".join(dict.fromkeys(row["commit"] for found in returned for row in found.values()))
+
+
 def compared() -> str:
     """Self-attention on a CPU, beside eager."""
-    titles = ["operation", "eager", "fame-accel", "x eager", "all runs", "x plain", "peak", "eager's", *RETURNED]
+    titles = ["operation", "eager", "fame-accel", "x eager", "x plain", "peak", "eager's", *RETURNED]
     lines, used = [], []
     for operation in SELF[1:]:  # of what modulates
         found = newest(CPU_SELF, operation.name, holding="eager")
         used += found.values()
         ours, eager = found.get("ours_sdpa"), found.get("eager")
-        ratios = [times(ours), of_all_runs(CPU_SELF, operation.name, ours), times(ours, "floor_ratio")]
+        ratios = [times(ours), times(ours, "floor_ratio")]
         cells = [time(eager), time(ours), *ratios, memory(ours), memory(eager)]
         lines.append([operation.name, *cells, *_returned(CPU_SELF, operation.name)])
     row = used[0]
-    returned = [newest(CPU_SELF, operation.name, "eager", kept=False) for operation in SELF[1:]]
-    commits = ", ".join(dict.fromkeys(row["commit"] for found in returned for row in found.values()))
+    commits = _commits(CPU_SELF, [operation.name for operation in SELF[1:]])
     about = (
         f"8 frames of 32x32 tokens ({row['keys']} keys), three regions, {row['heads']} heads, head_dim "
         f"{row['head_dim']}, {row['dtype']}; {where(used)}; medians of one run, calls in turn "
@@ -116,7 +120,10 @@ def stepped() -> str:
         ours, eager = found["ours_sdpa"], found["eager"]
         cells = [time(eager), time(ours), times(ours), times(ours, "floor_ratio")]
         lines.append([name, *cells, *_returned(NETWORK, operation)])
-    about = f"{where(used)}; random weights, float32 (`python -m benchmarks.measure network`):"
+    about = (
+        f"{where(used)}; random weights, float32 (`python -m benchmarks.measure network`; the last columns with "
+        f"`--return-memory`, at {_commits(NETWORK, names)}):"
+    )
     return f"{about}\n\n{markdown(titles, lines)}"
 
 

@@ -30,17 +30,6 @@ def newest(shape: str, operation: str, holding: str = "ours_sdpa", kept: bool = 
     return {row["provider"]: row for row in found if row["run"] == runs[-1]} if runs else {}
 
 
-def of_all_runs(shape: str, operation: str, row: dict[str, str] | None) -> str:
-    """Least and most of the eager_speedup of all runs of a row's commit on its machine, such as 1.3-2.3x."""
-    if row is None:
-        return "-"
-    columns = ("shape", "operation", "provider", "device", "commit")
-    wanted = (shape, operation, *(row[column] for column in columns[2:]))
-    found = [r["eager_speedup"] for r in _rows() if tuple(r[column] for column in columns) == wanted]
-    least, most = (f"{pick(map(float, filter(None, found))):.1f}" for pick in (min, max))
-    return f"{least}x" if least == most else f"{least}-{most}x"
-
-
 def where(rows: Iterable[dict[str, str]]) -> str:
     """Device, versions, date and commit of some rows, each said once."""
     rows = list(rows)
