@@ -1,7 +1,7 @@
 """Attention from two matrix products, in chunks whose logits stay in the cache.
 
-On x86 with AVX-512, products of float32 go to oneDNN, one head at a time: MKL, which torch takes otherwise, keeps to
-AVX2 on processors that are not Intel's, and was half as fast on one. There each thread has chunks of its own.
+On x86 with AVX-512, products of float32 go to oneDNN, one head at a time: MKL, which torch takes otherwise, was
+half as fast on an AMD processor. There each thread has chunks of its own in large calls.
 """
 
 from __future__ import annotations
