@@ -17,6 +17,7 @@ from itertools import groupby, product
 import torch
 from torch import Tensor
 
+from .strides import readable
 from .threads import each
 
 CHUNK_BYTES = 8 << 20  # logits of one chunk: small enough to stay in a CPU's last-level cache
@@ -85,6 +86,8 @@ class ChunkedAttention:
         self, query: Tensor, key: Tensor, value: Tensor, scale: float, out: Tensor, lse: Tensor | None,
         pairwise: bool = False,
     ) -> None:  # fmt: skip
+        if query.device.type == "cuda":  # cuBLAS, too, has its limits
+            query, key, value = map(readable, (query, key, value))
         self._query, self._scale, self._out, self._lse = query, scale, out, lse
         self._own = threading.local()
         self._chunk = Chunk.of(query.device, *query.shape[:3], *key.shape[2:], pairwise)

@@ -12,7 +12,7 @@ import triton.language as tl
 
 from .launch import Call, Launch, split_head_dim, tiled_call
 from .softmax import part_maxima, part_minima
-from .tiles import gathered_rows, head_of, load_rows, logits_tile, packed_rows, query_tile
+from .tiles import entry_of, gathered_rows, head_of, load_rows, logits_tile, packed_rows, query_tile
 
 
 @triton.jit
@@ -22,19 +22,16 @@ def _widen(
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Extremes widened by the key tiles of pairs first..last."""
+    next_start, next_length = entry_of(pair_span, first, last), entry_of(pair_span + 1, first, last)
     for pair in range(first, last):
-        start = tl.load(pair_span + 2 * pair)
-        inside = start
+        start, length = next_start, next_length
+        next_start = entry_of(pair_span, pair + 1, last)
         if SHORT:
-            inside = tl.arange(0, BLOCK_K) < tl.load(pair_span + 2 * pair + 1)
-        k_head, k_tail = packed_rows(k, start, inside, SHORT, HEAD, TAIL, BLOCK_K)
+            next_length = entry_of(pair_span + 1, pair + 1, last)
+        k_head, k_tail = packed_rows(k, start, length, SHORT, True, HEAD, TAIL, BLOCK_K)
         logits = logits_tile(q_head, q_tail, k_head, k_tail, TAIL, PRECISION)
-        if SHORT:
-            high_parts = tl.maximum(high_parts, part_maxima(tl.where(inside[None, :], logits, -float("inf")), PARTS))
-            low_parts = tl.minimum(low_parts, part_minima(tl.where(inside[None, :], logits, float("inf")), PARTS))
-        else:
-            high_parts = tl.maximum(high_parts, part_maxima(logits, PARTS))
-            low_parts = tl.minimum(low_parts, part_minima(logits, PARTS))
+        high_parts = tl.maximum(high_parts, part_maxima(logits, PARTS))
+        low_parts = tl.minimum(low_parts, part_minima(logits, PARTS))
     return high_parts, low_parts
 
 

@@ -24,48 +24,64 @@ import triton.language as tl
 
 from .launch import Call, Launch, item_stride, tiled_call
 from .softmax import finish, online_step, pinned_step, whole_sum, zero_state
-from .tiles import add_weighted, gathered_rows, head_of, load_rows, logits_tile, packed_rows, query_tile, store_rows
+from .tiles import (
+    add_weighted,
+    entry_of,
+    gathered_rows,
+    head_of,
+    load_rows,
+    logits_tile,
+    packed_rows,
+    query_tile,
+    store_rows,
+)
 
 
 @triton.jit
 def _attend(
-    acc_head, acc_tail, row_max, sum_parts, q_head, q_tail, strength_row, high, low,
+    acc_head, acc_tail, row_max, sum_parts, q_head, q_tail, strength_row, extreme,
     k, v, key_weight, pair_span, pair_value, first, last, base2_scale,
     PINNED: tl.constexpr, SHORT: tl.constexpr, HAS_KEY_WEIGHT: tl.constexpr,
     BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, SUMS: tl.constexpr, PARTS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The softmax state continued over the key tiles of pairs first..last; where PINNED, row_max is the pivot."""
+    """The softmax state continued over the key tiles of pairs first..last, all of the same region or of others, pulled
+    to `extreme`; where PINNED, row_max is the pivot.
+
+    Row factors are spread over whole tiles, and meet one at a time what comes from the product: a thread still holds
+    one value a row, but in the product's layout, so that the loop passes none of them between threads.
+    """
+    TILE: tl.constexpr = [strength_row.shape[0], BLOCK_K]
+    strength_rows = tl.broadcast_to(strength_row[:, None], TILE)
+    extremes = tl.broadcast_to(extreme[:, None], TILE)
+    pivots = tl.broadcast_to(row_max[:, None], TILE)
+    next_start, next_length = entry_of(pair_span, first, last), entry_of(pair_span + 1, first, last)
+    next_strength, next_bias = entry_of(pair_value, first, last), entry_of(pair_value + 1, first, last)
     for pair in range(first, last):
-        start = tl.load(pair_span + 2 * pair)
-        strength = tl.load(pair_value + 2 * pair)
-        bias = tl.load(pair_value + 2 * pair + 1)
-        inside = high
+        start, length, strength, bias = next_start, next_length, next_strength, next_bias
+        next_start, next_strength = entry_of(pair_span, pair + 1, last), entry_of(pair_value, pair + 1, last)
+        next_bias = entry_of(pair_value + 1, pair + 1, last)
         if SHORT:
-            inside = tl.arange(0, BLOCK_K) < tl.load(pair_span + 2 * pair + 1)
-        k_head, k_tail = packed_rows(k, start, inside, SHORT, HEAD, TAIL, BLOCK_K)
+            next_length = entry_of(pair_span + 1, pair + 1, last)
+        k_head, k_tail = packed_rows(k, start, length, SHORT, True, HEAD, TAIL, BLOCK_K)
         z = logits_tile(q_head, q_tail, k_head, k_tail, TAIL, PRECISION)
-        pull = strength_row * tl.abs(strength)
-        target = pull * tl.where(strength > 0.0, high, low)
         if HAS_KEY_WEIGHT:
-            place = start + tl.arange(0, BLOCK_K)
-            if SHORT:
-                weight = tl.load(key_weight + place, mask=inside, other=0.0)
-            else:
-                weight = tl.load(key_weight + place)
-            z = z - weight[None, :] * (pull[:, None] * z - target[:, None])
-            alpha = tl.zeros_like(pull) + base2_scale
-            beta = tl.zeros_like(pull) + bias
-        else:
-            alpha = base2_scale - base2_scale * pull
-            beta = base2_scale * target + bias
+            lane = tl.arange(0, BLOCK_K)
+            weight = tl.load(key_weight + start + (tl.minimum(lane, length - 1) if SHORT else lane))
+            pull = tl.abs(strength) * strength_rows
+            z = z - weight[None, :] * (pull * z - pull * extremes)
+            strength = 0.0
         if PINNED:
-            weights, sum_parts = pinned_step(z, inside, alpha, beta - row_max, sum_parts, SHORT, SUMS, PARTS)
+            pull = base2_scale * tl.abs(strength) * strength_rows
+            exponents = z * (base2_scale - pull) + (pull * extremes - pivots + bias)
+            weights, sum_parts = pinned_step(exponents, length, sum_parts, SHORT, SUMS, PARTS)
         else:
+            pull = base2_scale * tl.abs(strength) * strength_row
             weights, tile_max, acc_head, acc_tail, row_max, sum_parts = online_step(
-                z, inside, alpha, beta, acc_head, acc_tail, row_max, sum_parts, SHORT, SUMS, TAIL, PARTS
-            )
-        v_head, v_tail = packed_rows(v, start, inside, SHORT, HEAD, TAIL, BLOCK_K)
+                z, length, base2_scale - pull, pull * extreme + bias, acc_head, acc_tail, row_max, sum_parts,
+                SHORT, SUMS, TAIL, PARTS,
+            )  # fmt: skip
+        v_head, v_tail = packed_rows(v, start, length, SHORT, False, HEAD, TAIL, BLOCK_K)
         acc_head, acc_tail = add_weighted(acc_head, acc_tail, weights, v_head, v_tail, TAIL, PRECISION)
     return acc_head, acc_tail, row_max, sum_parts
 
@@ -102,16 +118,14 @@ def modulated_kernel(
         acc_head, acc_tail, row_max, sum_parts = zero_state(BLOCK_Q, HEAD, TAIL, PARTS)
         if PINNED:
             row_max = base2_scale * row_high + most_bias
-        acc_head, acc_tail, row_max, sum_parts = _attend(
-            acc_head, acc_tail, row_max, sum_parts, q_head, q_tail, strength_row, row_high, row_low,
-            k, v, key_weight, pair_span, pair_value, tl.load(tile + 2), tl.load(tile + 4), base2_scale,
-            PINNED, False, HAS_KEY_WEIGHT, BLOCK_K, HEAD, TAIL, SUMS, PARTS, PRECISION,
-        )  # fmt: skip
-        acc_head, acc_tail, row_max, sum_parts = _attend(
-            acc_head, acc_tail, row_max, sum_parts, q_head, q_tail, strength_row, row_high, row_low,
-            k, v, key_weight, pair_span, pair_value, tl.load(tile + 4), tl.load(tile + 6), base2_scale,
-            PINNED, True, HAS_KEY_WEIGHT, BLOCK_K, HEAD, TAIL, SUMS, PARTS, PRECISION,
-        )  # fmt: skip
+        # full tiles in the same region and in others, then short ones
+        for part in tl.static_range(4):
+            acc_head, acc_tail, row_max, sum_parts = _attend(
+                acc_head, acc_tail, row_max, sum_parts, q_head, q_tail, strength_row,
+                row_high if part % 2 == 0 else row_low,
+                k, v, key_weight, pair_span, pair_value, tl.load(tile + 2 + part), tl.load(tile + 3 + part), base2_scale,
+                PINNED, part >= 2, HAS_KEY_WEIGHT, BLOCK_K, HEAD, TAIL, SUMS, PARTS, PRECISION,
+            )  # fmt: skip
         row_sum = whole_sum(acc_head, acc_tail, sum_parts, SUMS, HEAD, TAIL, D)
         if PINNED:
             # of a column, and to one element: Triton 3.6 cannot reduce rows of sm_100's tensor memory to a scalar

@@ -37,6 +37,21 @@ def part_minima(tile, PARTS: tl.constexpr):
 
 
 @triton.jit
+def row_maxima(tile, PARTS: tl.constexpr):
+    """Row maxima of [rows, keys], by parts first: short chains rather than one long one."""
+    return tl.max(part_maxima(tile, PARTS), 1)
+
+
+@triton.jit
+def real_part_sums(weights, length, SHORT: tl.constexpr, PARTS: tl.constexpr):
+    """Row sums of the weights in PARTS parts; where SHORT, of the first `length` keys."""
+    if SHORT:
+        real = tl.where(tl.arange(0, weights.shape[1]) < length, 1.0, 0.0)
+        weights = weights * real[None, :]
+    return part_sums(weights, PARTS)
+
+
+@triton.jit
 def zero_state(ROWS: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, PARTS: tl.constexpr):
     """Accumulator blocks, row maxima and parts of the row sums before the first key."""
     acc_head = tl.zeros([ROWS, HEAD], tl.float32)
@@ -48,34 +63,27 @@ def zero_state(ROWS: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, PARTS
 
 @triton.jit
 def online_step(
-    z, inside, alpha, beta, acc_head, acc_tail, row_max, sum_parts,
-    MASKED: tl.constexpr, SUMS: tl.constexpr, TAIL: tl.constexpr, PARTS: tl.constexpr,
+    z, length, alpha, beta, acc_head, acc_tail, row_max, sum_parts,
+    SHORT: tl.constexpr, SUMS: tl.constexpr, TAIL: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """Weights of a tile of logits z against the running row maxima, its own row maxima of z, and the state rescaled."""
-    if MASKED:
-        tile_max = tl.max(tl.where(inside[None, :], z, -float("inf")), 1)
-    else:
-        tile_max = tl.max(z, 1)
+    tile_max = row_maxima(z, PARTS)
     # alpha >= 0, so the largest exponent of a row is at its largest logit
     new_max = tl.maximum(row_max, alpha * tile_max + beta)
     weights = tl.exp2(z * alpha[:, None] + (beta - new_max)[:, None])
-    if MASKED:
-        weights = tl.where(inside[None, :], weights, 0.0)
     factor = tl.exp2(row_max - new_max)
     if SUMS:
-        sum_parts = sum_parts * factor[:, None] + part_sums(weights, PARTS)
+        sum_parts = sum_parts * factor[:, None] + real_part_sums(weights, length, SHORT, PARTS)
     acc_head, acc_tail = rescale(acc_head, acc_tail, factor, TAIL)
     return weights, tile_max, acc_head, acc_tail, new_max, sum_parts
 
 
 @triton.jit
-def pinned_step(z, inside, alpha, beta, sum_parts, MASKED: tl.constexpr, SUMS: tl.constexpr, PARTS: tl.constexpr):
-    """Weights of a tile of logits z, their pivot already in beta."""
-    weights = tl.exp2(z * alpha[:, None] + beta[:, None])
-    if MASKED:
-        weights = tl.where(inside[None, :], weights, 0.0)
+def pinned_step(exponents, length, sum_parts, SHORT: tl.constexpr, SUMS: tl.constexpr, PARTS: tl.constexpr):
+    """Weights of a tile whose exponents are held under a fixed pivot."""
+    weights = tl.exp2(exponents)
     if SUMS:
-        sum_parts = sum_parts + part_sums(weights, PARTS)
+        sum_parts = sum_parts + real_part_sums(weights, length, SHORT, PARTS)
     return weights, sum_parts
 
 

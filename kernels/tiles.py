@@ -62,26 +62,41 @@ def load_rows(
 
 
 @triton.jit
+def entry_of(pairs, pair, last):
+    """A field of a pair in a table of two fields each; 0 from `last` on.
+
+    Loops read it an iteration ahead, into registers. A load whose address or operand it were in the same iteration
+    would make it one of the asynchronous copies: the newest, and waiting for it is waiting for the tiles behind it.
+    """
+    return tl.load(pairs + 2 * pair, mask=pair < last, other=0)
+
+
+@triton.jit
 def packed_block(
-    base, start, inside, MASKED: tl.constexpr, FIRST: tl.constexpr, WIDTH: tl.constexpr, ROW: tl.constexpr,
-    BLOCK: tl.constexpr,
+    base, start, length, SHORT: tl.constexpr, REPEAT: tl.constexpr,
+    FIRST: tl.constexpr, WIDTH: tl.constexpr, ROW: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Columns FIRST.. of packed rows start.., [BLOCK, WIDTH]; where MASKED, zero outside `inside`."""
-    place = tl.arange(0, BLOCK)[:, None] * ROW + FIRST + tl.arange(0, WIDTH)[None, :]
-    pointers = base + (tl.multiple_of(start * ROW, 16) + place)
-    if MASKED:
-        return tl.load(pointers, mask=inside[:, None], other=0.0)
+    """Columns FIRST.. of packed rows start.., [BLOCK, WIDTH]; as in `packed_rows`."""
+    lane = tl.arange(0, BLOCK)
+    row = tl.minimum(lane, length - 1) if SHORT and REPEAT else lane
+    pointers = base + (tl.multiple_of(start * ROW, 16) + row[:, None] * ROW + FIRST + tl.arange(0, WIDTH)[None, :])
+    if SHORT and not REPEAT:
+        return tl.load(pointers, mask=(lane < length)[:, None], other=0.0)
     else:
         return tl.load(pointers)
 
 
 @triton.jit
-def packed_rows(base, start, inside, MASKED: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, BLOCK: tl.constexpr):
-    """Both blocks of packed rows start..; rows of HEAD + TAIL, see `pack`."""
-    head = packed_block(base, start, inside, MASKED, 0, HEAD, HEAD + TAIL, BLOCK)
+def packed_rows(
+    base, start, length, SHORT: tl.constexpr, REPEAT: tl.constexpr,
+    HEAD: tl.constexpr, TAIL: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Both blocks of packed rows start..; rows of HEAD + TAIL, see `pack`. Where SHORT, those from `length` on are
+    zeros, or repeat the last (REPEAT), so that no row extreme notices them."""
+    head = packed_block(base, start, length, SHORT, REPEAT, 0, HEAD, HEAD + TAIL, BLOCK)
     tail = head
     if TAIL > 0:
-        tail = packed_block(base, start, inside, MASKED, HEAD, TAIL, HEAD + TAIL, BLOCK)
+        tail = packed_block(base, start, length, SHORT, REPEAT, HEAD, TAIL, HEAD + TAIL, BLOCK)
     return head, tail
 
 

@@ -144,6 +144,10 @@ class Case:
     def eager(self) -> tuple[Tensor, Tensor]:
         return reference.layout_attention(**vars(self), return_lse=True)
 
+    def to(self, device: str) -> Case:
+        moved = {name: x.to(device) for name, x in vars(self).items() if isinstance(x, Tensor | TokenLayout)}
+        return replace(self, **moved)
+
     def oracle(self) -> tuple[Tensor, Tensor]:
         tensors = {name: getattr(self, name).double() for name in ("query", "key", "value")}
         return replace(self, **tensors).eager()
@@ -211,10 +215,10 @@ def assert_parity(out: Tensor, lse: Tensor, case: Case, eager: Case | None = Non
     """err <= 2 * err(eager in the same dtype) + 1e-5, in max and in mean, against the reference in float64.
 
     All of `out` is finite, and `lse` is finite exactly where the oracle's is; the constant for lse grows with
-    its size. eager: a case of the same meaning to run eagerly, where `case` itself overflows.
+    its size. eager: a case of the same meaning to run eagerly, where `case` itself cannot judge.
     """
     exact, exact_lse = case.oracle()
-    plain, plain_lse = (case if eager is None else eager).eager()
+    plain, plain_lse = (x.to(out.device) for x in (case if eager is None else eager).eager())
     assert out.shape == exact.shape and out.dtype == case.query.dtype and out.device == case.query.device
     assert lse.shape == exact_lse.shape and lse.dtype == torch.float32
     assert plain.isfinite().all(), "the eager reference overflows on this case, so it can judge nothing"
@@ -228,8 +232,8 @@ def assert_parity(out: Tensor, lse: Tensor, case: Case, eager: Case | None = Non
         assert got <= 2 * bound + 1e-5 * (1 + largest)
 
 
-def check(case: Case, target: Target) -> tuple[Tensor, Tensor]:
+def check(case: Case, target: Target, eager: Case | None = None) -> tuple[Tensor, Tensor]:
     """Runs the case on the target's backend, asserts parity and returns (out, lse)."""
     out, lse = case.run(target.backend)
-    assert_parity(out, lse, case)
+    assert_parity(out, lse, case, eager)
     return out, lse

@@ -222,7 +222,9 @@ def test_large_logits(target: Target, name: str, many: bool, spread: str):
     keys = torch.linspace(-50, 50, num_keys) if spread == "wide" else nearly
     case = _aligned(case, torch.linspace(-50, 50, 40), keys)
     assert 9e3 < 0.25 * (case.query.double() @ case.key.double().mT).abs().max() < 1.1e4
-    check(case, target)
+    # The error is the rounding of <q, k>, in the order of its sum. cuBLAS has another one for some shapes, and a third
+    # of the error there; kernels, torch's too, add in turn as a CPU does.
+    check(case, target, case.to("cpu") if target.dtype == torch.float32 else None)
 
 
 @on_targets

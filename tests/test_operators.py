@@ -66,8 +66,11 @@ def test_opcheck(operator: str, target: Target, monkeypatch: pytest.MonkeyPatch)
 
 
 def _step(case: Case, query: Tensor, row_strength: Tensor, backend: str) -> tuple[Tensor, Tensor]:
-    arguments = {**vars(case), "query": query * 2, "row_strength": row_strength.clamp(max=0.9)}
-    out, lse = layout_attention(**arguments, return_lse=True, backend=backend)
+    out, lse = layout_attention(
+        query * 2, case.key, case.value, case.query_layout, case.key_layout, case.modulation,
+        row_strength=row_strength.clamp(max=0.9), key_weight=case.key_weight, scale=case.scale, return_lse=True,
+        backend=backend,
+    )  # fmt: skip
     return out + 1, lse
 
 
