@@ -78,7 +78,9 @@ def compile_call(call: Call, target: str) -> Any:
 def calls(target: str, head_dim: int, dtype: torch.dtype) -> Iterator[tuple[str, Call]]:
     """Every kernel variant an edit launches, for 8 frames of 64 x 64 tokens and 8 heads, on meta tensors."""
     meta = dict(device="meta")
-    launch = choose_launch("tiled", TARGETS[target][0], head_dim, dtype.itemsize)
+    family = TARGETS[target][0]
+    kernels = ("tiled", "one_pass", "two_pass")
+    tiled, one_pass, two_pass = (choose_launch(kernel, family, head_dim, dtype.itemsize) for kernel in kernels)
     tokens = 8 * 64 * 64
     q, k, v, out = (torch.empty(2, tokens, 8, head_dim, dtype=dtype, **meta).transpose(1, 2) for _ in range(4))
     lse, high, low = (torch.empty(2, 8, tokens, **meta) for _ in range(3))
@@ -91,22 +93,20 @@ def calls(target: str, head_dim: int, dtype: torch.dtype) -> Iterator[tuple[str,
     strength, weight = (torch.empty(1, tokens, **meta) for _ in range(2))
     parked = torch.empty(2, 8, tokens, width, **meta)
     again = torch.empty(2 * 8 * 520, dtype=torch.int32, **meta)
-    how = (0.125, "ieee", launch)
     packed = (q, packed_k, packed_v, out, lse)
     yield "pack", pack_call(k, v, packed_k, packed_v, order)
-    yield "attention", attention_call(*packed, *plan, *how, False)
+    yield "attention", attention_call(*packed, *plan, 0.125, "ieee", tiled, False)
     for name, last in (("one_pass_same", False), ("one_pass_other", True)):
         factors = (high, low, parked, high, strength)
-        yield name, one_pass_call(*packed, *factors, *plan, 1.0, 0.5, 0.125, "ieee", last, launch, False)
-    yield "extremes", extremes_call(q, packed_k, high, low, *plan[:3], "ieee", launch)
+        yield name, one_pass_call(*packed, *factors, *plan, 1.0, 0.5, 0.125, "ieee", last, one_pass, False)
+    yield "extremes", extremes_call(q, packed_k, high, low, *plan[:3], "ieee", two_pass)
     for name, g, pinned in (
         ("modulated", None, True),
         ("modulated_again", None, False),
         ("modulated_weighted", weight, True),
     ):
         factors = (high, low, strength, g, again)
-        yield name, modulated_call(*packed, *factors, *plan, 0.0, 0.125, "ieee", pinned, launch, False)
-    family = TARGETS[target][0]
+        yield name, modulated_call(*packed, *factors, *plan, 0.0, 0.125, "ieee", pinned, two_pass, False)
     for keys in (77, 96, 512):
         kt, vt = (torch.empty(2, keys, 8, head_dim, dtype=dtype, **meta).transpose(1, 2) for _ in range(2))
         bits, table = torch.empty(1, keys, dtype=torch.int32, **meta), torch.empty(2, 8, **meta)

@@ -39,10 +39,11 @@ BUDGETS = (
     Budget("general tables, both passes", ("extremes", "modulated"), 1.50),
     Budget("with key weights, both passes", ("extremes", "modulated_weighted"), 1.50),
 )
-TILED = (
-    *("attention", "one_pass_same", "one_pass_other"),
-    *("extremes", "modulated", "modulated_again", "modulated_weighted"),
-)
+TILED = {  # kernels over a plan -> their entries in the launch table
+    "attention": "tiled",
+    **dict.fromkeys(("one_pass_same", "one_pass_other"), "one_pass"),
+    **dict.fromkeys(("extremes", "modulated", "modulated_again", "modulated_weighted"), "two_pass"),
+}
 
 
 def read_counts(path: Path = RESULTS, dtype: str = "float16", triton: str | None = None) -> Counts:

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# The whole GPU round in one call, under 8 minutes on an H100: the tests marked gpu, parity of whole edits, timings of
-# every provider, counters of the hot kernels, compute-sanitizer. Installs nothing and takes no network. Needs torch with
-# CUDA, triton, pytest; diffusers (with the demo extra), ncu, compute-sanitizer and pytest-xdist are used where they are.
+# The whole GPU round in one call, in LIMIT seconds (470) on an H100: the tests marked gpu, parity of whole edits, timings
+# of every provider, counters of the hot kernels, compute-sanitizer. Installs nothing and takes no network. Needs torch
+# with CUDA, triton, pytest; diffusers (with the demo extra), ncu, compute-sanitizer and pytest-xdist are used where they
+# are. A short round: LIMIT=250 SHAPES="sd15-64x64-f8 sd15-32x32-f8" PROVIDERS="eager sdpa_plain ours_triton".
 #
 #     benchmarks/gpu_session.sh            on a machine with a GPU; COMMIT=... names the code where git does not
 #     DRY_RUN=1 benchmarks/gpu_session.sh  every step on a CPU, in Triton's interpreter at toy shapes
@@ -21,8 +22,12 @@ results=${RESULTS:-benchmarks/results}
 device=cuda
 suite=gpu
 providers=() # all
+[[ -z ${PROVIDERS:-} ]] || read -ra providers <<<"--providers $PROVIDERS"
+shapes=() # all
+[[ -z ${SHAPES:-} ]] || read -ra shapes <<<"--shapes $SHAPES"
 edit=()
 dtype=float16
+workers=$(($(nproc) > 4 ? $(nproc) - 2 : 2))
 if [[ $DRY_RUN ]]; then
     export TRITON_INTERPRET=1
     results=${RESULTS:-$logs/results} device=cpu suite=toy dtype=float32
@@ -62,14 +67,23 @@ sanitizer() {
 }
 
 # Beside the tests, as nothing is timed yet: compilation, a shape a process, so that the timings find it on disk (what is
-# not ready by the time limit compiles later), and the matrix of calls, plain and under memcheck.
+# not ready by the time limit compiles later), the matrix of calls, plain and under memcheck, and whole edits.
 compile_ahead() {
-    "$PYTHON" -m benchmarks.measure "$suite" --list | timeout 160 xargs -P 10 -I{} "$PYTHON" -m benchmarks.measure \
-        "$suite" --compile-only --shapes {} --device "$device" --dtype "$dtype" "${providers[@]}"
+    "$PYTHON" -m benchmarks.measure "$suite" --list "${shapes[@]}" | timeout 130 xargs -P $((workers / 2)) -I{} \
+        "$PYTHON" -m benchmarks.measure "$suite" --compile-only --shapes {} --device "$device" --dtype "$dtype" \
+        "${providers[@]}"
+}
+edits() {
+    if "$PYTHON" -c 'import av, cv2, diffusers, transformers' 2>/dev/null; then
+        step edit 120 wrong "$PYTHON" -W ignore -m benchmarks.edit_parity --device "$device" \
+            --out "$results/edit_parity.csv" "${edit[@]}"
+    else
+        echo "edit: not run, it needs diffusers, transformers, av and opencv" >>"$logs/summary.txt"
+    fi
 }
 check_memory() {
     step sanitize 110 wrong "$PYTHON" -m benchmarks.sanitize --device "$device"
-    [[ $DRY_RUN ]] || sanitizer memcheck 90 wrong
+    [[ $DRY_RUN ]] || sanitizer memcheck 120 wrong
 }
 
 step environment 60 report "$PYTHON" -c "
@@ -79,34 +93,31 @@ print(environment(torch.device('$device')))"
 
 compile_ahead >"$logs/compile.log" 2>&1 &
 check_memory >"$logs/memory.log" 2>&1 &
+edits >"$logs/edits.log" 2>&1 &
 # the files that hold them: others import packages that are not needed here
-pytest=("$PYTHON" -m pytest -q -m gpu tests/test_{attention,doctor,layout,offsets,operators,short_sequences,tune,videograin}.py)
+pytest=("$PYTHON" -m pytest -q -m gpu -p no:cacheprovider)
+files=(tests/test_{attention,doctor,layout,operators,short_sequences,tune,videograin}.py)
 if [[ $DRY_RUN ]]; then
-    LINES_SHOWN=2 step tests 60 wrong "${pytest[@]}" --collect-only
+    LINES_SHOWN=2 step tests 60 wrong "${pytest[@]}" --collect-only "${files[@]}" tests/test_offsets.py
+elif "$PYTHON" -c 'import xdist' 2>/dev/null; then
+    step tests 150 wrong "${pytest[@]}" -ra -n "$workers" "${files[@]}"
+    wait
+    step far_offsets 40 wrong "${pytest[@]}" -ra -n 6 tests/test_offsets.py # 9 GiB each
 else
-    workers=()
-    "$PYTHON" -c 'import xdist' 2>/dev/null && workers=(-n 6)
-    step tests 150 wrong "${pytest[@]}" -ra "${workers[@]}"
+    step tests 150 wrong "${pytest[@]}" -ra "${files[@]}" tests/test_offsets.py
 fi
 wait
-cat "$logs/memory.log"
+cat "$logs/memory.log" "$logs/edits.log"
 
-if "$PYTHON" -c 'import av, cv2, diffusers, transformers' 2>/dev/null; then
-    step edit 120 wrong "$PYTHON" -W ignore -m benchmarks.edit_parity --device "$device" --out "$results/edit_parity.csv" \
-        "${edit[@]}"
-else
-    echo "edit: not run, it needs diffusers, transformers, av and opencv" >>"$logs/summary.txt"
-fi
-
-budget=$(left 95)
-LINES_SHOWN=60 step timings $((budget + 15)) wrong "$PYTHON" -m benchmarks.measure "$suite" --device "$device" \
-    --dtype "$dtype" --budget-seconds "$budget" --out "$results/measured.csv" "${providers[@]}"
+budget=$(left 60)
+LINES_SHOWN=90 step timings $((budget + 15)) wrong "$PYTHON" -m benchmarks.measure "$suite" --device "$device" \
+    --dtype "$dtype" --budget-seconds "$budget" --out "$results/measured.csv" "${shapes[@]}" "${providers[@]}"
 
 if [[ $DRY_RUN ]]; then
     step profile 60 report "$PYTHON" -m benchmarks.profile_kernels --case toy --device cpu
 else
-    LINES_SHOWN=30 step profile "$(left 30)" report "$PYTHON" -m benchmarks.profile_kernels --out "$results/ncu.csv" \
-        --raw "$logs" --seconds 25
+    LINES_SHOWN=8 step profile "$(left 0)" report "$PYTHON" -m benchmarks.profile_kernels --out "$results/ncu.csv" \
+        --raw "$logs" --seconds 18
     # Reported, not failed on: Triton's reductions write equal values twice, which racecheck takes for hazards
     # (triton-lang/triton#7264).
     sanitizer racecheck "$(left 0)" report

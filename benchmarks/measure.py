@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.predictions import predicted_ms
 from benchmarks.providers import PROVIDERS
-from benchmarks.shapes import LATE, OURS, SUITES, Case
+from benchmarks.shapes import BESIDE_LATE, LATE, OURS, SUITES, Case
 from fame_accel.bench.group import Protocol, bare, measure, said
 from fame_accel.bench.inputs import Inputs, make_inputs
 from fame_accel.bench.rows import Row, append
@@ -191,11 +191,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def chosen(args: argparse.Namespace) -> list[Case]:
-    wanted = args.providers or list(PROVIDERS)
+    wanted = set(args.providers or PROVIDERS)
     return [
         Case(case.shape, case.operation, tuple(name for name in case.providers if name in wanted))
         for case in SUITES[args.suite]
         if not args.shapes or case.shape.name in args.shapes
+        # its others were measured with the rest
+        if case.providers != BESIDE_LATE or wanted & {*LATE}
     ]
 
 

@@ -17,7 +17,7 @@ import torch
 from fame_accel.kernels.launch_table import FEW_KEYS, choose_launch
 
 from benchmarks.ahead_of_time import TARGETS
-from benchmarks.budget import RESULTS, Counts, read_counts
+from benchmarks.budget import RESULTS, TILED, Counts, read_counts
 from benchmarks.cycle_model import CHIPS, Chip, Cycles, loop_cycles, milliseconds, tile_work
 from benchmarks.shapes import SHAPES
 from fame_accel import Modulation
@@ -25,7 +25,7 @@ from fame_accel.attention import UNPLANNED_KEYS
 from fame_accel.bench.cases import Operation, Shape, operations
 from fame_accel.bench.inputs import active_pairs, regions_of
 from fame_accel.parity_cases import text_layout
-from fame_accel.plan import TilePlan, merge_frames, tile_plan
+from fame_accel.plan import Tables, TilePlan, merge_frames, tile_plan
 
 PREDICTIONS = RESULTS.with_name("predictions.csv")
 COLUMNS = (
@@ -50,9 +50,10 @@ def predict(chip: Chip, shape: Shape, operation: Operation, counts: Counts) -> d
         loops, launches = _without_plan(chip, shape, rows_of), 1
         programs = max(1, loops[0][1] if shape.keys <= FEW_KEYS else shape.queries // 128) * heads
     else:
-        launch = choose_launch("tiled", TARGETS[chip.target][0], shape.head_dim, 2)
+        kernels = _kernels(tables)
+        launch = choose_launch(TILED[kernels[0]], TARGETS[chip.target][0], shape.head_dim, 2)
         plan = tile_plan(layout, keys, tables, launch.block_q, launch.block_k)
-        loops, launches = _over_plan(chip, plan, shape.head_dim, rows_of)
+        loops, launches = _over_plan(chip, plan, kernels, shape.head_dim, rows_of)
         programs = int((plan.tiles[0, :, 1] > 0).sum()) * heads
         moved += row_bytes * 2 * shape.keys  # packed
     cycles = heads * sum(loop.predicted * turns for loop, turns in loops)
@@ -72,14 +73,16 @@ def predict(chip: Chip, shape: Shape, operation: Operation, counts: Counts) -> d
     }
 
 
-def _over_plan(chip: Chip, plan: TilePlan, head_dim: int, rows: dict) -> tuple[list[tuple[Cycles, int]], int]:
+def _kernels(tables: Tables) -> list[str]:
+    if tables.strength is None:
+        return ["attention"]
+    return ["extremes", "modulated"] if tables.strength_pair is None else ["one_pass_same", "one_pass_other"]
+
+
+def _over_plan(
+    chip: Chip, plan: TilePlan, kernels: list[str], head_dim: int, rows: dict
+) -> tuple[list[tuple[Cycles, int]], int]:
     """Cycles and turns of the loops over a plan's full and short pairs of tiles, per head; and the launches."""
-    if not plan.modulated:
-        kernels = ["attention"]
-    elif plan.strength_pair is not None:
-        kernels = ["one_pass_same", "one_pass_other"]
-    else:
-        kernels = ["extremes", "modulated"]
     ends = plan.tiles[0].long()
     full_same, full_other, short_same, short_other = (ends[:, i + 1] - ends[:, i] for i in range(2, 6))
     loops = []

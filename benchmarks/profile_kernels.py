@@ -1,4 +1,4 @@
-"""Hardware counters of the two hot kernels by Nsight Compute, as rows of benchmarks/results/ncu.csv.
+"""Hardware counters of the hot kernels by Nsight Compute, as rows of benchmarks/results/ncu.csv.
 
     python -m benchmarks.profile_kernels [--raw FOLDER]
 
@@ -31,6 +31,7 @@ RESULTS = Path(__file__).parent / "results" / "ncu.csv"
 CASES = {  # name -> (shape, operation)
     "fame": ("sd15-64x64-f8", "fame"),
     "region_mask_decay": ("sd15-32x32-f8", "region_mask_decay"),
+    "cross_77": ("sd15-64x64-f8-text77", "cross_77"),
     "toy": ("toy-4x4-f2", "region_mask_decay"),
 }
 SECTIONS = (
@@ -113,12 +114,11 @@ def parse(text: str) -> list[dict[str, str]]:
     ]
 
 
-def profile(ncu: str, case: str, raw: Path | None, seconds: float) -> list[dict[str, str]]:
+def profile(ncu: str, case: str, metrics: list[str], raw: Path | None, seconds: float) -> list[dict[str, str]]:
     """Rows of one case; says why where there are none."""
-    listing = subprocess.run(["timeout", "30", ncu, "--query-metrics"], capture_output=True, text=True).stdout
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "ncu.csv"
-        result = subprocess.run(command(ncu, case, log, known(listing), seconds), capture_output=True, text=True)
+        result = subprocess.run(command(ncu, case, log, metrics, seconds), capture_output=True, text=True)
         text = log.read_text() if log.exists() else ""
     rows = parse(text) or parse(result.stdout)
     if not rows:
@@ -147,10 +147,11 @@ def main() -> None:
     if ncu is None or device.type != "cuda":
         print("no profile: " + ("ncu is not installed" if ncu is None else "needs a CUDA device"))
         return
+    listing = subprocess.run(["timeout", "30", ncu, "--query-metrics"], capture_output=True, text=True).stdout
     for case in CASES:
         if case == "toy":
             continue
-        rows = profile(ncu, case, args.raw, args.seconds)
+        rows = profile(ncu, case, known(listing), args.raw, args.seconds)
         if rows:
             rows = [environment(device) | {"case": case} | row for row in rows]
             append(rows, args.out, list(rows[0]))

@@ -15,6 +15,7 @@ from fame_accel.bench.providers import EAGER, FLOOR
 
 OURS = ("ours_triton", "ours_sdpa")
 LATE = ("compiled", "flex", "flex_sorted", "flex_three_pass")  # on GPUs, as they compile for long
+BESIDE_LATE = (FLOOR, "ours_triton", *LATE)
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,17 @@ SHAPES = (
 
 
 def _gpu(shapes: Iterable[Shape]) -> list[Case]:
-    """Main shapes with all comparisons, the others with what compiles fast, then what compiles for long."""
-    cases = [(shape, operation) for shape in shapes for operation in operations(shape)]
+    """Main shapes before others, and what compiles fast before what compiles for long."""
+    cases = sorted(
+        ((shape, operation) for shape in shapes for operation in operations(shape)), key=lambda case: not case[0].main
+    )
     early = tuple(name for name in PROVIDERS if name not in LATE)
+    mains = sum(shape.main for shape, _ in cases)
     return [
-        *(Case(*case) for case in cases if case[0].main),
-        *(Case(*case, early) for case in cases if not case[0].main),
-        *(Case(*case, (FLOOR, "ours_triton", *LATE)) for case in cases if not case[0].main),
+        *(Case(*case, early) for case in cases[:mains]),
+        *(Case(*case, BESIDE_LATE) for case in cases[:mains]),
+        *(Case(*case, early) for case in cases[mains:]),
+        *(Case(*case, BESIDE_LATE) for case in cases[mains:]),
     ]
 
 

@@ -10,9 +10,11 @@ from .library import declare, empty_outputs
 
 
 @torch.compiler.assume_constant_result
-def tile_shape(device: torch.device, dtype: torch.dtype, head_dim: int) -> tuple[int, int]:
-    """(block_q, block_k) that a plan for `tile_attention` must be cut to."""
-    launch = _launch(device, head_dim, dtype.itemsize)
+def tile_shape(
+    device: torch.device, dtype: torch.dtype, head_dim: int, modulated: bool, one_pass: bool
+) -> tuple[int, int]:
+    """(block_q, block_k) that a plan for `tile_attention` with these arguments must be cut to."""
+    launch = _launch(device, head_dim, dtype.itemsize, modulated, one_pass)
     return launch.block_q, launch.block_k
 
 
@@ -51,7 +53,8 @@ def _tile_attention(
 
     out, lse = empty_outputs(query)
     # the plan's blocks, whatever the table has come to say since
-    launch = _launch(query.device, query.shape[-1], query.element_size())._replace(block_q=block_q, block_k=block_k)
+    launch = _launch(query.device, query.shape[-1], query.element_size(), modulated, one_pass)
+    launch = launch._replace(block_q=block_q, block_k=block_k)
     width = sum(split_head_dim(query.shape[-1]))
     if key.shape[2] * width >= 2**31:
         raise ValueError(
@@ -87,10 +90,11 @@ def _tile_attention(
     return out, lse
 
 
-def _launch(device: torch.device, head_dim: int, element_size: int):
+def _launch(device: torch.device, head_dim: int, element_size: int, modulated: bool, one_pass: bool):
     from fame_accel.kernels.launch_table import choose_launch
 
-    return choose_launch("tiled", family(device), head_dim, element_size)
+    kernel = ("one_pass" if one_pass else "two_pass") if modulated else "tiled"
+    return choose_launch(kernel, family(device), head_dim, element_size)
 
 
 tile_attention = declare(

@@ -11,6 +11,7 @@ from fame_accel import bindings, reference
 from fame_accel.arguments import Arguments, check
 from fame_accel.layout import TokenLayout
 from fame_accel.modulation import Modulation
+from fame_accel.named import by_name
 from fame_accel.plan import GroupPlan, Tables, TilePlan, group_plan, merge_frames, tile_plan
 
 UNPLANNED_KEYS = 512  # of one frame, that are attended to without a plan
@@ -78,9 +79,9 @@ def layout_attention(
 
 
 def _triton(x: Arguments, exact_lse: bool) -> tuple[Tensor, Tensor]:
-    layouts = (x.query_layout, x.key_layout, x.modulation)
+    layouts = (x.query_layout.name, x.key_layout.name, x.modulation.name)
     if _many_short_sequences(x.query, x.key):
-        query_frame, key_frame = _frames(x.query_layout, x.key_layout)
+        query_frame, key_frame = _frames(*layouts[:2])
         return bindings.short_sequences_attention(
             x.query, x.key, x.value, x.query_layout.region, query_frame, x.key_layout.region, key_frame,
             *_frame_tables(*layouts), x.row_strength, x.key_weight, x.scale,
@@ -91,12 +92,13 @@ def _triton(x: Arguments, exact_lse: bool) -> tuple[Tensor, Tensor]:
             x.query, x.key, x.value, x.query_layout.region, x.query_layout.frame, x.key_layout.region,
             _first_key_frame(strength), _first_key_frame(bias), x.row_strength, x.key_weight, x.scale,
         )  # fmt: skip
-    blocks = bindings.tile_shape(x.query.device, x.query.dtype, x.query.shape[-1])
+    tables = _tables(*layouts)
+    way = (tables.strength is not None, tables.strength_pair is not None and x.key_weight is None)
+    blocks = bindings.tile_shape(x.query.device, x.query.dtype, x.query.shape[-1], *way)
     plan = _tile_plan(*layouts, *blocks)
     return bindings.tile_attention(
         x.query, x.key, x.value, plan.query_order, plan.key_order, plan.tiles, plan.pair_span, plan.pair_value,
-        x.row_strength, x.key_weight, x.scale, plan.modulated,
-        plan.strength_pair is not None and x.key_weight is None, *(plan.strength_pair or (0.0, 0.0)), plan.most_bias,
+        x.row_strength, x.key_weight, x.scale, *way, *(tables.strength_pair or (0.0, 0.0)), plan.most_bias,
         plan.block_q, plan.block_k, exact_lse,
     )  # fmt: skip
 
@@ -109,7 +111,7 @@ def _many_short_sequences(query: Tensor, key: Tensor) -> bool:
 
 
 def _sdpa(x: Arguments, with_lse: bool) -> tuple[Tensor, Tensor]:
-    layouts = (x.query_layout, x.key_layout, x.modulation)
+    layouts = (x.query_layout.name, x.key_layout.name, x.modulation.name)
     tables = _tables(*layouts)
     if tables.strength is None or (x.key_weight is None and x.key.shape[2] > UNPLANNED_KEYS):
         plan = _group_plan(*layouts)
@@ -133,55 +135,55 @@ _RUN = {"triton": _triton, "sdpa": _sdpa, "reference": _reference}
 
 
 # Plans are made once per pair of layouts and modulation and kept on the query's layout. To torch.compile they are
-# constants: it runs these functions while tracing.
+# constants: it runs these functions while tracing, which take the names of the layouts and of the modulation.
 
 
 @torch.compiler.assume_constant_result
-def _tables(query_layout: TokenLayout, key_layout: TokenLayout, modulation: Modulation) -> Tables:
+def _tables(query: str, key: str, modulation: str) -> Tables:
+    query_layout, key_layout, tables = map(by_name, (query, key, modulation))
     frames = (query_layout.num_frames, key_layout.num_frames)
-    return query_layout.cached(("tables", frames, modulation), lambda: merge_frames(modulation, *frames))
+    return query_layout.cached(("tables", frames, tables), lambda: merge_frames(tables, *frames))
 
 
 @torch.compiler.assume_constant_result
-def _tile_plan(
-    query_layout: TokenLayout, key_layout: TokenLayout, modulation: Modulation, block_q: int, block_k: int
-) -> TilePlan:
-    tables = _tables(query_layout, key_layout, modulation)
+def _tile_plan(query: str, key: str, modulation: str, block_q: int, block_k: int) -> TilePlan:
+    query_layout, key_layout = by_name(query), by_name(key)
     return query_layout.cached(
-        ("tiles", key_layout, modulation, block_q, block_k),
-        lambda: tile_plan(query_layout, key_layout, tables, block_q, block_k),
+        ("tiles", key_layout, by_name(modulation), block_q, block_k),
+        lambda: tile_plan(query_layout, key_layout, _tables(query, key, modulation), block_q, block_k),
     )
 
 
 @torch.compiler.assume_constant_result
-def _group_plan(query_layout: TokenLayout, key_layout: TokenLayout, modulation: Modulation) -> GroupPlan | None:
-    tables = _tables(query_layout, key_layout, modulation)
-    return query_layout.cached(("groups", key_layout, modulation), lambda: group_plan(query_layout, key_layout, tables))
+def _group_plan(query: str, key: str, modulation: str) -> GroupPlan | None:
+    query_layout, key_layout = by_name(query), by_name(key)
+    return query_layout.cached(
+        ("groups", key_layout, by_name(modulation)),
+        lambda: group_plan(query_layout, key_layout, _tables(query, key, modulation)),
+    )
 
 
 @torch.compiler.assume_constant_result
-def _frame_tables(
-    query_layout: TokenLayout, key_layout: TokenLayout, modulation: Modulation
-) -> tuple[Tensor | None, Tensor | None]:
+def _frame_tables(query: str, key: str, modulation: str) -> tuple[Tensor | None, Tensor | None]:
     """Strength and bias [2, Fq, Fk] on the layouts' device, None where zero everywhere."""
-    device = query_layout.device
+    layout, modulation = by_name(query), by_name(modulation)
 
     def build() -> tuple[Tensor | None, Tensor | None]:
         tables = (modulation.strength_table, modulation.bias_table)
-        return tuple(t.to(device) if t is not None and bool(t.any()) else None for t in tables)
+        return tuple(t.to(layout.device) if t is not None and bool(t.any()) else None for t in tables)
 
-    return query_layout.cached(("frame tables", modulation), build)
+    return layout.cached(("frame tables", modulation), build)
 
 
 @torch.compiler.assume_constant_result
-def _frames(query_layout: TokenLayout, key_layout: TokenLayout) -> tuple[Tensor, Tensor]:
+def _frames(query: str, key: str) -> tuple[Tensor, Tensor]:
     """Frames of both sides, [1, N] where all items have the same, as pixels do."""
 
     def shared(layout: TokenLayout) -> Tensor:
         one = layout.frame[:1]
         return layout.cached("frames", lambda: one if bool((layout.frame == one).all()) else layout.frame)
 
-    return shared(query_layout), shared(key_layout)
+    return shared(by_name(query)), shared(by_name(key))
 
 
 def _first_key_frame(table: Tensor | None) -> Tensor | None:

@@ -10,11 +10,13 @@ from collections import OrderedDict
 import torch
 from torch import Tensor
 
+from fame_accel.named import Named
+
 MAX_REGIONS = 31
 _CACHED_PLANS = 32
 
 
-class TokenLayout:
+class TokenLayout(Named):
     """Region bitset and frame index of every token on one side of an attention.
 
     region: integer tensor [N] or [B, N], a bitset below 2**31 per token, 0 = in no region. frame: integer tensor of
@@ -48,6 +50,7 @@ class TokenLayout:
         self.region = torch.atleast_2d(region).to(torch.int32, copy=True).contiguous()
         self.frame = torch.atleast_2d(frame).to(torch.int32, copy=True).contiguous()
         self.plans: OrderedDict[object, object] = OrderedDict()
+        self.take_name()
 
     @property
     def device(self) -> torch.device:
@@ -55,7 +58,8 @@ class TokenLayout:
 
     def to(self, device: torch.device | str) -> TokenLayout:
         """This layout on another device (itself where it is there already)."""
-        if torch.device(device) == self.device:
+        wanted = torch.device(device)
+        if wanted.type == self.device.type and wanted.index in (None, self.device.index):
             return self
         shape = (-1,) if self.batch is None else (self.batch, -1)
         return TokenLayout(self.region.to(device).view(shape), self.frame.to(device).view(shape), self.num_frames)

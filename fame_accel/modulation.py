@@ -14,6 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fame_accel.named import Named
+
 Decay = float | Tensor
 Keep = int | Sequence[int] | Tensor | Literal["self", "first", "first_previous"]
 
@@ -43,7 +45,7 @@ def time_weights(
 _MOST_BIAS = 1e6
 
 
-class Modulation:
+class Modulation(Named):
     """Tables of one modulation, kept as float32 on the CPU; immutable, equal and hashable by content.
 
     strength_table: [2, Fq, Fk] in [0, 1], None means 0. bias_table: [2, Fq, Fk], None means 0; -inf excludes the pair,
@@ -68,6 +70,7 @@ class Modulation:
                 "strength_table and bias_table must have one shape, "
                 f"got {tuple(strength.shape)} and {tuple(bias.shape)}"
             )
+        self.take_name()
 
     @property
     def frames_shape(self) -> tuple[int, int] | None:

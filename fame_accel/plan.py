@@ -54,9 +54,8 @@ class TilePlan:
     query_order [P, Nq], key_order [P, Nk] int32: token index at each place of the order.
     tiles [P, T, 7] int32, the ones with the most pairs first: place, length, first pair, and the ends of its pairs
     that are full and in the same region, full, short and in the same region, short. Length 0 pads.
-    pair_span [L, 2] int32: (place, length) of the key tile; pair_value [L, 2] float32: A, negative where the regions
-    differ, and B in base-2 units. most_bias: the largest B there.
-    modulated: whether A is not all zero; strength_pair: (A for different, A for same) where it depends on `same` alone.
+    pair_span [L, 2] int32: (place, length) of the key tile; pair_value [L, 2] float32: A, and B in base-2 units.
+    most_bias: the largest B there.
     """
 
     query_order: Tensor
@@ -67,8 +66,6 @@ class TilePlan:
     block_q: int
     block_k: int
     most_bias: float
-    modulated: bool
-    strength_pair: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -158,8 +155,6 @@ def tile_plan(
         block_q,
         block_k,
         values[:, 1].max().item() if len(values) else 0.0,
-        tables.strength is not None,
-        tables.strength_pair,
     )
 
 
@@ -200,8 +195,7 @@ def _item_plan(
     count = torch.bincount(kind, minlength=4 * len(query_runs)).view(-1, 4)
     ends = count.flatten().cumsum(0).view(-1, 4)
     lists = torch.cat([ends[:, :1] - count[:, :1], ends], 1)
-    signed = torch.where(same.bool(), strength, -strength)
-    values = torch.stack([signed[run, key_run], bias[run, key_run] * math.log2(math.e)], 1)
+    values = torch.stack([strength[run, key_run], bias[run, key_run] * math.log2(math.e)], 1)
     # the longest lists first, so that no long one starts when the others are done
     query_tiles = query_tiles[count.sum(1)[query_tiles[:, 2]].sort(descending=True, stable=True)[1]]
     return torch.cat([query_tiles[:, :2], lists[query_tiles[:, 2]]], 1), key_tiles[tile, :2], values

@@ -33,6 +33,8 @@ _CHANGES = (
     *((0, 0, 0, 1), (0, 0, 0, -1), (1, 0, 1, 0), (-1, 0, -1, 0), (1, -1, 0, 0), (1, -1, 1, 0)),
     *((-1, 1, 0, 0), (0, -1, 0, 1), (0, 1, 0, -1)),
 )
+_OVER_PLANS = ("tiled", "one_pass", "two_pass")
+_REGISTERS = (0, 128, 168)  # limits with which a multiprocessor holds four and three programs of four warps
 # Chips without asynchronous copies gain nothing from a pipeline.
 _MOST_STAGES = {"sm75": 1, "rdna": 1, "cdna": 2, "interpreter": 1}
 
@@ -95,13 +97,20 @@ def candidates(
     kernel: str, family: str, head_dim: int, element_size: int, entry: Launch, shared_limit: int | None = None
 ) -> list[Launch]:
     """The entry, then its neighbours: tiles and warps twice or half as many, a stage more or less, alone and in pairs
-    that keep the work of a warp or the memory alike. Left out: what cannot fit shared_limit bytes or the registers."""
+    that keep the work of a warp or the memory alike; fewer registers, and these with twice the warps. Left out: what
+    cannot fit shared_limit bytes or the registers."""
     found = [entry]
     for q, k, warps, stages in _CHANGES:
         tile = (_doubled(entry.block_q, q), _doubled(entry.block_k, k))
-        found.append(Launch(*tile, _doubled(entry.num_warps, warps), entry.num_stages + stages, entry.parts))
-    if kernel == "tiled" and family != "interpreter":
+        found.append(entry._replace(
+            block_q=tile[0], block_k=tile[1], num_warps=_doubled(entry.num_warps, warps),
+            num_stages=entry.num_stages + stages,
+        ))  # fmt: skip
+    if kernel in _OVER_PLANS and family != "interpreter":
         found.append(entry._replace(parts=8 if entry.parts == 1 else 1))
+    if kernel in _OVER_PLANS and family.startswith("sm"):
+        found += [entry._replace(registers=limit) for limit in _REGISTERS]
+        found.append(entry._replace(num_warps=2 * entry.num_warps, registers=128))
     fit = [launch for launch in found[1:] if _fits(launch, kernel, family, head_dim, element_size, shared_limit)]
     return list(dict.fromkeys([entry, *fit]))
 
@@ -120,7 +129,7 @@ def _fits(launch: Launch, kernel: str, family: str, head_dim: int, element_size:
     return (
         2 <= launch.num_warps <= 8
         and (shared_limit is None or shared <= shared_limit)
-        and launch.block_q * width < 255 * threads  # the accumulator, in registers
+        and launch.block_q * width < (launch.registers or 255) * threads  # the accumulator, in registers
     )
 
 
@@ -246,7 +255,8 @@ def _doubled(number: int, times: int) -> int:
 
 
 def describe(launch: Launch) -> str:
-    """Rows x keys of its tiles, warps, stages and, where they are not the default, parts."""
+    """Rows x keys of its tiles, warps, stages and, where they are not the default, parts and registers."""
     tile = f"{launch.block_q} x {launch.block_k}" if launch.block_k else f"{launch.block_q} rows"
-    parts = "" if launch.parts == Launch._field_defaults["parts"] else f", parts {launch.parts}"
-    return f"{tile}, warps {launch.num_warps}, stages {launch.num_stages}{parts}"
+    rare = {name: getattr(launch, name) for name in ("parts", "registers")}
+    rest = "".join(f", {name} {value}" for name, value in rare.items() if value != Launch._field_defaults[name])
+    return f"{tile}, warps {launch.num_warps}, stages {launch.num_stages}{rest}"

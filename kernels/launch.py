@@ -5,13 +5,15 @@ from typing import Any, NamedTuple
 
 class Launch(NamedTuple):
     """block_q query rows and block_k keys per tile (0 where a kernel holds all keys), num_warps, num_stages of the
-    loop, parts of the row statistics (see `softmax`)."""
+    loop, parts of the row statistics (see `softmax`), registers a thread may have at most (NVIDIA; 0: what the compiler
+    takes). Fewer registers let a multiprocessor hold more programs, which hide each other's waits."""
 
     block_q: int
     block_k: int
     num_warps: int
     num_stages: int
     parts: int = 8
+    registers: int = 0
 
 
 class Call(NamedTuple):
@@ -44,9 +46,10 @@ def row_alignment(*tensors: Any) -> int:
     return wide if aligned else 1
 
 
-def options(num_warps: int, num_stages: int) -> dict[str, int]:
+def options(num_warps: int, num_stages: int, registers: int = 0) -> dict[str, int]:
     """Compile options; fusion into multiply-adds is pinned, as Triton 3.10 turns its default off."""
-    return dict(num_warps=num_warps, num_stages=num_stages, enable_fp_fusion=True)
+    limit = {"maxnreg": registers} if registers else {}
+    return dict(num_warps=num_warps, num_stages=num_stages, enable_fp_fusion=True, **limit)
 
 
 def tiled_call(
@@ -67,7 +70,7 @@ def tiled_call(
         ALIGN=row_alignment(q) if out is None else row_alignment(q, out), PRECISION=precision,
     )  # fmt: skip
     grid = (num_tiles * batch * num_heads,)
-    return Call(kernel, grid, arguments, options(launch.num_warps, launch.num_stages))
+    return Call(kernel, grid, arguments, options(launch.num_warps, launch.num_stages, launch.registers))
 
 
 def split_head_dim(head_dim: int) -> tuple[int, int]:

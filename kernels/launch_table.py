@@ -1,8 +1,9 @@
 """Launch table: tile sizes, warps and pipeline stages per kernel, architecture family, head_dim and element size.
 
-The entries come from ahead-of-time compilation (see benchmarks/static.py), not from measurement: shared memory within
-the chip's limit, float16 without spills where registers allow. `load` puts measured entries in their place; the file
-named by FAME_ACCEL_LAUNCHES is loaded at the first launch.
+The 16-bit entries of sm90 over a plan were measured on an H100: the best, or within 4% of it, of 2 to 12 tried. The
+others come from ahead-of-time compilation (see benchmarks/static.py): shared memory within the chip's limit, float16
+without spills where registers allow. `load` puts measured entries in their place; the file named by FAME_ACCEL_LAUNCHES
+is loaded at the first launch.
 """
 
 import json
@@ -22,7 +23,8 @@ FEW_KEYS = 96  # that the few-keys kernel holds; from 97 on it would spill, and 
 VARIABLE = "FAME_ACCEL_LAUNCHES"
 
 # Families: sm75 (Turing), sm80 (A100), sm86 (100 KiB of shared memory: sm_86, 89, 120), sm90, sm100, cdna (gfx9), rdna
-# (gfx11, gfx12). kernel -> family -> (largest head_dim, element size) -> Launch. "tiled" are the kernels over a plan.
+# (gfx11, gfx12). kernel -> family -> (largest head_dim, element size) -> Launch. "tiled" are the kernels over a plan;
+# "one_pass" and "two_pass", those among them that pull to extremes, have entries of their own where they differ.
 _TABLE: dict[str, dict[str, dict[tuple[int, int], Launch]]] = {
     "tiled": {
         "sm75": {(64, 2): Launch(64, 32, 4, 1), (256, 2): Launch(32, 32, 4, 1), (256, 4): Launch(16, 16, 4, 1)},
@@ -41,9 +43,11 @@ _TABLE: dict[str, dict[str, dict[tuple[int, int], Launch]]] = {
             (256, 4): Launch(32, 16, 4, 2),
         },
         "sm90": {
+            (48, 2): Launch(64, 64, 4, 3),
             (64, 2): Launch(128, 64, 4, 3),
-            (128, 2): Launch(128, 64, 8, 3),
-            (256, 2): Launch(128, 32, 8, 2),
+            (96, 2): Launch(128, 64, 8, 3, registers=128),
+            (128, 2): Launch(128, 64, 8, 2, registers=128),
+            (256, 2): Launch(64, 32, 4, 2),
             (48, 4): Launch(64, 32, 4, 2),
             (256, 4): Launch(32, 32, 4, 2),
         },
@@ -69,6 +73,15 @@ _TABLE: dict[str, dict[str, dict[tuple[int, int], Launch]]] = {
         },
         "interpreter": {(256, 4): Launch(32, 32, 1, 1)},
     },
+    "one_pass": {
+        "sm90": {
+            (48, 2): Launch(128, 64, 4, 3),
+            (64, 2): Launch(128, 64, 8, 3, registers=128),
+            (96, 2): Launch(64, 64, 4, 3, registers=168),
+            (128, 2): Launch(64, 64, 4, 3),
+        },
+    },
+    "two_pass": {"sm90": {(96, 2): Launch(128, 64, 4, 3)}},
     # A head_dim or element size without an entry goes to streamed_keys.
     "few_keys": {
         "sm80": {(80, 2): Launch(64, 0, 4, 2), (128, 2): Launch(128, 0, 8, 2), (160, 2): Launch(64, 0, 4, 2)},
@@ -123,15 +136,17 @@ class ShortLaunch(NamedTuple):
 
 
 def choose_launch(kernel: str, family: str, head_dim: int, element_size: int) -> Launch | None:
-    """The entry for a kernel: "tiled", "streamed_keys", or "few_keys", whose None means that it has none here.
+    """The entry for a kernel: "tiled"; "one_pass" or "two_pass", which are as "tiled" where they have none of their
+    own; "streamed_keys"; or "few_keys", whose None means that it has none here.
 
     A small safe entry, with one log line, for a family that is not in the table.
     """
     _load_variable()
-    entries = _TABLE[kernel].get(family, {})
-    fits = [key for key in entries if head_dim <= key[0] and element_size <= key[1]]
-    if fits:
-        return entries[min(fits, key=lambda key: (key[1], key[0]))]
+    for name in (kernel, "tiled") if kernel in ("one_pass", "two_pass") else (kernel,):
+        entries = _TABLE[name].get(family, {})
+        fits = [key for key in entries if head_dim <= key[0] and element_size <= key[1]]
+        if fits:
+            return entries[min(fits, key=lambda key: (key[1], key[0]))]
     if kernel == "few_keys":
         return None
     safe = _SAFE_WIDE if head_dim * element_size > 512 else _SAFE
@@ -185,8 +200,8 @@ def short_sequences_launch(
 
 def load(path: str | Path) -> int:
     """Put the entries of a JSON file in the table, and say how many: a list of objects with kernel, family, head_dim
-    (the largest it serves), element_size (bytes), block_q, block_k, num_warps, num_stages and, where it is not 8,
-    parts. Other keys are left alone.
+    (the largest it serves), element_size (bytes), block_q, block_k, num_warps, num_stages, parts where it is not 8 and
+    registers where they are limited. Other keys are left alone.
 
     ValueError names the file and what is wrong with it; then no entry is taken.
     """
@@ -229,6 +244,8 @@ def _wrong(row: object) -> str | None:
         return "num_warps must be a power of two, at most 32"
     if row["parts"] not in (1, 2, 4, 8, 16):
         return "parts must be a power of two, at most 16"
+    if row["registers"] and not 24 <= row["registers"] <= 255:
+        return "registers must lie in [24, 255], or be 0 for no limit"
     return None if row["num_stages"] >= 1 else "num_stages must be at least 1"
 
 

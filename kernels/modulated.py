@@ -1,15 +1,15 @@
 """Attention pulled to its row extremes, any tables: the second pass, after `extremes`.
 
     s_ij  = scale * <q_i, k_j>
-    a_ij  = lambda_i * g_j * |A|                          A signed: positive in the same region, negative elsewhere
-    z_ij  = s_ij + a_ij * ((high_i if A > 0 else low_i) - s_ij) + B
+    a_ij  = lambda_i * g_j * A
+    z_ij  = s_ij + a_ij * ((high_i if same_ij else low_i) - s_ij) + B
     out_i = softmax_j(z_ij) @ v,   lse_i = logsumexp_j(z_ij)
 
-A and B are scalars of a tile pair, so without g the whole modulation is z = alpha_i * <q_i, k_j> + beta_i. With a in
-[0, 1] no z passes high_i + max B: the exponentials take their pivot from it, and the loop keeps no running maximum and
-rescales nothing (PINNED). A tile with a row pulled so far below its pivot that its weights lose precision (their sum
-falls under `least_sum`) is marked in `again`, and a second launch without PINNED does the marked tiles with running
-maxima.
+A and B are scalars of a tile pair, and tiles of the same region have a loop of their own, so without g the whole
+modulation is z = alpha_i * <q_i, k_j> + beta_i. With a in [0, 1] no z passes high_i + max B: the exponentials take
+their pivot from it, and the loop keeps no running maximum and rescales nothing (PINNED). A tile with a row pulled so
+far below its pivot that its weights lose precision (their sum falls under `least_sum`) is marked in `again`, and a
+second launch without PINNED does the marked tiles with running maxima.
 
 Shapes as in `attention`; high, low float32 [B, H, Nq] contiguous, unscaled; row_strength (lambda) float32 [P, Nq] and
 key_weight (g) float32 [P, Nk] in the order of the packed keys, read where HAS_ROW_STRENGTH, HAS_KEY_WEIGHT; again
@@ -68,15 +68,15 @@ def _attend(
         if HAS_KEY_WEIGHT:
             lane = tl.arange(0, BLOCK_K)
             weight = tl.load(key_weight + start + (tl.minimum(lane, length - 1) if SHORT else lane))
-            pull = tl.abs(strength) * strength_rows
+            pull = strength * strength_rows
             z = z - weight[None, :] * (pull * z - pull * extremes)
             strength = 0.0
         if PINNED:
-            pull = base2_scale * tl.abs(strength) * strength_rows
+            pull = base2_scale * strength * strength_rows
             exponents = z * (base2_scale - pull) + (pull * extremes - pivots + bias)
             weights, sum_parts = pinned_step(exponents, length, sum_parts, SHORT, SUMS, PARTS)
         else:
-            pull = base2_scale * tl.abs(strength) * strength_row
+            pull = base2_scale * strength * strength_row
             weights, tile_max, acc_head, acc_tail, row_max, sum_parts = online_step(
                 z, length, base2_scale - pull, pull * extreme + bias, acc_head, acc_tail, row_max, sum_parts,
                 SHORT, SUMS, TAIL, PARTS,
@@ -123,8 +123,8 @@ def modulated_kernel(
             acc_head, acc_tail, row_max, sum_parts = _attend(
                 acc_head, acc_tail, row_max, sum_parts, q_head, q_tail, strength_row,
                 row_high if part % 2 == 0 else row_low,
-                k, v, key_weight, pair_span, pair_value, tl.load(tile + 2 + part), tl.load(tile + 3 + part), base2_scale,
-                PINNED, part >= 2, HAS_KEY_WEIGHT, BLOCK_K, HEAD, TAIL, SUMS, PARTS, PRECISION,
+                k, v, key_weight, pair_span, pair_value, tl.load(tile + 2 + part), tl.load(tile + 3 + part),
+                base2_scale, PINNED, part >= 2, HAS_KEY_WEIGHT, BLOCK_K, HEAD, TAIL, SUMS, PARTS, PRECISION,
             )  # fmt: skip
         row_sum = whole_sum(acc_head, acc_tail, sum_parts, SUMS, HEAD, TAIL, D)
         if PINNED:

@@ -681,8 +681,8 @@ def test_launches_changed_after_planning(target: Target, monkeypatch: pytest.Mon
     from fame_accel.kernels.launch import Launch
 
     case = make_case(target, modulation=Modulation.fame(FRAMES))
-    layouts = (case.query_layout, case.query_layout, case.modulation)
-    plan = attention._tile_plan(*layouts, *bindings.tile_shape(case.query.device, target.dtype, 16))
+    layouts = (case.query_layout.name, case.query_layout.name, case.modulation.name)
+    plan = attention._tile_plan(*layouts, *bindings.tile_shape(case.query.device, target.dtype, 16, True, True))
     entries = launch_table._TABLE["tiled"]["interpreter"]
     monkeypatch.setitem(entries, (256, 4), Launch(16, 16, 1, 1))
     monkeypatch.setattr(attention, "_tile_plan", lambda *_: plan)

@@ -25,15 +25,15 @@ def _tokens(side: TokenLayout, item: int) -> tuple[Tensor, Tensor]:
     return side.region[item % len(side.region)], side.frame[item % len(side.frame)].long()
 
 
-def _dense(one: TokenLayout, other: TokenLayout, modulation: Modulation, item: int) -> tuple[Tensor, Tensor]:
-    """A, negative where regions differ, and B of every pair of one batch item, straight from the tables."""
+def _dense(one: TokenLayout, other: TokenLayout, modulation: Modulation, item: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Whether regions are shared, A and B of every pair of one batch item, straight from the tables."""
     (bits_q, frame_q), (bits_k, frame_k) = (_tokens(side, item) for side in (one, other))
     same = (bits_q[:, None] & bits_k) != 0
     place = (same.long(), frame_q[:, None], frame_k)
     zeros = torch.zeros(same.shape)
     strength = zeros if modulation.strength_table is None else modulation.strength_table[place]
     bias = zeros if modulation.bias_table is None else modulation.bias_table[place]
-    return torch.where(same, strength, -strength), bias
+    return same, strength, bias
 
 
 def _rebuilt(plan: TilePlan, item: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -58,13 +58,13 @@ def _rebuilt(plan: TilePlan, item: int) -> tuple[Tensor, Tensor, Tensor, Tensor]
 
 def _assert_plan_is_the_tables(query: TokenLayout, key: TokenLayout, modulation: Modulation, plan: TilePlan) -> None:
     for item in range(len(plan.query_order)):
-        strength, bias = _dense(query, key, modulation, item)
+        same, strength, bias = _dense(query, key, modulation, item)
         got_strength, got_bias, visits, got_same = _rebuilt(plan, item)
         seen = bias > -math.inf
         assert torch.equal(visits, seen.float())
         assert torch.equal(got_strength[seen], strength[seen])
         pulled = seen & (strength != 0)
-        assert torch.equal(got_same[pulled], strength[pulled] > 0)
+        assert torch.equal(got_same[pulled], same[pulled])
         counts = [ends[4] - ends[0] for _, length, *ends in plan.tiles[item].tolist() if length]
         assert counts == sorted(counts, reverse=True)
         assert not seen.any() or plan.most_bias >= math.log2(math.e) * bias[seen].max().item() - 1e-5
@@ -87,7 +87,6 @@ def _assert_good(query: TokenLayout, key: TokenLayout, modulation: Modulation, b
     tables, plan = _plan(query, key, modulation, blocks)
     _assert_plan_is_the_tables(query, key, modulation, plan)
     _assert_tiles_are_whole_and_pure(query, tables, plan)
-    assert plan.modulated == (modulation.strength_table is not None and bool(modulation.strength_table.any()))
     for tensor in (plan.query_order, plan.key_order, plan.tiles, plan.pair_span):
         assert tensor.dtype == torch.int32 and tensor.is_contiguous()
     assert plan.pair_value.dtype == torch.float32

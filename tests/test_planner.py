@@ -148,7 +148,8 @@ def test_pairs_are_those_of_a_plan(modulation: str, frames: int):
     assert (tiles.query_tiles, tiles.listed) == (len(ends), len(plan.pair_span))
     # a hard mask's plan knows of every pair that it is of the same region, as the others are excluded
     assert (tiles.full, tiles.short) == ((full_other, full_same), (short_other, short_same))
-    assert (runs.operation.modulated, runs.operation.one_pass) == (plan.modulated, plan.strength_pair is not None)
+    planned = (tables.strength is not None, tables.strength_pair is not None)
+    assert (runs.operation.modulated, runs.operation.one_pass) == planned
 
     region, frame = tokens.region[0], tokens.frame[0].long()
     same = ((region[:, None] & region[None, :]) != 0).long()
@@ -236,12 +237,12 @@ def test_bytes_are_those_allocated(modulation: str, dtype: str, backend: str, sh
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_bytes_of_the_kernels_are_those_allocated(modulation: str, dtype: str, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("triton")
-    from fame_accel.bindings import tile_ops, tile_shape
+    from fame_accel.bindings import tile_ops
 
     monkeypatch.setattr(tile_ops, "run", lambda call, like: None)  # all is allocated as ever, nothing is launched
     setting = one_level(4, 40, 4, (16, 24), EqualRegions(3), dtype=dtype, modulation=modulation)
     layout = tokens_of(setting)
-    blocks = tile_shape(torch.device("cpu"), getattr(torch, dtype), 40)
+    blocks = (32, 32)  # of the interpreter
     shape = Shape(4, layout.num_tokens, 40, getattr(torch, dtype).itemsize)
     runs = Runs.of(setting.regions.areas(4, 16, 24), Operation.named(modulation, 4))
     call = attend(setting, "triton", layout)

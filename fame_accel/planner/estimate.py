@@ -123,7 +123,7 @@ def refuses(setting: Setting) -> str | None:
     found = []
     for level in setting.network:
         shape, runs = _shape(setting, level), _runs(setting, level)
-        found.append(triton_refuses(shape, runs, *_tile(level, shape.element)))
+        found.append(triton_refuses(shape, runs, *_tile(level, shape.element, runs.operation)))
     return next((why for why in found if why), None)
 
 
@@ -176,7 +176,7 @@ def _peak(setting: Setting, level: AttentionLevel, backend: str) -> int:
     elif backend == "sdpa":
         call = sdpa_bytes(shape, runs)
     else:
-        call = triton_bytes(shape, runs, *_tile(level, shape.element))
+        call = triton_bytes(shape, runs, *_tile(level, shape.element, runs.operation))
     if not setting.guidance:
         return 3 * shape.tensor + call
     return 6 * shape.tensor + max(shape.tensor + call, 4 * shape.tensor)
@@ -196,8 +196,9 @@ def _plain(setting: Setting, level: AttentionLevel) -> Runs:
     return Runs.of(setting.regions.areas(setting.frames, *level.side_lengths(setting.size)), Operation())
 
 
-def _tile(level: AttentionLevel, element: int) -> tuple[int, int]:
-    launch = choose_launch("tiled", _FAMILY, level.head_dim, element)
+def _tile(level: AttentionLevel, element: int, operation: Operation) -> tuple[int, int]:
+    kernel = ("one_pass" if operation.one_pass else "two_pass") if operation.modulated else "tiled"
+    launch = choose_launch(kernel, _FAMILY, level.head_dim, element)
     return launch.block_q, launch.block_k
 
 
