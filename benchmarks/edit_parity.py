@@ -110,6 +110,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     device = torch.device(args.device)
+    torch.backends.cudnn.allow_tf32 = False  # convolutions would be as coarse as half precision
     quiet()
     rows = []
     for controlnet in (False, True):

@@ -18,6 +18,7 @@ from benchmarks.results_table import (
     CPU_SELF,
     CPU_TEXT,
     FRAMES,
+    GPU_SELF,
     NETWORK,
     markdown,
     memory,
@@ -28,7 +29,7 @@ from benchmarks.results_table import (
 )
 from fame_accel.bench.cases import FAME, REGION_MASK, SELF
 from fame_accel.cli import main as fame_accel_command
-from fame_accel.planner.table import COUNTED, PREDICTED
+from fame_accel.planner.table import COUNTED, LEGEND, PREDICTED
 
 README = Path(__file__).parents[1] / "README.md"
 RESULTS = Path(__file__).parent / "results"
@@ -106,6 +107,29 @@ def crossed() -> str:
             cells = [time(eager), time(ours), *ratios, memory(ours), memory(eager)]
             lines.append([f"{side}x{side}", str(text), *cells, *_returned(*case)])
     return markdown(titles, lines)
+
+
+def on_gpu() -> str:
+    """Self-attention on an H100, beside eager."""
+    providers = ("eager", "sdpa_bias", "sdpa_plain", "ours_triton")
+    titles = ["tokens", "operation", "eager", "dense bias", "plain", "fame-accel", "x eager", "x plain"]
+    titles += ["predicted", "peak", "eager's"]
+    lines, used = [], []
+    for shape, name in GPU_SELF.items():
+        for operation in SELF:
+            found = newest(shape, operation.name, "ours_triton", device="H100")
+            if not found:  # the round ended before it
+                continue
+            used += found.values()
+            ours, eager = found["ours_triton"], found["eager"]
+            cells = [time(found.get(provider)) for provider in providers]
+            cells += [times(ours), times(ours, "floor_ratio"), f"{float(ours['predicted_ms']):.3g} ms"]
+            lines.append([name, operation.name, *cells, memory(ours), memory(eager)])
+    about = (
+        f"Batches of 2, {used[0]['dtype']}, three regions; {where(used)}, Triton {used[0]['triton']}; medians of one "
+        "run, calls in turn:"
+    )
+    return f"{about}\n\n{markdown(titles, lines)}"
 
 
 def stepped() -> str:
@@ -227,13 +251,14 @@ def planned() -> str:
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         fame_accel_command(["plan", *arguments.split()])
-    notes = (f"* {PREDICTED}", COUNTED)
+    notes = (f"* {PREDICTED}", LEGEND, COUNTED)
     lines = [line for line in said.getvalue().splitlines() if not line.startswith(notes)]
     text = re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
     return f"```\nfame-accel plan {arguments}\n\n{text}\n```\n"
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "gpu": on_gpu,
     "compare": compared,
     "others": others,
     "cross": crossed,

@@ -10,6 +10,12 @@ from fame_accel.bench.rows import read
 
 CPU_SELF, CPU_TEXT = "sd15-32x32-f8", "sd15-{0}x{0}-f8-text{1}"
 NETWORK = "sd15-32x32-f8"
+GPU_SELF = {
+    "sd15-64x64-f8": "SD 1.5, 8 frames of 64x64, 8 heads of 40",
+    "sd15-32x32-f8": "SD 1.5, 8 frames of 32x32, 8 heads of 80",
+    "sdxl-64x64-f8": "SDXL, 8 frames of 64x64, 10 heads of 64",
+    "wan-32x32-f21": "21 frames of 32x32, 12 heads of 128",
+}
 FRAMES = (2, 4, 8, 16, 32)
 
 
@@ -18,14 +24,20 @@ def _rows() -> tuple[dict[str, str], ...]:
     return tuple(read(RESULTS))
 
 
-def newest(shape: str, operation: str, holding: str = "ours_sdpa", kept: bool = True) -> dict[str, dict[str, str]]:
-    """By provider, of the last run on a CPU that measured the case with some provider; {} without.
+def newest(
+    shape: str, operation: str, holding: str = "ours_sdpa", kept: bool = True, device: str = "CPU"
+) -> dict[str, dict[str, str]]:
+    """By provider, of the last run on such a device that measured the case with some provider; {} without.
 
-    kept: of those that kept freed memory, or of those that gave it back as C libraries do by default.
+    kept: of those that kept freed memory, or of those that gave it back as C libraries do by default (a GPU keeps it).
     """
-    wanted = (shape, operation, kept)
-    cpu = (row for row in _rows() if "CPU" in row["device"])
-    found = [r for r in cpu if (r["shape"], r["operation"], "freed memory kept" in r["device"]) == wanted]
+    wanted = (shape, operation, kept or device != "CPU")
+    there = [row for row in _rows() if device in row["device"]]
+    found = [
+        row
+        for row in there
+        if (row["shape"], row["operation"], device != "CPU" or "freed memory kept" in row["device"]) == wanted
+    ]
     runs = [row["run"] for row in found if row["provider"] == holding]
     return {row["provider"]: row for row in found if row["run"] == runs[-1]} if runs else {}
 

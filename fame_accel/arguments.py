@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from fame_accel.layout import TokenLayout
 from fame_accel.modulation import Modulation
@@ -35,6 +36,8 @@ class Arguments:
 
 
 _PLAIN = Modulation()
+# Vectors and their versions when found in range: layers share them, and on a GPU the check takes five launches.
+_IN_RANGE = WeakTensorKeyDictionary()
 
 
 def check(
@@ -136,10 +139,19 @@ def _check_vector(name: str, vector: Tensor | None, side: Tensor) -> Tensor | No
         raise ValueError(f"{name} must be on the device of query, {side.device}, got {vector.device}")
     if vector.requires_grad and torch.is_grad_enabled():
         raise RuntimeError(f"{name} requires grad, but layout attention has no backward: pass a detached tensor")
+    if torch.compiler.is_compiling():
+        _check_range(name, vector)
+    elif vector.is_inference() or _IN_RANGE.get(vector) != vector._version:
+        _check_range(name, vector)
+        if not vector.is_inference():
+            _IN_RANGE[vector] = vector._version
+    return torch.atleast_2d(vector).to(torch.float32).contiguous()
+
+
+def _check_range(name: str, vector: Tensor) -> None:
     inside = ((vector >= 0) & (vector <= 1)).all()
     message = f"{name} must lie in [0, 1] without NaN"
     if torch.compiler.is_compiling() or vector.device.type == "cuda":
         torch._assert_async(inside, message)  # no synchronisation: the device reports it
     elif vector.device.type != "meta" and not bool(inside):
         raise ValueError(f"{message}, got values from {vector.min().item():g} to {vector.max().item():g}")
-    return torch.atleast_2d(vector).to(torch.float32).contiguous()

@@ -47,7 +47,7 @@ _TABLE: dict[str, dict[str, dict[tuple[int, int], Launch]]] = {
             (64, 2): Launch(128, 64, 4, 3),
             (96, 2): Launch(128, 64, 8, 3, registers=128),
             (128, 2): Launch(128, 64, 8, 2, registers=128),
-            (256, 2): Launch(64, 32, 4, 2),
+            (256, 2): Launch(64, 32, 4, 3),
             (48, 4): Launch(64, 32, 4, 2),
             (256, 4): Launch(32, 32, 4, 2),
         },

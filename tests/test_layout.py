@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import pickle
+from collections.abc import Callable
+
 import pytest
 import torch
 from cases import KINDS, layout
 from torch import Tensor
 
-from fame_accel import SpaceTimeLayout, TokenLayout
+from fame_accel import Modulation, SpaceTimeLayout, TokenLayout
+from fame_accel.named import Named, by_name
 
 
 def _masks(regions: int, frames: int, height: int, width: int, share: float = 0.4) -> Tensor:
@@ -85,6 +91,21 @@ def test_layouts_move_to_a_gpu():
 def test_to_the_same_device_is_the_same_layout():
     one = layout(5)
     assert one.to("cpu") is one
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+@pytest.mark.parametrize("make", [lambda: layout(5), lambda: Modulation.fame(2)], ids=["layout", "modulation"])
+def test_copies_have_names_of_their_own(make: Callable[[], Named], copied: Callable[[Named], Named]):
+    """And outlive the original."""
+    one = make()
+    other = copied(one)
+    assert other.name != one.name and by_name(other.name) is other and by_name(one.name) is one
+    gone = one.name
+    del one
+    gc.collect()
+    with pytest.raises(KeyError):
+        by_name(gone)
+    assert by_name(other.name) is other
 
 
 def _brute_size_regularization(query: Tensor, key: Tensor) -> Tensor:

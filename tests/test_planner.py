@@ -18,6 +18,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.results_table import GPU_SELF, newest
 from fame_accel import SpaceTimeLayout, TokenLayout, layout_attention
 from fame_accel.cli import main
 from fame_accel.measure import reset_peak
@@ -525,3 +526,30 @@ def test_chip_names_are_the_tables():
     assert predicted.chips() == ("H100", "A100")
     assert set(plan_levels(Setting(SD15, EqualRegions(2)))[0].milliseconds) == set(predicted.chips())
     assert set(estimate.ELEMENT) >= {"float16", "bfloat16"}
+
+
+@pytest.mark.parametrize("shape", GPU_SELF)
+def test_peaks_are_those_measured_on_a_gpu(shape: str):
+    """The committed rows of an H100, as its allocator saw them."""
+    pytest.importorskip("triton")
+    from fame_accel.kernels.launch_table import choose_launch
+
+    from benchmarks.shapes import BY_NAME
+    from fame_accel.parity_cases import three_regions
+
+    names = {"region_mask_decay": "region-mask", "fame": "fame", "videograin": "videograin"}
+    names |= {"fame_strength": "fame-strength"}
+    one, checked = BY_NAME[shape], 0
+    areas = MaskRegions(three_regions(one.frames, one.height)).areas(one.frames, one.height, one.width)
+    for measured, name in names.items():
+        row = newest(shape, measured, "ours_triton", device="H100").get("ours_triton")
+        if row is None:
+            continue
+        runs = Runs.of(areas, Operation.named(name, one.frames))
+        pulled = "one_pass" if runs.operation.one_pass else "two_pass"
+        launch = choose_launch(pulled if runs.operation.modulated else "tiled", "sm90", one.head_dim, 2)
+        counted = Shape(one.heads * one.batch, one.queries, one.head_dim, 2)
+        found = triton_bytes(counted, runs, launch.block_q, launch.block_k) / 2**20
+        assert found == pytest.approx(float(row["peak_mib"]), rel=0.01)
+        checked += 1
+    assert checked >= 2

@@ -220,7 +220,10 @@ def test_wide_rows_go_elsewhere(target: Target, chosen: list):
 
 
 def _step(case: Case, row_strength: torch.Tensor, backend: str) -> torch.Tensor:
-    return layout_attention(**{**vars(case), "row_strength": row_strength.clamp(max=0.9)}, backend=backend) + 1
+    layouts = (case.query_layout, case.key_layout, case.modulation)
+    return layout_attention(
+        case.query, case.key, case.value, *layouts, row_strength=row_strength.clamp(max=0.9), backend=backend
+    ) + 1  # fmt: skip
 
 
 @on_float32

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fame_accel.planner.chart import memory_chart
 from fame_accel.planner.estimate import LevelPlan, Setting, Total, most_frames, peak_bytes, plan_levels, refuses, total
-from fame_accel.planner.table import COUNTED, PREDICTED, Fit, as_rows, as_table, in_words
+from fame_accel.planner.table import COUNTED, LEGEND, Fit, about_times, as_rows, as_table, in_words
 
 _DOUBLINGS = 4  # of the frames asked for, that the chart goes on for
 _GIB = 2**30
@@ -45,7 +45,8 @@ class Report:
 
     def as_text(self) -> str:
         lines = [self.heading, f"regions: {self.regions}", ""]
-        lines += [as_table(self.levels, self.whole, self.setting.backend), "", f"* {PREDICTED}.", COUNTED]
+        lines += [as_table(self.levels, self.whole, self.setting.backend), ""]
+        lines += [f"* {about_times(self.whole)}.", LEGEND, COUNTED]
         if self.fits:
             lines.append("")
         lines += [fit.told(self.memory) for fit in self.fits]
@@ -57,7 +58,7 @@ class Report:
             model=self.model, frames=plan.frames, size=plan.size, regions=self.regions, modulation=plan.modulation,
             guidance=plan.guidance, dtype=plan.dtype, backend=plan.backend, memory_gib=self.memory,
             frames_that_fit={fit.backend: dict(frames=fit.frames, stopped_by=fit.stopped) for fit in self.fits},
-            counted=COUNTED, times=PREDICTED, rows=as_rows(self.levels, self.whole),
+            counted=COUNTED, times=about_times(self.whole), rows=as_rows(self.levels, self.whole),
         )  # fmt: skip
         return json.dumps(report, indent=2)
 

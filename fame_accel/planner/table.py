@@ -8,6 +8,14 @@ from typing import Any
 from fame_accel.planner.estimate import LevelPlan, Total
 
 PREDICTED = "Times are PREDICTED by a model of counted instructions, not measured on a GPU"
+UNPREDICTED = (
+    "No times (-): instructions are counted for --backend triton in float16 and bfloat16, at head dimensions 40, 64, 80, "
+    "128 and 160"
+)
+LEGEND = (
+    "N: tokens of all frames; active: share of the pairs of tokens that are attended to; TFLOP: of the two matrix products "
+    "over these; moved: what the fused backend must at least read and write. Of one layer, in the last line of all."
+)
 COUNTED = (
     "Counted at a modulated step: self-attention's own tensors (query, key, value, what its backend allocates, out), "
     "for one layer at its peak. Not counted: weights, the UNet's other activations, cross-attention, VAE, text encoder."
@@ -28,6 +36,11 @@ class Fit:
             f"at most {self.frames} frame{'' if self.frames == 1 else 's'} fit" if self.frames else "not a frame fits"
         )
         return f"{in_words(self.backend)}: {most} {memory:g} GiB{why}"
+
+
+def about_times(whole: Total) -> str:
+    """What the times are, or why some are missing."""
+    return UNPREDICTED if None in whole.milliseconds.values() else PREDICTED
 
 
 def as_rows(levels: list[LevelPlan], whole: Total) -> list[dict[str, Any]]:
