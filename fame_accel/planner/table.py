@@ -9,12 +9,13 @@ from fame_accel.planner.estimate import LevelPlan, Total
 
 PREDICTED = "Times are PREDICTED by a model of counted instructions, not measured on a GPU"
 UNPREDICTED = (
-    "No times (-): instructions are counted for --backend triton in float16 and bfloat16, at head dimensions 40, 64, 80, "
-    "128 and 160"
+    "No times (-): instructions are counted for --backend triton in float16 and bfloat16, at head dimensions 40, 64, "
+    "80, 128 and 160"
 )
 LEGEND = (
-    "N: tokens of all frames; active: share of the pairs of tokens that are attended to; TFLOP: of the two matrix products "
-    "over these; moved: what the fused backend must at least read and write. Of one layer, in the last line of all."
+    "N: tokens of all frames; active: share of the pairs of tokens that are attended to; TFLOP: of the two matrix "
+    "products over these; moved: what the fused backend must at least read and write. Of one layer, in the last line "
+    "of all."
 )
 COUNTED = (
     "Counted at a modulated step: self-attention's own tensors (query, key, value, what its backend allocates, out), "
