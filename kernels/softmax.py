@@ -38,8 +38,10 @@ def part_minima(tile, PARTS: tl.constexpr):
 
 @triton.jit
 def row_maxima(tile, PARTS: tl.constexpr):
-    """Row maxima of [rows, keys], by parts first: short chains rather than one long one."""
-    return tl.max(part_maxima(tile, PARTS), 1)
+    """Row maxima of [rows, keys], by parts first where there are some: short chains rather than one long one."""
+    if PARTS > 1:
+        tile = part_maxima(tile, PARTS)
+    return tl.max(tile, 1)
 
 
 @triton.jit
