@@ -2,7 +2,8 @@
 
     python -m benchmarks.budget
 
-prints every budget beside its count, and exits 1 where one is broken on sm_80 or sm_90, for which they are set.
+prints every budget beside its count, and exits 1 where one is broken on sm_80 or sm_90, for which they are set, but for
+launches chosen by time.
 """
 
 from __future__ import annotations
@@ -59,8 +60,13 @@ def spills(counts: Counts, target: str, head_dim: int) -> dict[str, tuple[int, i
     return {name: (row["spill_bytes"], row["loop_spills"]) for name, row in rows.items() if row["spill_bytes"]}
 
 
+# (target, head_dim) whose launches were chosen by time on the chip: with fewer registers than a loop would like it
+# takes more instructions, and spills, but more programs share a multiprocessor.
+TIMED = {("sm_90", 64), ("sm_90", 80), ("sm_90", 128), ("sm_90", 160)}
+OVER = {("sm_90", 128)}  # of them, the one over a budget
 # Where the budgets are not held, and why.
 KNOWN = {
+    "sm_90": "launches timed on an H100: at head_dim 128 fewer registers cost instructions and are 15% faster",
     "sm_100": "at head_dim 64 the tiles that would keep them spill, those of the table do not",
     "gfx942": "counted, not tuned: the causes are not established",
 }
@@ -73,7 +79,9 @@ def main() -> None:
     for target in targets:
         for budget in BUDGETS:
             found = [budget.ratio(counts, target, dim) for dim in HEAD_DIMS]
-            broken += target in TARGETS and any(ratio > budget.most for ratio in found)
+            broken += target in TARGETS and any(
+                ratio > budget.most and (target, dim) not in OVER for dim, ratio in zip(HEAD_DIMS, found, strict=True)
+            )
             cells = (f"{ratio:.3f}{'*' if ratio > budget.most else ''}" for ratio in found)
             print(f"{budget.label:38}{budget.most:6.2f}  {target:8}" + "".join(f"{cell:9}" for cell in cells))
         for dim in HEAD_DIMS:

@@ -109,6 +109,20 @@ def crossed() -> str:
     return markdown(titles, lines)
 
 
+def headline() -> str:
+    """FAME's self-attention at the finest level, on a GPU and on a CPU."""
+    gpu = newest(next(iter(GPU_SELF)), FAME.name, "ours_triton", device="H100")
+    cpu = newest(CPU_SELF, FAME.name, holding="eager")
+    eager, plain, ours = (gpu[name] for name in ("eager", "sdpa_plain", "ours_triton"))
+    there, here = cpu["eager"], cpu["ours_sdpa"]
+    return (
+        "FAME's self-attention at Stable Diffusion 1.5's finest level, 8 frames of 512x512 in float16 on an H100, takes "
+        f"{time(ours)} and {memory(ours)} where the eager formula takes {time(eager)} and {memory(eager)} "
+        f"({times(ours)}), and attention without any modulation {time(plain)}. On two cores of a CPU, 8 frames of "
+        f"256x256 in float32: {time(here)} and {memory(here)}, eager {time(there)} and {memory(there)}.\n"
+    )
+
+
 def on_gpu() -> str:
     """Self-attention on an H100, beside eager."""
     providers = ("eager", "sdpa_bias", "sdpa_plain", "ours_triton")
@@ -258,6 +272,7 @@ def planned() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "headline": headline,
     "gpu": on_gpu,
     "compare": compared,
     "others": others,

@@ -51,7 +51,7 @@ def _attend_cuda(
     num_keys = key.shape[2]
     if head_dim % 8:
         query, key, value = (pad(x, (0, -head_dim % 8)) for x in (query, key, value))
-    query, key, value = map(readable, (query, key, value))
+    query, key, value = (readable(x, aligned=True) for x in (query, key, value))
     bias, top = None, 0.0
     if key_bias is not None:  # in the query's dtype, whose range it may pass: counted from its maximum
         top = key_bias.max()

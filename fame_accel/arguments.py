@@ -139,13 +139,18 @@ def _check_vector(name: str, vector: Tensor | None, side: Tensor) -> Tensor | No
         raise ValueError(f"{name} must be on the device of query, {side.device}, got {vector.device}")
     if vector.requires_grad and torch.is_grad_enabled():
         raise RuntimeError(f"{name} requires grad, but layout attention has no backward: pass a detached tensor")
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or not _remembered(vector):
         _check_range(name, vector)
-    elif vector.is_inference() or _IN_RANGE.get(vector) != vector._version:
+    elif _IN_RANGE.get(vector) != vector._version:
         _check_range(name, vector)
-        if not vector.is_inference():
-            _IN_RANGE[vector] = vector._version
+        _IN_RANGE[vector] = vector._version
     return torch.atleast_2d(vector).to(torch.float32).contiguous()
+
+
+def _remembered(vector: Tensor) -> bool:
+    """Whether a check need not be repeated while torch sees no change of the vector: on a GPU, unless a graph is being
+    captured, which keeps the check for its replays."""
+    return vector.is_cuda and not vector.is_inference() and not torch.cuda.is_current_stream_capturing()
 
 
 def _check_range(name: str, vector: Tensor) -> None:

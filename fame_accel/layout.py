@@ -58,8 +58,7 @@ class TokenLayout(Named):
 
     def to(self, device: torch.device | str) -> TokenLayout:
         """This layout on another device (itself where it is there already)."""
-        wanted = torch.device(device)
-        if wanted.type == self.device.type and wanted.index in (None, self.device.index):
+        if torch.empty(0, device=device).device == self.device:  # "cuda" is the current one
             return self
         shape = (-1,) if self.batch is None else (self.batch, -1)
         return TokenLayout(self.region.to(device).view(shape), self.frame.to(device).view(shape), self.num_frames)

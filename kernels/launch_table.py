@@ -81,7 +81,7 @@ _TABLE: dict[str, dict[str, dict[tuple[int, int], Launch]]] = {
             (128, 2): Launch(64, 64, 4, 3),
         },
     },
-    "two_pass": {"sm90": {(96, 2): Launch(128, 64, 4, 3)}},
+    "two_pass": {"sm90": dict.fromkeys(((48, 2), (64, 2), (96, 2)), Launch(128, 64, 4, 3))},
     # A head_dim or element size without an entry goes to streamed_keys.
     "few_keys": {
         "sm80": {(80, 2): Launch(64, 0, 4, 2), (128, 2): Launch(128, 0, 8, 2), (160, 2): Launch(64, 0, 4, 2)},
@@ -136,17 +136,18 @@ class ShortLaunch(NamedTuple):
 
 
 def choose_launch(kernel: str, family: str, head_dim: int, element_size: int) -> Launch | None:
-    """The entry for a kernel: "tiled"; "one_pass" or "two_pass", which are as "tiled" where they have none of their
+    """The entry for a kernel: "tiled"; "one_pass" or "two_pass", which take those of "tiled" that fit closer than their
     own; "streamed_keys"; or "few_keys", whose None means that it has none here.
 
     A small safe entry, with one log line, for a family that is not in the table.
     """
     _load_variable()
-    for name in (kernel, "tiled") if kernel in ("one_pass", "two_pass") else (kernel,):
-        entries = _TABLE[name].get(family, {})
-        fits = [key for key in entries if head_dim <= key[0] and element_size <= key[1]]
-        if fits:
-            return entries[min(fits, key=lambda key: (key[1], key[0]))]
+    # of the entry that fits closest; of equals, the kernel's own
+    names = (kernel, "tiled") if kernel in ("one_pass", "two_pass") else (kernel,)
+    entries = [(key, launch) for name in names for key, launch in _TABLE[name].get(family, {}).items()]
+    fits = [(key, launch) for key, launch in entries if head_dim <= key[0] and element_size <= key[1]]
+    if fits:
+        return min(fits, key=lambda entry: (entry[0][1], entry[0][0]))[1]
     if kernel == "few_keys":
         return None
     safe = _SAFE_WIDE if head_dim * element_size > 512 else _SAFE
@@ -244,6 +245,8 @@ def _wrong(row: object) -> str | None:
         return "num_warps must be a power of two, at most 32"
     if row["parts"] not in (1, 2, 4, 8, 16):
         return "parts must be a power of two, at most 16"
+    if row["registers"] and not row["family"].startswith(("sm", "interpreter")):
+        return "registers are limited on NVIDIA chips alone"
     if row["registers"] and not 24 <= row["registers"] <= 255:
         return "registers must lie in [24, 255], or be 0 for no limit"
     return None if row["num_stages"] >= 1 else "num_stages must be at least 1"

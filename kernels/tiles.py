@@ -65,8 +65,8 @@ def load_rows(
 def entry_of(pairs, pair, last):
     """A field of a pair in a table of two fields each; 0 from `last` on.
 
-    Loops read it an iteration ahead, into registers. A load whose address or operand it were in the same iteration
-    would make it one of the asynchronous copies: the newest, and waiting for it is waiting for the tiles behind it.
+    Loops read it an iteration ahead, into registers. Read in the iteration that uses it, it would become one of the
+    asynchronous copies, the newest of them, and who waits for the newest waits for the tiles that are to come as well.
     """
     return tl.load(pairs + 2 * pair, mask=pair < last, other=0)
 
@@ -92,7 +92,7 @@ def packed_rows(
     HEAD: tl.constexpr, TAIL: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Both blocks of packed rows start..; rows of HEAD + TAIL, see `pack`. Where SHORT, those from `length` on are
-    zeros, or repeat the last (REPEAT), so that no row extreme notices them."""
+    zeros; with REPEAT they are the last one again, which no row extreme notices."""
     head = packed_block(base, start, length, SHORT, REPEAT, 0, HEAD, HEAD + TAIL, BLOCK)
     tail = head
     if TAIL > 0:

@@ -53,6 +53,20 @@ def test_every_call_has_an_entry(kernel: str, launch_table: ModuleType) -> None:
     assert not launch_table._unknown_said
 
 
+def test_the_closest_entry_of_a_pulled_kernel(launch_table: ModuleType, tmp_path: Path) -> None:
+    """Its own before "tiled"'s of the same reach, but no wider one before a closer one."""
+    tiled = launch_table.choose_launch("tiled", "sm80", 40, 2)
+    assert launch_table.choose_launch("one_pass", "sm80", 40, 2) == tiled
+    wide = ROW | dict(kernel="one_pass", family="sm80", head_dim=160, element_size=4, block_q=16)
+    launch_table.load(written(tmp_path, wide))
+    assert launch_table.choose_launch("one_pass", "sm80", 40, 2) == tiled
+    assert launch_table.choose_launch("one_pass", "sm80", 160, 4) == Launch(16, 32, 8, 2)
+    assert launch_table.choose_launch("two_pass", "sm80", 160, 4) != Launch(16, 32, 8, 2)
+    launch_table.load(written(tmp_path, ROW | dict(kernel="one_pass", family="sm80")))
+    assert launch_table.choose_launch("one_pass", "sm80", 64, 2) == Launch(64, 32, 8, 2)
+    assert launch_table.choose_launch("tiled", "sm80", 64, 2) != Launch(64, 32, 8, 2)
+
+
 def test_families_share_no_entries(launch_table: ModuleType) -> None:
     """A file for one chip must not change another's."""
     for families in built_in._TABLE.values():
@@ -127,6 +141,8 @@ BAD_ROWS = {
     "parts 3": (ROW | dict(parts=3), "parts must be a power of two"),
     "parts 32": (ROW | dict(parts=32), "parts must be a power of two, at most 16"),
     "parts bool": (ROW | dict(parts=True), r"must have parts \(int\)"),
+    "registers 300": (ROW | dict(registers=300), r"registers must lie in \[24, 255\]"),
+    "registers on AMD": (ROW | dict(family="cdna", registers=128), "registers are limited on NVIDIA chips alone"),
     "num_stages 0": (ROW | dict(num_stages=0), "num_stages must be at least 1"),
     "num_stages absent": (ROW | dict(num_stages=None), r"must have num_stages \(int\)"),
 }

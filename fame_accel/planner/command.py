@@ -70,7 +70,7 @@ def command(
     out: str | None,
     as_json: bool,
 ) -> int:
-    _check(frames, size, memory)
+    _check(frames, size, stride, memory)
     choices = (("modulation", modulation, MODULATIONS), ("guidance", guidance, ("on", "off")))
     for name, value, allowed in (*choices, ("dtype", dtype, ELEMENT), ("backend", backend, FUSED)):
         if value not in allowed:
@@ -83,18 +83,23 @@ def command(
     found, told = _regions(regions, video, masks, auto_person_mask, frames, stride, size)
     setting = Setting(network, found, frames, size, dtype, modulation, guidance == "on", backend)
     report = Report.of(setting, model, told, memory)
-    written = report.write(out) if out is not None else []
+    try:
+        written = report.write(out) if out is not None else []
+    except OSError as error:
+        raise ValueError(f"--out {out} cannot be written: {error.strerror}") from error
     print(report.as_json() if as_json else report.as_text())
     if written and not as_json:
         print(f"\nWrote {', '.join(written)} to {out}")
     return 0
 
 
-def _check(frames: int, size: tuple[int, int], memory: float | None) -> None:
+def _check(frames: int, size: tuple[int, int], stride: int, memory: float | None) -> None:
     if not 1 <= frames <= MOST_FRAMES:
         raise ValueError(f"--frames must lie in 1 to {MOST_FRAMES}, got {frames}")
     if min(size) < LATENT or any(side % LATENT for side in size):
         raise ValueError(f"--size must be positive multiples of {LATENT}, got {size[0]}x{size[1]}")
+    if stride < 1:
+        raise ValueError(f"--stride must be at least 1, got {stride}")
     if memory is not None and not (math.isfinite(memory) and memory > 0):
         raise ValueError(f"--memory must be a number of GiB above 0, got {memory}")
 

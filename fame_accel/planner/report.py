@@ -41,12 +41,13 @@ class Report:
         plan = self.setting
         guidance = "with guidance" if plan.guidance else "without guidance"
         size = "x".join(map(str, plan.size))
-        return f"{self.model}, {plan.frames} frames of {size}, {plan.modulation}, {plan.dtype}, {guidance}"
+        frames = f"{plan.frames} frame{'' if plan.frames == 1 else 's'}"
+        return f"{self.model}, {frames} of {size}, {plan.modulation}, {plan.dtype}, {guidance}"
 
     def as_text(self) -> str:
         lines = [self.heading, f"regions: {self.regions}", ""]
         lines += [as_table(self.levels, self.whole, self.setting.backend), ""]
-        lines += [f"* {about_times(self.whole)}.", LEGEND, COUNTED]
+        lines += [f"{about_times(self.whole)}.", LEGEND, COUNTED]
         if self.fits:
             lines.append("")
         lines += [fit.told(self.memory) for fit in self.fits]
@@ -58,7 +59,7 @@ class Report:
             model=self.model, frames=plan.frames, size=plan.size, regions=self.regions, modulation=plan.modulation,
             guidance=plan.guidance, dtype=plan.dtype, backend=plan.backend, memory_gib=self.memory,
             frames_that_fit={fit.backend: dict(frames=fit.frames, stopped_by=fit.stopped) for fit in self.fits},
-            counted=COUNTED, times=about_times(self.whole), rows=as_rows(self.levels, self.whole),
+            counted=COUNTED, times=about_times(self.whole).removeprefix("* "), rows=as_rows(self.levels, self.whole),
         )  # fmt: skip
         return json.dumps(report, indent=2)
 

@@ -9,7 +9,7 @@ from fame_accel.planner.estimate import LevelPlan, Total
 
 PREDICTED = "Times are PREDICTED by a model of counted instructions, not measured on a GPU"
 UNPREDICTED = (
-    "No times (-): instructions are counted for --backend triton in float16 and bfloat16, at head dimensions 40, 64, "
+    "No times: instructions are counted for --backend triton in float16 and bfloat16, at head dimensions 40, 64, "
     "80, 128 and 160"
 )
 LEGEND = (
@@ -32,16 +32,16 @@ class Fit:
     stopped: str | None
 
     def told(self, memory: float) -> str:
-        why = f" ({self.stopped})" if self.stopped else ", for attention's tensors alone"
-        most = (
-            f"at most {self.frames} frame{'' if self.frames == 1 else 's'} fit" if self.frames else "not a frame fits"
-        )
-        return f"{in_words(self.backend)}: {most} {memory:g} GiB{why}"
+        frames = f"{self.frames} frame{'' if self.frames == 1 else 's'} fit" if self.frames else "not a frame fits"
+        if self.stopped:
+            return f"{in_words(self.backend)}: {frames} {memory:g} GiB; more are refused for all that: {self.stopped}"
+        most = "at most " if self.frames else ""
+        return f"{in_words(self.backend)}: {most}{frames} {memory:g} GiB, for attention's tensors alone"
 
 
 def about_times(whole: Total) -> str:
     """What the times are, or why some are missing."""
-    return UNPREDICTED if None in whole.milliseconds.values() else PREDICTED
+    return UNPREDICTED if None in whole.milliseconds.values() else f"* {PREDICTED}"
 
 
 def as_rows(levels: list[LevelPlan], whole: Total) -> list[dict[str, Any]]:
@@ -60,13 +60,13 @@ def as_rows(levels: list[LevelPlan], whole: Total) -> list[dict[str, Any]]:
 
 def as_table(levels: list[LevelPlan], whole: Total, backend: str) -> str:
     """The table; a level's figures are those of one of its layers, the last line's of the whole step."""
-    chips = list(whole.milliseconds)
+    chips = [chip for chip, time in whole.milliseconds.items() if time is not None]
     titles = ["level", "N", "heads", "head_dim", "layers", "active", "TFLOP", "moved", "eager peak", f"{backend} peak"]
     lines = [titles + [f"{chip} ms*" for chip in chips]]
     for level in levels:
         shape = (f"{level.height}x{level.width}", level.tokens, level.heads, level.head_dim, level.layers)
-        lines.append([*map(str, shape), f"{level.active:.3f}", *_figures(level)])
-    lines.append(["all", "", "", "", str(whole.layers), "", *_figures(whole)])
+        lines.append([*map(str, shape), f"{level.active:.3f}", *_figures(level, chips)])
+    lines.append(["all", "", "", "", str(whole.layers), "", *_figures(whole, chips)])
     widths = [max(len(line[column]) for line in lines) for column in range(len(titles) + len(chips))]
     lines.insert(1, ["-" * width for width in widths])
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
@@ -85,14 +85,12 @@ def in_bytes(number: float) -> str:
     return f"{number:.0f} {unit}" if number >= 100 or unit == "B" else f"{number:.3g} {unit}"
 
 
-def _figures(plan: LevelPlan | Total) -> list[str]:
+def _figures(plan: LevelPlan | Total, chips: list[str]) -> list[str]:
     memory = [in_bytes(number) for number in (plan.moved_bytes, plan.eager_bytes, plan.fused_bytes)]
-    return [_digits(plan.flop / 1e12), *memory, *map(_digits, plan.milliseconds.values())]
+    return [_digits(plan.flop / 1e12), *memory, *(_digits(plan.milliseconds[chip]) for chip in chips)]
 
 
-def _digits(number: float | None) -> str:
-    if number is None:
-        return "-"
+def _digits(number: float) -> str:
     return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
 
 
