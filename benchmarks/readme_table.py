@@ -116,8 +116,8 @@ def headline() -> str:
     eager, plain, ours = (gpu[name] for name in ("eager", "sdpa_plain", "ours_triton"))
     there, here = cpu["eager"], cpu["ours_sdpa"]
     return (
-        "FAME's self-attention at Stable Diffusion 1.5's finest level, 8 frames of 512x512 in float16 on an H100, takes "
-        f"{time(ours)} and {memory(ours)} where the eager formula takes {time(eager)} and {memory(eager)} "
+        "FAME's self-attention at Stable Diffusion 1.5's finest level, 8 frames of 512x512 in float16 on an H100, "
+        f"takes {time(ours)} and {memory(ours)} where the eager formula takes {time(eager)} and {memory(eager)} "
         f"({times(ours)}), and attention without any modulation {time(plain)}. On two cores of a CPU, 8 frames of "
         f"256x256 in float32: {time(here)} and {memory(here)}, eager {time(there)} and {memory(there)}.\n"
     )

@@ -118,7 +118,7 @@ def test_nothing_fits_the_time(
     (tmp_path / "bench.html").write_text("of a run before")
     assert main([*SMALL, "--out", str(tmp_path)]) == 1
     said = capsys.readouterr().out
-    assert "are spent" in said and "Too little was measured" in said and "too short: 100, the default" in said
+    assert "Too little was measured" in said and "too short: 100, the default" in said
     assert said.count("Other work ran on this machine (load average 1.5 on") == 1
     assert {file.name for file in tmp_path.iterdir()} == {"bench.csv"}
 
