@@ -46,7 +46,7 @@ static: $(READY)
 	$(VENV)/bin/python -m benchmarks.budget
 
 bench: $(READY)
-	$(VENV)/bin/python -W ignore -m pytest -q benchmarks/bench_attention.py --benchmark-sort=median \
+	$(VENV)/bin/python -W ignore -m pytest -q benchmarks/bench_attention.py --benchmark-sort=mean \
 		--benchmark-group-by=group --benchmark-columns=median,iqr,rounds \
 		--benchmark-json=benchmarks/results/pytest_benchmark.json
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from benchmarks.measure import RESULTS
-from benchmarks.results_table import FRAMES, newest, where
+from benchmarks.results_table import CPUS, FRAMES, newest, where
 from fame_accel.bench.cases import FAME, REGION_MASK
 from fame_accel.media.drawing import INK, PALETTE
 
@@ -73,7 +73,7 @@ def main() -> None:
     rows = figure.subplots(2, 4)
     used: list[dict[str, str]] = []
     for line, operation in zip(rows, (FAME, REGION_MASK), strict=True):
-        points = [newest(f"sd15-32x32-f{number}", operation.name, "eager") for number in FRAMES]
+        points = [newest(f"sd15-32x32-f{number}", operation.name, "eager", device=CPUS[1]) for number in FRAMES]
         used += [row for point in points for row in point.values()]
         for axes, column, scale, title, unit in (
             (line[0], "p50_ms", 1e-3, f"{operation.name}: time", "seconds"),
@@ -82,17 +82,17 @@ def main() -> None:
             for provider in ("sdpa_plain", "ours_sdpa", "eager"):
                 curve(axes, FRAMES, points, provider, column, scale)
             panel(axes, title, "frames of 32x32 tokens", unit, FRAMES)
-    points = [newest(f"sd15-{side}x{side}-f2", FAME.name, "eager") for side in SIDES]
+    points = [newest(f"sd15-{side}x{side}-f2", FAME.name, "eager", device=CPUS[1]) for side in SIDES]
     for provider in ("sdpa_plain", "ours_sdpa", "eager"):
         curve(rows[0][2], SIDES, points, provider, "p50_ms", 1)
     panel(rows[0][2], "fame: time over resolution, 2 frames", "tokens a side", "milliseconds", SIDES)
     for axes, operation in ((rows[0][3], FAME), (rows[1][3], REGION_MASK)):
-        points = [newest(f"sd15-32x32-f4-regions{number}", operation.name) for number in REGIONS]
+        points = [newest(f"sd15-32x32-f4-regions{number}", operation.name, device=CPUS[1]) for number in REGIONS]
         for provider in ("sdpa_plain", "ours_sdpa"):
             curve(axes, REGIONS, points, provider, "p50_ms", 1)
         title = f"{operation.name}: time over regions, 4 frames"
         panel(axes, title, "regions of equal area", "milliseconds", REGIONS, "log linear")
-    points = [newest(f"sd15-32x32-f4-areas{share}", REGION_MASK.name) for share in SHARES]
+    points = [newest(f"sd15-32x32-f4-areas{share}", REGION_MASK.name, device=CPUS[1]) for share in SHARES]
     active = [100 * float(point["ours_sdpa"]["active_fraction"]) for point in points]
     for provider in ("sdpa_plain", "ours_sdpa", "sdpa_bias", "flex_sorted"):
         curve(rows[1][2], active, points, provider, "p50_ms", 1)

@@ -17,6 +17,7 @@ from benchmarks.fairness import PAIRS, PROMPTS, read_runs, summary
 from benchmarks.results_table import (
     CPU_SELF,
     CPU_TEXT,
+    CPUS,
     FRAMES,
     GPU_SELF,
     NETWORK,
@@ -51,31 +52,35 @@ OTHERS = {
 RETURNED = ("eager, returned", "fame-accel", "x eager")  # where freed memory goes back, as by default
 
 
-def _returned(shape: str, operation: str) -> list[str]:
+def _returned(shape: str, operation: str, device: str = CPUS[0]) -> list[str]:
     """Cells under RETURNED."""
-    found = newest(shape, operation, holding="eager", kept=False)
+    found = newest(shape, operation, holding="eager", kept=False, device=device)
     return [time(found.get("eager")), time(found.get("ours_sdpa")), times(found.get("ours_sdpa"))]
 
 
-def _commits(shape: str, operations: Iterable[str]) -> str:
+def _commits(shape: str, operations: Iterable[str], device: str = CPUS[0]) -> str:
     """Of the rows behind RETURNED."""
-    returned = (newest(shape, operation, holding="eager", kept=False) for operation in operations)
+    returned = (newest(shape, operation, holding="eager", kept=False, device=device) for operation in operations)
     return ", ".join(dict.fromkeys(row["commit"] for found in returned for row in found.values()))
 
 
 def compared() -> str:
-    """Self-attention on a CPU, beside eager."""
+    """Self-attention on two CPUs, beside eager."""
+    return "\n".join(map(_compared, CPUS))
+
+
+def _compared(device: str) -> str:
     titles = ["operation", "eager", "fame-accel", "x eager", "x plain", "peak", "eager's", *RETURNED]
     lines, used = [], []
     for operation in SELF[1:]:  # of what modulates
-        found = newest(CPU_SELF, operation.name, holding="eager")
+        found = newest(CPU_SELF, operation.name, holding="eager", device=device)
         used += found.values()
         ours, eager = found.get("ours_sdpa"), found.get("eager")
         ratios = [times(ours), times(ours, "floor_ratio")]
         cells = [time(eager), time(ours), *ratios, memory(ours), memory(eager)]
-        lines.append([operation.name, *cells, *_returned(CPU_SELF, operation.name)])
+        lines.append([operation.name, *cells, *_returned(CPU_SELF, operation.name, device)])
     row = used[0]
-    commits = _commits(CPU_SELF, [operation.name for operation in SELF[1:]])
+    commits = _commits(CPU_SELF, [operation.name for operation in SELF[1:]], device)
     about = (
         f"8 frames of 32x32 tokens ({row['keys']} keys), three regions, {row['heads']} heads, head_dim "
         f"{row['head_dim']}, {row['dtype']}; {where(used)}; medians of one run, calls in turn "
@@ -85,34 +90,39 @@ def compared() -> str:
 
 
 def others() -> str:
-    """The same by what else does it, of the newest run that had them all."""
+    """The same by what else does it, of the newest run on each CPU that had them."""
+    return "\n".join(map(_others, CPUS))
+
+
+def _others(device: str) -> str:
     lines, used = [], []
     for operation in SELF:
-        found = newest(CPU_SELF, operation.name, holding="flex")
+        found = newest(CPU_SELF, operation.name, holding="flex", device=device)
         used += found.values()
         lines.append([operation.name, *(time(found.get(name)) for name in OTHERS)])
-    return f"The same at {used[0]['commit']}:\n\n{markdown(['operation', *OTHERS.values()], lines)}"
+    return f"The same; {where(used)}:\n\n{markdown(['operation', *OTHERS.values()], lines)}"
 
 
 def crossed() -> str:
     """Cross-attention on a CPU."""
     titles = ["tokens a frame", "text keys", "eager", "fame-accel", "x eager", "x plain", "peak", "eager's", *RETURNED]
-    lines = []
+    lines, used = [], []
     for side in (32, 64):
         for text in (77, 226, 512):
             case = CPU_TEXT.format(side, text), f"cross_{text}"
-            found = newest(*case, holding="eager")
+            found = newest(*case, holding="eager", device=CPUS[0])
+            used += found.values()
             ours, eager = found.get("ours_sdpa"), found.get("eager")
             ratios = [times(ours), times(ours, "floor_ratio")]
             cells = [time(eager), time(ours), *ratios, memory(ours), memory(eager)]
             lines.append([f"{side}x{side}", str(text), *cells, *_returned(*case)])
-    return markdown(titles, lines)
+    return f"{where(used)}:\n\n{markdown(titles, lines)}"
 
 
 def headline() -> str:
     """FAME's self-attention at the finest level, on a GPU and on a CPU."""
     gpu = newest(next(iter(GPU_SELF)), FAME.name, "ours_triton", device="H100")
-    cpu = newest(CPU_SELF, FAME.name, holding="eager")
+    cpu = newest(CPU_SELF, FAME.name, holding="eager", device=CPUS[1])
     eager, plain, ours = (gpu[name] for name in ("eager", "sdpa_plain", "ours_triton"))
     there, here = cpu["eager"], cpu["ours_sdpa"]
     return (
@@ -153,7 +163,7 @@ def stepped() -> str:
     names = {"unet_block": "its first block", "denoising_step": "a whole denoising step, unguided"}
     lines, used = [], []
     for operation, name in names.items():
-        found = newest(NETWORK, operation, holding="eager")
+        found = newest(NETWORK, operation, holding="eager", device=CPUS[0])
         used += found.values()
         ours, eager = found["ours_sdpa"], found["eager"]
         cells = [time(eager), time(ours), times(ours), times(ours, "floor_ratio")]
@@ -168,15 +178,16 @@ def stepped() -> str:
 def scaled() -> str:
     """Time and memory over frames on a CPU."""
     titles = ["frames of 32x32 tokens", *map(str, FRAMES)]
-    lines = []
+    lines, used = [], []
     for operation in (FAME, REGION_MASK):
-        by_frames = [newest(f"sd15-32x32-f{number}", operation.name, holding="eager") for number in FRAMES]
+        by_frames = [newest(f"sd15-32x32-f{number}", operation.name, "eager", device=CPUS[1]) for number in FRAMES]
+        used += [row for found in by_frames for row in found.values()]
         for provider, name in (("eager", "eager"), ("ours_sdpa", "fame-accel")):
             rows = [found.get(provider) for found in by_frames]
             ended = ["out of memory" if row and row["note"].startswith("out of memory") else time(row) for row in rows]
             lines.append([f"{operation.name}, {name}, time", *ended])
             lines.append([f"{operation.name}, {name}, peak", *map(memory, rows)])
-    return markdown(titles, lines)
+    return f"{where(used)}:\n\n{markdown(titles, lines)}"
 
 
 def counted() -> str:

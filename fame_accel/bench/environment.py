@@ -47,9 +47,11 @@ def commit() -> str:
 def _cpu() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text(errors="replace").splitlines() if info.exists() else []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    said = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in reversed(lines))}
+    # virtual machines name generations of processors alike
+    which = f" (family {said['cpu family']}, model {said['model']})" if {"cpu family", "model"} <= said.keys() else ""
     kept = ", freed memory kept" if freed_memory_is_kept() else ""
-    return f"{named[0] if named else platform.machine()} CPU{kept}"
+    return f"{said.get('model name', platform.machine())}{which} CPU{kept}"
 
 
 def _said(*command: str) -> str:
