@@ -206,3 +206,16 @@ def test_only_metrics_that_ncu_knows_are_asked_for() -> None:
 
 def test_what_is_asked_of_ncu_is_kept() -> None:
     assert all(profile_kernels.KEPT.fullmatch(metric) for metric in profile_kernels.METRICS)
+
+
+@pytest.mark.slow
+def test_make_bench_takes_its_options(tmp_path: Path) -> None:
+    """As the Makefile gives them to pytest."""
+    recipe = (ROOT / "Makefile").read_text().partition("\nbench: ")[2].partition("\n\n")[0]
+    words = recipe.replace("\\\n", " ").split()
+    options = words[words.index("pytest") + 1 :]
+    assert options[-1] == "--benchmark-json=benchmarks/results/pytest_benchmark.json"
+    options = [*options[:-1], "--benchmark-json", str(tmp_path / "json"), "--collect-only"]
+    command = [sys.executable, "-W", "ignore", "-m", "pytest", *options]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert said.returncode == 0 and "test_attention[eager-" in said.stdout, said.stdout[-500:] + said.stderr[-500:]
