@@ -63,6 +63,7 @@ def spills(counts: Counts, target: str, head_dim: int) -> dict[str, tuple[int, i
 # (target, head_dim) whose launches were chosen by time on the chip: with fewer registers than a loop would like it
 # takes more instructions, and spills, but more programs share a multiprocessor.
 TIMED = {("sm_90", 64), ("sm_90", 80), ("sm_90", 128), ("sm_90", 160)}
+TIMED_SPILLS = 256  # bytes, at most
 OVER = {("sm_90", 128)}  # of them, the one over a budget
 # Where the budgets are not held, and why.
 KNOWN = {

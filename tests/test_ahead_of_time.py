@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.budget import TIMED, TIMED_SPILLS
+
 ROOT = Path(__file__).parents[1]
 TILED = {
     *("attention", "one_pass_same", "one_pass_other"),
@@ -39,7 +41,8 @@ def test_compiles(target: str, head_dim: int) -> None:
         assert row["shared_bytes"] > 0 or row["kernel"] == "pack", row
         assert row["registers"] > 0, row
         if row["kernel"].startswith(("extremes", "attention", "short_sequences")) and target.startswith("sm_"):
-            assert row["spill_bytes"] <= (8 if target == "sm_100" else 0), row  # as benchmarks/results/static.json
+            limited = (target, head_dim) in TIMED  # launches whose registers are limited
+            assert row["spill_bytes"] <= (TIMED_SPILLS if limited else 8 if target == "sm_100" else 0), row
 
 
 @pytest.mark.slow

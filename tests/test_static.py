@@ -22,7 +22,6 @@ COUNTS = budget.read_counts()
 ON_CASES = pytest.mark.parametrize("target, head_dim", [(t, d) for t in budget.TARGETS for d in budget.HEAD_DIMS])
 # Known: bytes that a kernel may spill where its state does not fit the registers, next to nothing of it in a loop.
 SPILLS = {("sm_80", 40): 8, ("sm_80", 64): 8, ("sm_80", 128): 40, ("sm_80", 160): 8}
-TIMED_SPILLS = 256  # where a launch that was chosen by time limits the registers
 
 
 @ON_CASES
@@ -36,7 +35,7 @@ def test_budgets(one: budget.Budget, target: str, head_dim: int):
 def test_spills(target: str, head_dim: int):
     timed = (target, head_dim) in budget.TIMED
     for size, inside in budget.spills(COUNTS, target, head_dim).values():
-        assert size <= (TIMED_SPILLS if timed else SPILLS.get((target, head_dim), 0)) and inside <= (24 if timed else 1)
+        assert size <= (budget.TIMED_SPILLS if timed else SPILLS.get((target, head_dim), 0)) and inside <= (24 if timed else 1)
 
 
 @pytest.mark.parametrize("head_dim", [40, 80, 160])
