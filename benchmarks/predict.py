@@ -1,4 +1,4 @@
-"""Write down, before any GPU run, how long the layers of the GPU round should take: benchmarks/results/predictions.csv.
+"""Write down, before a GPU round, how long its layers should take: benchmarks/results/predictions.csv.
 
     python -m benchmarks.predict
 

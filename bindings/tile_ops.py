@@ -91,10 +91,9 @@ def _tile_attention(
 
 
 def _launch(device: torch.device, head_dim: int, element_size: int, modulated: bool, one_pass: bool):
-    from fame_accel.kernels.launch_table import choose_launch
+    from fame_accel.kernels.launch_table import choose_launch, planned_kernel
 
-    kernel = ("one_pass" if one_pass else "two_pass") if modulated else "tiled"
-    return choose_launch(kernel, family(device), head_dim, element_size)
+    return choose_launch(planned_kernel(modulated, one_pass), family(device), head_dim, element_size)
 
 
 tile_attention = declare(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from fame_accel.layout import TokenLayout
 from fame_accel.modulation import Modulation
@@ -36,8 +35,6 @@ class Arguments:
 
 
 _PLAIN = Modulation()
-# Vectors and their versions when found in range: layers share them, and on a GPU the check takes five launches.
-_IN_RANGE = WeakTensorKeyDictionary()
 
 
 def check(
@@ -139,24 +136,10 @@ def _check_vector(name: str, vector: Tensor | None, side: Tensor) -> Tensor | No
         raise ValueError(f"{name} must be on the device of query, {side.device}, got {vector.device}")
     if vector.requires_grad and torch.is_grad_enabled():
         raise RuntimeError(f"{name} requires grad, but layout attention has no backward: pass a detached tensor")
-    if torch.compiler.is_compiling() or not _remembered(vector):
-        _check_range(name, vector)
-    elif _IN_RANGE.get(vector) != vector._version:
-        _check_range(name, vector)
-        _IN_RANGE[vector] = vector._version
-    return torch.atleast_2d(vector).to(torch.float32).contiguous()
-
-
-def _remembered(vector: Tensor) -> bool:
-    """Whether a check need not be repeated while torch sees no change of the vector: on a GPU, unless a graph is being
-    captured, which keeps the check for its replays."""
-    return vector.is_cuda and not vector.is_inference() and not torch.cuda.is_current_stream_capturing()
-
-
-def _check_range(name: str, vector: Tensor) -> None:
     inside = ((vector >= 0) & (vector <= 1)).all()
     message = f"{name} must lie in [0, 1] without NaN"
     if torch.compiler.is_compiling() or vector.device.type == "cuda":
         torch._assert_async(inside, message)  # no synchronisation: the device reports it
     elif vector.device.type != "meta" and not bool(inside):
         raise ValueError(f"{message}, got values from {vector.min().item():g} to {vector.max().item():g}")
+    return torch.atleast_2d(vector).to(torch.float32).contiguous()

@@ -55,8 +55,7 @@ def layout_attention(
 
     Returns out [B, H, Nq, D] in the query's dtype and, with return_lse, lse [B, H, Nq] float32, natural log.
     Raises TypeError, ValueError or RuntimeError naming the argument. Forward only: inputs that require grad raise.
-    On CUDA, row_strength and key_weight out of range are reported by the device, without a synchronisation, where they
-    are new or torch knows that they changed (writes through `.data` or a pointer it does not see).
+    On CUDA, row_strength and key_weight out of range are reported by the device, without a synchronisation.
     After FAME (arXiv 2510.22960) and VideoGrain (arXiv 2502.17258).
     """
     if backend not in BACKENDS:

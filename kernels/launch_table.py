@@ -1,9 +1,9 @@
 """Launch table: tile sizes, warps and pipeline stages per kernel, architecture family, head_dim and element size.
 
-The 16-bit entries of sm90 over a plan were measured on an H100: the best, or within 4% of it, of 2 to 12 tried. The
-others come from ahead-of-time compilation (see benchmarks/static.py): shared memory within the chip's limit, float16
-without spills where registers allow. `load` puts measured entries in their place; the file named by FAME_ACCEL_LAUNCHES
-is loaded at the first launch.
+The 16-bit entries of sm90 over a plan were timed on an H100, in float16 at head_dim 40, 64, 80, 128 and 160: each the
+best of those tried, or within 8% of it (benchmarks/results/launches.csv). The others come from ahead-of-time
+compilation (see benchmarks/static.py): shared memory within the chip's limit, float16 without spills where registers allow. `load`
+puts measured entries in their place; the file named by FAME_ACCEL_LAUNCHES is loaded at the first launch.
 """
 
 import json
@@ -155,6 +155,11 @@ def choose_launch(kernel: str, family: str, head_dim: int, element_size: int) ->
         _unknown_said.add(family)
         log.warning("no launch for %s in the table: using tiles of %d x %d", family, safe.block_q, safe.block_k)
     return safe
+
+
+def planned_kernel(modulated: bool, one_pass: bool) -> str:
+    """The kernel over a plan, by the name that `choose_launch` takes."""
+    return ("one_pass" if one_pass else "two_pass") if modulated else "tiled"
 
 
 def is_known(family: str) -> bool:

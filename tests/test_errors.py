@@ -207,16 +207,3 @@ def test_a_backend_runs_its_own_operators(target: Target, name: str, monkeypatch
         monkeypatch.setattr(bindings, operator, fail)
     monkeypatch.setattr(reference, "evaluate", fail)
     make_case(target, num_queries=12, modulation=MODULATIONS[name](FRAMES)).run(target.backend)
-
-
-@pytest.mark.parametrize("inference", [False, True])
-@pytest.mark.parametrize("name", ["row_strength", "key_weight"])
-def test_a_vector_that_changes_is_checked_again(name: str, inference: bool) -> None:
-    """One that was found in range is not looked at again until then."""
-    with torch.inference_mode(inference):
-        vector = torch.rand(N if name == "row_strength" else K)
-        for _ in range(2):
-            layout_attention(**_arguments(**{name: vector}))
-        vector[0] = 2.0
-        with pytest.raises(ValueError, match=rf"{name} must lie in \[0, 1\]"):
-            layout_attention(**_arguments(**{name: vector}))

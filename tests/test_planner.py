@@ -238,14 +238,15 @@ def test_bytes_are_those_allocated(modulation: str, dtype: str, backend: str, sh
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_bytes_of_the_kernels_are_those_allocated(modulation: str, dtype: str, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("triton")
-    from fame_accel.bindings import tile_ops
+    from fame_accel.bindings import tile_ops, tile_shape
 
     monkeypatch.setattr(tile_ops, "run", lambda call, like: None)  # all is allocated as ever, nothing is launched
     setting = one_level(4, 40, 4, (16, 24), EqualRegions(3), dtype=dtype, modulation=modulation)
     layout = tokens_of(setting)
-    blocks = (32, 32)  # of the interpreter
     shape = Shape(4, layout.num_tokens, 40, getattr(torch, dtype).itemsize)
     runs = Runs.of(setting.regions.areas(4, 16, 24), Operation.named(modulation, 4))
+    way = (runs.operation.modulated, runs.operation.one_pass)
+    blocks = tile_shape(torch.device("cpu"), getattr(torch, dtype), 40, *way)
     call = attend(setting, "triton", layout)
     without_plan = triton_bytes(shape, runs, *blocks)
     call()
@@ -532,7 +533,7 @@ def test_chip_names_are_the_tables():
 def test_peaks_are_those_measured_on_a_gpu(shape: str):
     """The committed rows of an H100, as its allocator saw them."""
     pytest.importorskip("triton")
-    from fame_accel.kernels.launch_table import choose_launch
+    from fame_accel.kernels.launch_table import choose_launch, planned_kernel
 
     from benchmarks.shapes import BY_NAME
     from fame_accel.parity_cases import three_regions
@@ -546,8 +547,8 @@ def test_peaks_are_those_measured_on_a_gpu(shape: str):
         if row is None:
             continue
         runs = Runs.of(areas, Operation.named(name, one.frames))
-        pulled = "one_pass" if runs.operation.one_pass else "two_pass"
-        launch = choose_launch(pulled if runs.operation.modulated else "tiled", "sm90", one.head_dim, 2)
+        kernel = planned_kernel(runs.operation.modulated, runs.operation.one_pass)
+        launch = choose_launch(kernel, "sm90", one.head_dim, 2)
         counted = Shape(one.heads * one.batch, one.queries, one.head_dim, 2)
         found = triton_bytes(counted, runs, launch.block_q, launch.block_k) / 2**20
         assert found == pytest.approx(float(row["peak_mib"]), rel=0.01)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 
-from fame_accel.kernels.launch_table import choose_launch
+from fame_accel.kernels.launch_table import choose_launch, planned_kernel
 from fame_accel.planner.memory import Shape, reference_bytes, sdpa_bytes, triton_bytes, triton_refuses
 from fame_accel.planner.network import AttentionLevel
 from fame_accel.planner.pairs import Operation, Runs
@@ -197,7 +197,7 @@ def _plain(setting: Setting, level: AttentionLevel) -> Runs:
 
 
 def _tile(level: AttentionLevel, element: int, operation: Operation) -> tuple[int, int]:
-    kernel = ("one_pass" if operation.one_pass else "two_pass") if operation.modulated else "tiled"
+    kernel = planned_kernel(operation.modulated, operation.one_pass)
     launch = choose_launch(kernel, _FAMILY, level.head_dim, element)
     return launch.block_q, launch.block_k
 
