@@ -2,8 +2,9 @@
 
 The 16-bit entries of sm90 over a plan were timed on an H100, in float16 at head_dim 40, 64, 80, 128 and 160: each the
 best of those tried, or within 8% of it (benchmarks/results/launches.csv). The others come from ahead-of-time
-compilation (see benchmarks/static.py): shared memory within the chip's limit, float16 without spills where registers allow. `load`
-puts measured entries in their place; the file named by FAME_ACCEL_LAUNCHES is loaded at the first launch.
+compilation (see benchmarks/static.py): shared memory within the chip's limit, float16 without spills where
+registers allow. `load` puts measured entries in their place; the file named by FAME_ACCEL_LAUNCHES is loaded at the
+first launch.
 """
 
 import json
