@@ -33,9 +33,9 @@ test: lint
 
 # interpreted on the CPU, and compiled for GPUs that are not here
 test-compat: $(COMPAT_DEPS)
-	$(COMPAT)/bin/python -m pytest -q -k triton tests/test_attention.py tests/test_operators.py tests/test_plan.py \
-		tests/test_offsets.py tests/test_short_sequences.py
-	$(COMPAT)/bin/python -m pytest -q -ra tests/test_launch_table.py tests/test_tune.py tests/test_ahead_of_time.py
+	$(COMPAT)/bin/python -m pytest -q -k triton tests/core/test_attention.py tests/bindings/test_operators.py tests/core/test_plan.py \
+		tests/core/test_offsets.py tests/kernels/test_short_sequences.py
+	$(COMPAT)/bin/python -m pytest -q -ra tests/kernels/test_launch_table.py tests/tools/test_tune.py tests/kernels/test_ahead_of_time.py
 
 # what the kernels cost on GPUs that are not here: counts, budgets, predicted times and a picture in benchmarks/results
 static: $(READY)

@@ -16,9 +16,12 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-import fame_accel.bindings  # noqa: F401  (makes fame_accel.kernels importable from a checkout)
 import torch
 import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+import fame_accel.bindings  # noqa: F401  (makes fame_accel.kernels importable from a checkout)
 from fame_accel.kernels.attention import attention_call
 from fame_accel.kernels.extremes import extremes_call
 from fame_accel.kernels.few_keys import few_keys_call
@@ -29,8 +32,6 @@ from fame_accel.kernels.one_pass import one_pass_call
 from fame_accel.kernels.pack import pack_call
 from fame_accel.kernels.short_sequences import short_sequences_call
 from fame_accel.kernels.streamed_keys import streamed_keys_call
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
 # target -> (launch table family, shared memory of one block in bytes)
 TARGETS = {

@@ -17,7 +17,7 @@ from fame_accel.bench.group import describe
 from fame_accel.bench.inputs import make_inputs
 from fame_accel.bench.judge import Judge
 from fame_accel.bench.providers import CannotRun
-from fame_accel.measure import now
+from fame_accel.tools.measure import now
 
 ON_GPU = torch.cuda.is_available()
 DEVICE, DTYPE = torch.device("cuda" if ON_GPU else "cpu"), torch.float16 if ON_GPU else torch.float32

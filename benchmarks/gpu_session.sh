@@ -98,13 +98,13 @@ edits >"$logs/edits.log" 2>&1 &
 pytest=("$PYTHON" -m pytest -q -m gpu -p no:cacheprovider)
 files=(tests/test_{attention,doctor,layout,operators,short_sequences,tune,videograin}.py)
 if [[ $DRY_RUN ]]; then
-    LINES_SHOWN=2 step tests 60 wrong "${pytest[@]}" --collect-only "${files[@]}" tests/test_offsets.py
+    LINES_SHOWN=2 step tests 60 wrong "${pytest[@]}" --collect-only "${files[@]}" tests/core/test_offsets.py
 elif "$PYTHON" -c 'import xdist' 2>/dev/null; then
     step tests 150 wrong "${pytest[@]}" -ra -n "$workers" "${files[@]}"
     wait
-    step far_offsets 40 wrong "${pytest[@]}" -ra -n 6 tests/test_offsets.py # 9 GiB each
+    step far_offsets 40 wrong "${pytest[@]}" -ra -n 6 tests/core/test_offsets.py # 9 GiB each
 else
-    step tests 150 wrong "${pytest[@]}" -ra "${files[@]}" tests/test_offsets.py
+    step tests 150 wrong "${pytest[@]}" -ra "${files[@]}" tests/core/test_offsets.py
 fi
 wait
 cat "$logs/memory.log" "$logs/edits.log"

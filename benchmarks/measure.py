@@ -27,7 +27,7 @@ from fame_accel.bench.group import Protocol, bare, measure, said
 from fame_accel.bench.inputs import Inputs, make_inputs
 from fame_accel.bench.rows import Row, append
 from fame_accel.bench.timing import Effort
-from fame_accel.measure import keep_freed_memory
+from fame_accel.tools.measure import keep_freed_memory
 
 RESULTS = Path(__file__).parent / "results" / "measured.csv"
 _REASONS = ("WRONG", "failed", "out of memory")  # how notes of ours begin that count as failures

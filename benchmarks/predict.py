@@ -12,20 +12,20 @@ from __future__ import annotations
 import argparse
 import csv
 
-import fame_accel.bindings  # noqa: F401  (makes fame_accel.kernels importable from a checkout)
 import torch
-from fame_accel.kernels.launch_table import FEW_KEYS, choose_launch
 
+import fame_accel.bindings  # noqa: F401  (makes fame_accel.kernels importable from a checkout)
 from benchmarks.ahead_of_time import TARGETS
 from benchmarks.budget import RESULTS, TILED, Counts, read_counts
 from benchmarks.cycle_model import CHIPS, Chip, Cycles, loop_cycles, milliseconds, tile_work
 from benchmarks.shapes import SHAPES
 from fame_accel import Modulation
-from fame_accel.attention import UNPLANNED_KEYS
 from fame_accel.bench.cases import Operation, Shape, operations
 from fame_accel.bench.inputs import active_pairs, regions_of
-from fame_accel.parity_cases import text_layout
-from fame_accel.plan import Tables, TilePlan, merge_frames, tile_plan
+from fame_accel.core.attention import UNPLANNED_KEYS
+from fame_accel.core.planning import Tables, TilePlan, merge_frames, tile_plan
+from fame_accel.kernels.launch_table import FEW_KEYS, choose_launch
+from fame_accel.tools.parity_cases import text_layout
 
 PREDICTIONS = RESULTS.with_name("predictions.csv")
 COLUMNS = (

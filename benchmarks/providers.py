@@ -19,9 +19,8 @@ def yardstick(inputs: Inputs) -> Prepared:
     reason = bindings.triton_unavailable(inputs.device, inputs.query.dtype)
     if reason is not None:
         raise CannotRun(reason)
-    from fame_accel.kernels.launch_table import choose_launch
-
     from benchmarks.yardstick import yardstick_call
+    from fame_accel.kernels.launch_table import choose_launch
 
     query, key, value = inputs.query, inputs.key, inputs.value
     head_dim, device = query.shape[-1], inputs.device

@@ -30,7 +30,7 @@ from benchmarks.results_table import (
 )
 from fame_accel.bench.cases import FAME, REGION_MASK, SELF
 from fame_accel.cli import main as fame_accel_command
-from fame_accel.planner.table import COUNTED, LEGEND, PREDICTED
+from fame_accel.tools.planner.table import COUNTED, LEGEND, PREDICTED
 
 README = Path(__file__).parents[1] / "README.md"
 RESULTS = Path(__file__).parent / "results"

@@ -23,12 +23,12 @@ from pathlib import Path
 
 import torch
 import triton
-from fame_accel.kernels.launch_table import choose_launch
 
 from benchmarks.ahead_of_time import TARGETS, calls, compile_call, refuse_interpreter, resources
 from benchmarks.budget import RESULTS, TILED
 from benchmarks.loops import matrix_loops
 from benchmarks.yardstick import yardstick_call
+from fame_accel.kernels.launch_table import choose_launch
 
 KEY = ("triton", "target", "head_dim", "dtype", "kernel")
 

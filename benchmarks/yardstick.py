@@ -11,9 +11,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import fame_accel.bindings  # noqa: F401  (makes fame_accel.kernels importable from a checkout)
 import triton
 import triton.language as tl
+
+import fame_accel.bindings  # noqa: F401  (makes fame_accel.kernels importable from a checkout)
 from fame_accel.kernels.launch import Call, Launch, options, row_alignment, strides
 
 

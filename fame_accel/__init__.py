@@ -1,48 +1,64 @@
 """Fused attention modulated by regions, time and fairness, for diffusion video editing.
 
-Public names: `layout_attention`, `TokenLayout`, `SpaceTimeLayout`, `Modulation`, `time_weights`, and, with the
-`diffusers` extra, `apply_fame`, `restore_fame`, `FameConfig`, `FameSelfAttnProcessor`, `FameCrossAttnProcessor`,
-`FameVideoEditPipeline` and `FameVideoEditXLPipeline`.
+`import fame_accel` needs torch alone. The adapter's and the pipelines' names are imported on first use and need the
+`diffusers` extra.
 """
 
-from pathlib import Path
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-_here = Path(__file__).resolve().parent
-if not (_here / "bindings").is_dir() and (_here.parent / "bindings").is_dir():
-    # A source checkout keeps kernels/ and bindings/ beside this folder; installed, they stand inside it.
-    __path__.append(str(_here.parent))
+from fame_accel import reference
+from fame_accel._version import __version__
+from fame_accel.core.attention import layout_attention
+from fame_accel.core.layout import SpaceTimeLayout, TokenLayout
+from fame_accel.core.modulation import Modulation, time_weights
 
-from fame_accel import reference  # noqa: E402
-from fame_accel.attention import layout_attention  # noqa: E402
-from fame_accel.layout import SpaceTimeLayout, TokenLayout  # noqa: E402
-from fame_accel.modulation import Modulation, time_weights  # noqa: E402
-
-__version__ = "0.1.0"
-
-_ADAPTER = ("apply_fame", "restore_fame", "FameConfig", "FameHandle", "FameSelfAttnProcessor", "FameCrossAttnProcessor")
-_PIPELINES = ("FameVideoEditPipeline", "FameVideoEditXLPipeline")
+if TYPE_CHECKING:
+    from fame_accel.adapter import (
+        FameConfig,
+        FameCrossAttnProcessor,
+        FameHandle,
+        FameSelfAttnProcessor,
+        apply_fame,
+        restore_fame,
+    )
+    from fame_accel.pipeline import FameVideoEditPipeline, FameVideoEditXLPipeline
 
 __all__ = [
+    "FameConfig",
+    "FameCrossAttnProcessor",
+    "FameHandle",
+    "FameSelfAttnProcessor",
+    "FameVideoEditPipeline",
+    "FameVideoEditXLPipeline",
     "Modulation",
     "SpaceTimeLayout",
     "TokenLayout",
+    "__version__",
+    "apply_fame",
     "layout_attention",
     "reference",
+    "restore_fame",
     "time_weights",
 ]
 
+_LAZY = {
+    "FameConfig": "fame_accel.adapter",
+    "FameCrossAttnProcessor": "fame_accel.adapter",
+    "FameHandle": "fame_accel.adapter",
+    "FameSelfAttnProcessor": "fame_accel.adapter",
+    "FameVideoEditPipeline": "fame_accel.pipeline",
+    "FameVideoEditXLPipeline": "fame_accel.pipeline",
+    "apply_fame": "fame_accel.adapter",
+    "restore_fame": "fame_accel.adapter",
+}
+
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_ADAPTER, *_PIPELINES})
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> object:
-    if name in _ADAPTER:
-        from fame_accel import adapter
-
-        return getattr(adapter, name)
-    if name in _PIPELINES:
-        from fame_accel import pipeline
-
-        return getattr(pipeline, name)
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'fame_accel' has no attribute {name!r}")

@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fame_accel.attention import BACKENDS
-from fame_accel.layout import SpaceTimeLayout, TokenLayout
-from fame_accel.modulation import Modulation
+from fame_accel.core.attention import BACKENDS
+from fame_accel.core.layout import SpaceTimeLayout, TokenLayout
+from fame_accel.core.modulation import Modulation
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from fame_accel.adapter.state import FameState
-from fame_accel.attention import layout_attention
+from fame_accel.core.attention import layout_attention
 
 
 class _FameProcessor:

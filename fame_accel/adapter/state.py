@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fame_accel.adapter.config import FameConfig
-from fame_accel.layout import TokenLayout
-from fame_accel.modulation import Modulation
+from fame_accel.core.layout import TokenLayout
+from fame_accel.core.modulation import Modulation
 
 _ROUNDING = 0.01
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fame_accel.modulation import Modulation
+from fame_accel.core.modulation import Modulation
 
 
 @dataclass(frozen=True)

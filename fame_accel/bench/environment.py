@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from fame_accel import __version__
-from fame_accel.measure import freed_memory_is_kept
+from fame_accel._version import __version__
 from fame_accel.media.packages import installed_versions
+from fame_accel.tools.measure import freed_memory_is_kept
 
 _HERE = Path(__file__)
 

@@ -15,8 +15,8 @@ from fame_accel.bench.memory import ProcessDied, peak_in_process, peak_mib
 from fame_accel.bench.providers import EAGER, FLOOR, CannotRun, Prepared, Provider
 from fame_accel.bench.rows import Row
 from fame_accel.bench.timing import QUANTILES, Clock, Effort, graph_ms, interleaved, quantiles
-from fame_accel.measure import freed_memory_is_kept
-from fame_accel.parity_cases import Verdict
+from fame_accel.tools.measure import freed_memory_is_kept
+from fame_accel.tools.parity_cases import Verdict
 
 _PLANS, _SLOW_MS = 3, 1000.0  # times a plan is made anew, and from what a call takes on it is made once
 _LAUNCHES_COUNT_MS = 1.0  # below it launching a call takes as long as its kernels: a CUDA graph tells them apart

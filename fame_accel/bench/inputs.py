@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from fame_accel.bench.cases import Operation, Shape
-from fame_accel.layout import SpaceTimeLayout, TokenLayout
-from fame_accel.modulation import Modulation
-from fame_accel.parity_cases import text_layout, three_regions
+from fame_accel.core.layout import SpaceTimeLayout, TokenLayout
+from fame_accel.core.modulation import Modulation
+from fame_accel.tools.parity_cases import text_layout, three_regions
 
 
 @dataclass(frozen=True)

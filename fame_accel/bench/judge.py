@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fame_accel import reference
 from fame_accel.bench.inputs import Inputs
-from fame_accel.layout import TokenLayout
-from fame_accel.parity_cases import Verdict, error
+from fame_accel.core import reference
+from fame_accel.core.layout import TokenLayout
+from fame_accel.tools.parity_cases import Verdict, error
 
 ROWS, ROWS_A_HEAD = 256, 64  # query rows that results are judged by: float64 then fits at any length
 

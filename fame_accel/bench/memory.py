@@ -14,7 +14,7 @@ import torch
 from fame_accel.bench.cases import Operation, Shape
 from fame_accel.bench.inputs import make_inputs
 from fame_accel.bench.providers import COMPILED_ON_CPU, Provider
-from fame_accel.measure import give_back, peak_bytes, reset_peak
+from fame_accel.tools.measure import give_back, peak_bytes, reset_peak
 
 MIB = 2**20
 

@@ -26,12 +26,12 @@ from fame_accel.bench.providers import EAGER, FLOOR, CannotRun
 from fame_accel.bench.providers.dense import dense_attention, dense_formula, dense_masks
 from fame_accel.bench.rows import Row
 from fame_accel.bench.timing import Clock, interleaved
-from fame_accel.layout import TokenLayout
-from fame_accel.measure import freed_memory_is_kept
+from fame_accel.core.layout import TokenLayout
+from fame_accel.core.modulation import Modulation
 from fame_accel.media.packages import require
-from fame_accel.modulation import Modulation
-from fame_accel.parity_cases import Verdict, error, text_layout, three_regions
-from fame_accel.planner.network import FAMILIES, LATENT
+from fame_accel.tools.measure import freed_memory_is_kept
+from fame_accel.tools.parity_cases import Verdict, error, text_layout, three_regions
+from fame_accel.tools.planner.network import FAMILIES, LATENT
 
 BACKENDS = {EAGER: "reference", FLOOR: "sdpa", "ours_triton": "triton", "ours_sdpa": "sdpa"}  # reference: replaced
 OPERATIONS = ("unet_block", "denoising_step")

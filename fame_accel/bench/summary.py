@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from fame_accel.bench.providers import EAGER, FLOOR
 from fame_accel.bench.rows import Row
-from fame_accel.parity_cases import Verdict
+from fame_accel.tools.parity_cases import Verdict
 
 OURS = "ours"  # the faster of our backends, where either ran
 BACKENDS = ("ours_triton", "ours_sdpa")

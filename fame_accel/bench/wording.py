@@ -33,7 +33,7 @@ from fame_accel.bench.summary import (
     steps,
     wrong,
 )
-from fame_accel.planner.table import in_bytes
+from fame_accel.tools.planner.table import in_bytes
 
 EXPLAINED = (
     "Times: medians, and in brackets the 20% and 80% quantiles. Plain attention leaves the modulation out: what every "

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from fame_accel.bench.inputs import Inputs
-from fame_accel.layout import TokenLayout
+from fame_accel.core.layout import TokenLayout
 
 SCRIPT = Path(__file__).with_name("worker.py")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from fame_accel.measure import now, peak_bytes, reset_peak
+from fame_accel.tools.measure import now, peak_bytes, reset_peak
 
 
 @dataclass

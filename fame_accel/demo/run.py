@@ -11,20 +11,20 @@ import torch
 from torch import Tensor
 
 from fame_accel import bindings
+from fame_accel.core.layout import SpaceTimeLayout
+from fame_accel.core.modulation import Modulation
+from fame_accel.core.planning import merge_frames, tile_plan
 from fame_accel.demo.codec import PatchCodec
 from fame_accel.demo.edit import SOURCE_PROMPT, TARGET_PROMPT, Run, edit, invert
 from fame_accel.demo.pipeline import random_pipeline
 from fame_accel.edit.checkpoint import find_checkpoint
 from fame_accel.edit.run import load_pipeline
-from fame_accel.layout import SpaceTimeLayout
 from fame_accel.media.charts import comparison_chart
 from fame_accel.media.clip import load_clip
 from fame_accel.media.packages import installed_versions, quiet
 from fame_accel.media.person import region_masks
 from fame_accel.media.pictures import mask_overlay, side_by_side_gif
-from fame_accel.modulation import Modulation
-from fame_accel.plan import merge_frames, tile_plan
-from fame_accel.plot import plot_plans
+from fame_accel.tools.plan_picture import plot_plans
 
 FPS = 7.5
 _COLUMNS = ("backend", "attention_s", "step_s", "peak_mib", "latent_error", "latent_error_mean", "passed")

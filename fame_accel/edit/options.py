@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from fame_accel.attention import BACKENDS
-from fame_accel.modulation import Modulation
+from fame_accel.core.attention import BACKENDS
+from fame_accel.core.modulation import Modulation
 
 DTYPES = ("float32", "float16", "bfloat16")
 MEASURED = "auto"  # --debias SUBJECT=auto: toward the minority as measured in the text encoder

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import torch
 
-from fame_accel import __version__
+from fame_accel._version import __version__
 
 
 def require(module: str, extra: str = "demo") -> ModuleType:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from fame_accel import bindings
 from fame_accel.adapter import FameConfig, FameHandle, apply_fame
+from fame_accel.core.layout import SpaceTimeLayout
+from fame_accel.core.modulation import Modulation
 from fame_accel.fairness import Debias, Injection
-from fame_accel.layout import SpaceTimeLayout
-from fame_accel.modulation import Modulation
 from fame_accel.pipeline import frames as media
 from fame_accel.pipeline import schedule
 from fame_accel.pipeline.compiled import more_compiled_variants

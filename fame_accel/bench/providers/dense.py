@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fame_accel.bench.inputs import Inputs
 from fame_accel.bench.providers.prepared import CannotRun, Prepared
-from fame_accel.measure import free_bytes
+from fame_accel.tools.measure import free_bytes
 
 # N x N matrices that a head's call holds at most, masks and how far they raise and lower included: measured
 _PLAIN, _BIASED, _PULLED = 2.1, 3.1, 7.1

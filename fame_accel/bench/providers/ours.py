@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from fame_accel import bindings
-from fame_accel.attention import layout_attention
 from fame_accel.bench.inputs import Inputs
 from fame_accel.bench.providers.prepared import CannotRun, Prepared
+from fame_accel.core.attention import layout_attention
 
 
 def ours_triton(inputs: Inputs) -> Prepared:

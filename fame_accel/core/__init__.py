@@ -1,0 +1,1 @@
+"""The operation: layouts, modulations, plans, the public operator and its specification."""

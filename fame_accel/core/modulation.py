@@ -1,0 +1,228 @@
+"""Modulation: the strength table A and the bias table B of one attention, and their presets.
+
+Both tables are [2, query frames, key frames]; index 0 holds pairs of tokens in different regions, index 1 pairs in
+the same region. A in [0, 1] pulls a logit towards its row's extreme, B in [-inf, inf) is added and -inf excludes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fame_accel.core.named import Named
+
+Decay = float | Tensor
+Keep = int | Sequence[int] | Tensor | Literal["self", "first", "first_previous"]
+
+
+def time_weights(
+    num_frames: int, rate: float, kind: Literal["exponential", "gaussian", "linear"] = "exponential"
+) -> Tensor:
+    """Weights w(dt) of frame pairs, float64 [num_frames, num_frames] in [0, 1], 1 on the diagonal.
+
+    With dt = |query frame - key frame|: exponential exp(-rate * dt), gaussian exp(-(rate * dt)**2 / 2), linear
+    max(0, 1 - rate * dt). `rate` is per frame, finite and not negative.
+    """
+    _check_count("num_frames", num_frames)
+    if not (isinstance(rate, (int, float)) and math.isfinite(rate) and rate >= 0):
+        raise ValueError(f"rate must be a finite number >= 0, got {rate!r}")
+    frame = torch.arange(num_frames, dtype=torch.float64)
+    step = rate * (frame[:, None] - frame[None, :]).abs()
+    if kind == "exponential":
+        return torch.exp(-step)
+    if kind == "gaussian":
+        return torch.exp(-0.5 * step**2)
+    if kind == "linear":
+        return (1 - step).clamp(min=0)
+    raise ValueError(f"kind must be 'exponential', 'gaussian' or 'linear', got {kind!r}")
+
+
+_MOST_BIAS = 1e6
+
+
+class Modulation(Named):
+    """Tables of one modulation, kept as float32 on the CPU; immutable, equal and hashable by content.
+
+    strength_table: [2, Fq, Fk] in [0, 1], None means 0. bias_table: [2, Fq, Fk], None means 0; -inf excludes the pair,
+    finite values lie within 1e6 (past it float32 would round the logits away). A positive bias is allowed. Raises
+    TypeError for what is not a floating tensor and ValueError for wrong shapes, values out of range and NaN.
+    """
+
+    def __init__(self, strength_table: Tensor | None = None, bias_table: Tensor | None = None) -> None:
+        self.strength_table = _table("strength_table", strength_table)
+        self.bias_table = _table("bias_table", bias_table)
+        strength, bias = self.strength_table, self.bias_table
+        if strength is not None and not bool(((strength >= 0) & (strength <= 1)).all()):
+            raise ValueError(f"strength_table must lie in [0, 1], got values in {_span(strength)}")
+        if bias is not None and not bool((bias < math.inf).all()):
+            raise ValueError(f"bias_table must lie in [-inf, inf) without NaN, got values in {_span(bias)}")
+        if bias is not None and bool(((bias.abs() > _MOST_BIAS) & (bias > -math.inf)).any()):
+            raise ValueError(
+                f"bias_table must be -inf, which excludes a pair, or within +-{_MOST_BIAS:g}, got {_span(bias)}"
+            )
+        if strength is not None and bias is not None and strength.shape != bias.shape:
+            raise ValueError(
+                "strength_table and bias_table must have one shape, "
+                f"got {tuple(strength.shape)} and {tuple(bias.shape)}"
+            )
+        self.take_name()
+
+    @property
+    def frames_shape(self) -> tuple[int, int] | None:
+        """(query frames, key frames), or None where both tables are absent and any count fits."""
+        table = self.strength_table if self.strength_table is not None else self.bias_table
+        return None if table is None else (table.shape[1], table.shape[2])
+
+    @cached_property
+    def _content(self) -> tuple:
+        tables = (self.strength_table, self.bias_table)
+        return tuple(None if t is None else (tuple(t.shape), tuple(t.flatten().tolist())) for t in tables)
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self._content)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Modulation) and (self is other or self._content == other._content)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __repr__(self) -> str:
+        tables = {"strength": self.strength_table, "bias": self.bias_table}
+        spans = ", ".join(f"{name} {_span(t)}" for name, t in tables.items() if t is not None)
+        return f"Modulation(frames={self.frames_shape}, {spans or 'plain'})"
+
+    @classmethod
+    def region_mask(cls, num_frames: int, decay: Decay = 0.0, leakage: float = 0.0) -> Modulation:
+        """Hard region mask with time decay: same region log w(dt), different region log(leakage * w(dt)).
+
+        decay: rate of exp(-rate * dt) per frame, or a [F, F] table of weights in [0, 1]. leakage in [0, 1] is the
+        weight left to pairs in different regions; 0 excludes them.
+        """
+        if not (isinstance(leakage, (int, float)) and 0 <= leakage <= 1):
+            raise ValueError(f"leakage must lie in [0, 1], got {leakage!r}")
+        weights = _weights(num_frames, decay)
+        return cls(bias_table=torch.stack([leakage * weights, weights]).log().float())
+
+    @classmethod
+    def videograin(cls, num_frames: int, key_frames: int | None = None) -> Modulation:
+        """VideoGrain's ST-Layout modulation: A = 1, B = 0 (ICLR 2025, arXiv 2502.17258).
+
+        key_frames: frames on the key side where it differs; 1 for text tokens.
+        """
+        _check_count("num_frames", num_frames)
+        keys = num_frames if key_frames is None else _check_count("key_frames", key_frames)
+        return cls(strength_table=torch.ones(2, num_frames, keys, dtype=torch.float32))
+
+    @classmethod
+    def fame(
+        cls, num_frames: int, decay: Decay = 0.1, decay_on: Literal["weights", "strength"] = "weights"
+    ) -> Modulation:
+        """FAME's temporal modulation (arXiv 2510.22960; the abstract leaves the formula open, this is ours).
+
+        decay_on="weights": A = 1 and B = log w(dt), so that time decay weighs the softmax. decay_on="strength":
+        A = w(dt) and B = 0, so that distant frames are modulated less. decay as in `region_mask`.
+        """
+        weights = _weights(num_frames, decay)
+        both = torch.stack([weights, weights])
+        if decay_on == "weights":
+            return cls(torch.ones_like(both).float(), both.log().float())
+        if decay_on == "strength":
+            return cls(strength_table=both.float())
+        raise ValueError(f"decay_on must be 'weights' or 'strength', got {decay_on!r}")
+
+    @classmethod
+    def frames(cls, num_frames: int, keep: Keep) -> Modulation:
+        """Attention restricted to the key frames of `keep` (see `keep_frames`), otherwise plain."""
+        _check_count("num_frames", num_frames)
+        return cls(bias_table=torch.zeros(2, num_frames, num_frames, dtype=torch.float32)).keep_frames(keep)
+
+    def keep_frames(self, keep: Keep) -> Modulation:
+        """This modulation with every key frame that `keep` leaves out excluded.
+
+        keep: an int r keeps the window |dt| <= r; a sequence of frame indices keeps those for every query frame;
+        a bool [Fq, Fk] table is taken as it is; "self", "first" (Text2Video-Zero) and "first_previous"
+        (Tune-A-Video, FateZero) name the usual sparse patterns.
+        """
+        if self.frames_shape is None:
+            raise ValueError("keep_frames needs a modulation with tables; use Modulation.frames(num_frames, keep)")
+        kept = _kept(keep, *self.frames_shape)
+        bias = self.bias_table
+        if bias is None:
+            bias = torch.zeros(2, *self.frames_shape, dtype=torch.float32)
+        return Modulation(self.strength_table, bias.masked_fill(~kept, -math.inf))
+
+
+def _table(name: str, table: Tensor | None) -> Tensor | None:
+    if table is None:
+        return None
+    if not isinstance(table, Tensor) or not table.is_floating_point():
+        raise TypeError(f"{name} must be a floating tensor [2, Fq, Fk] or None, got {_kind(table)}")
+    if table.dim() != 3 or table.shape[0] != 2 or 0 in table.shape:
+        raise ValueError(f"{name} must have shape [2, Fq, Fk] with Fq, Fk >= 1, got {tuple(table.shape)}")
+    return table.detach().to(device="cpu", dtype=torch.float32, copy=True)
+
+
+def _weights(num_frames: int, decay: Decay) -> Tensor:
+    if not isinstance(decay, Tensor):
+        try:
+            return time_weights(num_frames, decay)
+        except ValueError as error:
+            raise ValueError(str(error).replace("rate must", "decay must", 1)) from None
+    _check_count("num_frames", num_frames)
+    if decay.shape != (num_frames, num_frames):
+        raise ValueError(f"decay must have shape [{num_frames}, {num_frames}], got {tuple(decay.shape)}")
+    weights = decay.detach().to(device="cpu", dtype=torch.float64)
+    if not bool(((weights >= 0) & (weights <= 1)).all()):
+        raise ValueError(f"decay weights must lie in [0, 1], got values in {_span(weights)}")
+    return weights
+
+
+def _kept(keep: Keep, query_frames: int, key_frames: int) -> Tensor:
+    query = torch.arange(query_frames)[:, None]
+    key = torch.arange(key_frames)[None, :]
+    if isinstance(keep, str):
+        patterns = {
+            "self": query == key,
+            "first": (key == 0).expand(query_frames, key_frames),
+            "first_previous": (key == 0) | (key == (query - 1).clamp(min=0)),
+        }
+        if keep not in patterns:
+            raise ValueError(f"keep must be one of {sorted(patterns)}, got {keep!r}")
+        return patterns[keep]
+    if isinstance(keep, Tensor) and keep.dtype == torch.bool:
+        if keep.shape != (query_frames, key_frames):
+            raise ValueError(f"keep must have shape [{query_frames}, {key_frames}], got {tuple(keep.shape)}")
+        return keep.cpu()
+    if isinstance(keep, int) and not isinstance(keep, bool):
+        if keep < 0:
+            raise ValueError(f"keep as a window must be >= 0 frames, got {keep}")
+        return (query - key).abs() <= keep
+    frames = keep.tolist() if isinstance(keep, Tensor) else keep
+    if not isinstance(frames, Sequence) or not frames or not all(type(f) is int for f in frames):
+        raise TypeError(f"keep must be an int, a sequence of frame indices, a bool table or a name, got {keep!r}")
+    if not all(0 <= f < key_frames for f in frames):
+        raise ValueError(f"keep must hold frame indices in [0, {key_frames}), got {list(frames)}")
+    return torch.isin(key, torch.tensor(frames)).expand(query_frames, key_frames)
+
+
+def _check_count(name: str, value: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be an int >= 1, got {value!r}")
+    return value
+
+
+def _span(table: Tensor) -> str:
+    if bool(table.isnan().any()):
+        return "NaN among them"
+    return f"[{table.min().item():g}, {table.max().item():g}]"
+
+
+def _kind(value: object) -> str:
+    return f"a {value.dtype} tensor" if isinstance(value, Tensor) else type(value).__name__

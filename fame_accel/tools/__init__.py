@@ -1,0 +1,1 @@
+"""What the commands doctor, plan and tune do; it needs torch alone."""

@@ -1,0 +1,207 @@
+"""What an edit's self-attention takes: level by level, for a whole step, and how many frames fit a memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+
+from fame_accel.kernels.launch_table import choose_launch, planned_kernel
+from fame_accel.tools.planner.memory import Shape, reference_bytes, sdpa_bytes, triton_bytes, triton_refuses
+from fame_accel.tools.planner.network import AttentionLevel
+from fame_accel.tools.planner.pairs import Operation, Runs
+from fame_accel.tools.planner.predicted import chips, milliseconds, moved_bytes
+from fame_accel.tools.planner.regions import Regions
+
+FUSED = ("triton", "sdpa")
+ELEMENT = {"float16": 2, "bfloat16": 2, "float32": 4}
+MOST_FRAMES = 100_000
+_FAMILY = "sm90"  # whose tiles a plan's lists are counted for: next to the tensors they are small on every chip
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An edit to plan: frames of size (height, width) pixels; guidance: whether its unconditional half, whose attention
+    is plain, runs in the same batch; backend: of the fused calls."""
+
+    network: tuple[AttentionLevel, ...]
+    regions: Regions
+    frames: int = 16
+    size: tuple[int, int] = (512, 512)
+    dtype: str = "float16"
+    modulation: str = "fame"
+    guidance: bool = True
+    backend: str = "triton"
+
+
+@dataclass(frozen=True)
+class LevelPlan:
+    """One of a level's `layers` layers at a modulated step, all items of a guided batch together.
+
+    tokens: N, of all frames; active: share of the pairs of tokens that the modulation does not exclude; flop: of both
+    matrix products over the active pairs, and over all pairs of the plain half; moved_bytes: that the fused calls move
+    to and from the device's memory at least; eager_bytes, fused_bytes: peaks, query, key and value included;
+    milliseconds: predicted for the Triton kernels, by chip, None for another backend and where nothing was counted. The
+    plain half runs on torch's own attention, for which the plain kernel stands in.
+    """
+
+    height: int
+    width: int
+    tokens: int
+    heads: int
+    head_dim: int
+    layers: int
+    active: float
+    flop: int
+    moved_bytes: int
+    eager_bytes: int
+    fused_bytes: int
+    milliseconds: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Total:
+    """A modulated step of the whole UNet: sums over its layers, but peaks of the worst layer."""
+
+    layers: int
+    flop: int
+    moved_bytes: int
+    eager_bytes: int
+    fused_bytes: int
+    milliseconds: dict[str, float | None]
+
+
+def plan_levels(setting: Setting) -> list[LevelPlan]:
+    """Raises ValueError where the frames are so many that the fused backend refuses them."""
+    if refused := refuses(setting):
+        raise ValueError(f"--frames {setting.frames}: {refused}")
+    return [_plan_level(setting, level) for level in setting.network]
+
+
+def total(levels: list[LevelPlan]) -> Total:
+    times: dict[str, float | None] = {}
+    for chip in levels[0].milliseconds:
+        by_level = [level.milliseconds[chip] for level in levels]
+        known = [time * level.layers for time, level in zip(by_level, levels, strict=True) if time is not None]
+        times[chip] = sum(known) if len(known) == len(levels) else None
+    return Total(
+        layers=sum(level.layers for level in levels),
+        flop=sum(level.layers * level.flop for level in levels),
+        moved_bytes=sum(level.layers * level.moved_bytes for level in levels),
+        eager_bytes=max(level.eager_bytes for level in levels),
+        fused_bytes=max(level.fused_bytes for level in levels),
+        milliseconds=times,
+    )
+
+
+def peak_bytes(setting: Setting, backend: str) -> int:
+    """Peak of the worst layer; backend: reference, triton or sdpa."""
+    return max(_peak(setting, level, backend) for level in setting.network)
+
+
+def most_frames(setting: Setting, memory: float, backend: str) -> tuple[int, str | None]:
+    """The largest number of frames whose peak is at most `memory` bytes, 0 where one is too many, at most MOST_FRAMES;
+    and what stops more of them, None where memory does."""
+
+    def reason(frames: int) -> str | None:
+        changed = replace(setting, frames=frames, backend=backend)
+        if peak_bytes(changed, backend) > memory:
+            return "memory"
+        return refuses(changed)
+
+    last = _last(lambda frames: reason(frames) is None)
+    if last == MOST_FRAMES:
+        return last, f"no more than {MOST_FRAMES} are looked at"
+    stopped = reason(last + 1)
+    return last, None if stopped == "memory" else stopped
+
+
+def refuses(setting: Setting) -> str | None:
+    """Why the fused backend cannot take the setting however much memory there is; None where it can."""
+    if setting.backend != "triton":
+        return None
+    found = []
+    for level in setting.network:
+        shape, runs = _shape(setting, level), _runs(setting, level)
+        found.append(triton_refuses(shape, runs, *_tile(level, shape.element, runs.operation)))
+    return next((why for why in found if why), None)
+
+
+def _last(fits: Callable[[int], bool]) -> int:
+    """The last of 1 to MOST_FRAMES that fits, 0 where 1 does not, of those that fit up to a point."""
+    if not fits(1):
+        return 0
+    low, high = 1, 2
+    while high < MOST_FRAMES and fits(high):
+        low, high = high, 2 * high
+    high = min(high, MOST_FRAMES + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def _plan_level(setting: Setting, level: AttentionLevel) -> LevelPlan:
+    shape, runs, plain = _shape(setting, level), _runs(setting, level), _plain(setting, level)
+    flop_a_pair = 4 * shape.heads * shape.head_dim
+    calls = [runs, plain] if setting.guidance else [runs]
+    active = runs.active_pairs()
+    times: dict[str, list[float | None]] = {chip: [None] for chip in chips()}
+    moved = [shape.tensor * 4] * len(calls)  # query, key, value and out, once each
+    if setting.backend == "triton":
+        times = {chip: [milliseconds(chip, setting.dtype, shape, call) for call in calls] for chip in times}
+        moved[0] = moved_bytes(shape, runs)
+    height, width = level.side_lengths(setting.size)
+    return LevelPlan(
+        height=height,
+        width=width,
+        tokens=shape.tokens,
+        heads=level.heads,
+        head_dim=level.head_dim,
+        layers=level.layers,
+        active=active / shape.tokens**2,
+        flop=flop_a_pair * (active + (shape.tokens**2 if setting.guidance else 0)),
+        moved_bytes=sum(moved),
+        eager_bytes=_peak(setting, level, "reference"),
+        fused_bytes=_peak(setting, level, setting.backend),
+        milliseconds={chip: None if None in parts else sum(parts) for chip, parts in times.items()},
+    )
+
+
+def _peak(setting: Setting, level: AttentionLevel, backend: str) -> int:
+    """With query, key and value of the whole batch and its plain half's result; then, if more, both halves joined."""
+    shape, runs = _shape(setting, level), _runs(setting, level)
+    if backend == "reference":
+        call = reference_bytes(shape, runs)
+    elif backend == "sdpa":
+        call = sdpa_bytes(shape, runs)
+    else:
+        call = triton_bytes(shape, runs, *_tile(level, shape.element, runs.operation))
+    if not setting.guidance:
+        return 3 * shape.tensor + call
+    return 6 * shape.tensor + max(shape.tensor + call, 4 * shape.tensor)
+
+
+def _shape(setting: Setting, level: AttentionLevel) -> Shape:
+    height, width = level.side_lengths(setting.size)
+    return Shape(level.heads, setting.frames * height * width, level.head_dim, ELEMENT[setting.dtype])
+
+
+def _runs(setting: Setting, level: AttentionLevel) -> Runs:
+    areas = setting.regions.areas(setting.frames, *level.side_lengths(setting.size))
+    return Runs.of(areas, _operation(setting.modulation, min(setting.frames, 3)))
+
+
+def _plain(setting: Setting, level: AttentionLevel) -> Runs:
+    return Runs.of(setting.regions.areas(setting.frames, *level.side_lengths(setting.size)), Operation())
+
+
+def _tile(level: AttentionLevel, element: int, operation: Operation) -> tuple[int, int]:
+    kernel = planned_kernel(operation.modulated, operation.one_pass)
+    launch = choose_launch(kernel, _FAMILY, level.head_dim, element)
+    return launch.block_q, launch.block_k
+
+
+@cache
+def _operation(modulation: str, frames: int) -> Operation:
+    return Operation.named(modulation, frames)

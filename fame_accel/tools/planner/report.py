@@ -1,0 +1,100 @@
+"""A plan, whole: as text, as JSON, and as files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fame_accel.tools.planner.chart import memory_chart
+from fame_accel.tools.planner.estimate import (
+    LevelPlan,
+    Setting,
+    Total,
+    most_frames,
+    peak_bytes,
+    plan_levels,
+    refuses,
+    total,
+)
+from fame_accel.tools.planner.table import COUNTED, LEGEND, Fit, about_times, as_rows, as_table, in_words
+
+_DOUBLINGS = 4  # of the frames asked for, that the chart goes on for
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Report:
+    """model, regions: in words; memory: GiB to fit, or None; fits: of the eager reference and the fused backend."""
+
+    setting: Setting
+    model: str
+    regions: str
+    memory: float | None
+    levels: list[LevelPlan]
+    whole: Total
+    fits: list[Fit]
+
+    @classmethod
+    def of(cls, setting: Setting, model: str, regions: str, memory: float | None) -> Report:
+        """ValueError where the fused backend refuses that many frames."""
+        levels = plan_levels(setting)
+        fits = []
+        if memory is not None:
+            fits = [Fit(name, *most_frames(setting, memory * _GIB, name)) for name in _backends(setting)]
+        return cls(setting, model, regions, memory, levels, total(levels), fits)
+
+    @property
+    def heading(self) -> str:
+        plan = self.setting
+        guidance = "with guidance" if plan.guidance else "without guidance"
+        size = "x".join(map(str, plan.size))
+        frames = f"{plan.frames} frame{'' if plan.frames == 1 else 's'}"
+        return f"{self.model}, {frames} of {size}, {plan.modulation}, {plan.dtype}, {guidance}"
+
+    def as_text(self) -> str:
+        lines = [self.heading, f"regions: {self.regions}", ""]
+        lines += [as_table(self.levels, self.whole, self.setting.backend), ""]
+        lines += [f"{about_times(self.whole)}.", LEGEND, COUNTED]
+        if self.fits:
+            lines.append("")
+        lines += [fit.told(self.memory) for fit in self.fits]
+        return "\n".join(lines)
+
+    def as_json(self) -> str:
+        plan = self.setting
+        report = dict(
+            model=self.model, frames=plan.frames, size=plan.size, regions=self.regions, modulation=plan.modulation,
+            guidance=plan.guidance, dtype=plan.dtype, backend=plan.backend, memory_gib=self.memory,
+            frames_that_fit={fit.backend: dict(frames=fit.frames, stopped_by=fit.stopped) for fit in self.fits},
+            counted=COUNTED, times=about_times(self.whole).removeprefix("* "), rows=as_rows(self.levels, self.whole),
+        )  # fmt: skip
+        return json.dumps(report, indent=2)
+
+    def write(self, folder: str | Path) -> list[str]:
+        """Write plan.csv, plan.json and plan.png; their names. ImportError where matplotlib is missing."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "plan.json").write_text(self.as_json() + "\n", encoding="utf-8")
+        rows = as_rows(self.levels, self.whole)
+        with (folder / "plan.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        frames = self.charted_frames()
+        peaks = {}
+        for name in _backends(self.setting):
+            planned = [replace(self.setting, frames=number, backend=name) for number in frames]
+            peaks[in_words(name)] = [None if refuses(one) else peak_bytes(one, name) for one in planned]
+        memory_chart(folder / "plan.png", frames, peaks, self.setting.frames, self.memory, self.heading)
+        return ["plan.csv", "plan.json", "plan.png"]
+
+    def charted_frames(self) -> list[int]:
+        """Powers of two from 1 past the frames asked for, and these."""
+        asked = self.setting.frames
+        return sorted({asked, *(1 << power for power in range(asked.bit_length() + _DOUBLINGS))})
+
+
+def _backends(setting: Setting) -> tuple[str, str]:
+    return "reference", setting.backend

@@ -1,0 +1,98 @@
+"""How a plan's figures are told: a table to read, and rows for CSV and JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fame_accel.tools.planner.estimate import LevelPlan, Total
+
+PREDICTED = "Times are PREDICTED by a model of counted instructions, not measured on a GPU"
+UNPREDICTED = (
+    "No times: instructions are counted for --backend triton in float16 and bfloat16, at head dimensions 40, 64, "
+    "80, 128 and 160"
+)
+LEGEND = (
+    "N: tokens of all frames; active: share of the pairs of tokens that are attended to; TFLOP: of the two matrix "
+    "products over these; moved: what the fused backend must at least read and write. Of one layer, in the last line "
+    "of all."
+)
+COUNTED = (
+    "Counted at a modulated step: self-attention's own tensors (query, key, value, what its backend allocates, out), "
+    "for one layer at its peak. Not counted: weights, the UNet's other activations, cross-attention, VAE, text encoder."
+)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The most frames of a backend that fit the memory given; stopped: what but memory stops more."""
+
+    backend: str
+    frames: int
+    stopped: str | None
+
+    def told(self, memory: float) -> str:
+        frames = f"{self.frames} frame{'' if self.frames == 1 else 's'} fit" if self.frames else "not a frame fits"
+        if self.stopped:
+            return f"{in_words(self.backend)}: {frames} {memory:g} GiB; more are refused for all that: {self.stopped}"
+        most = "at most " if self.frames else ""
+        return f"{in_words(self.backend)}: {most}{frames} {memory:g} GiB, for attention's tensors alone"
+
+
+def about_times(whole: Total) -> str:
+    """What the times are, or why some are missing."""
+    return UNPREDICTED if None in whole.milliseconds.values() else f"* {PREDICTED}"
+
+
+def as_rows(levels: list[LevelPlan], whole: Total) -> list[dict[str, Any]]:
+    """One row a level and, named "all", one of the whole step; times as columns of their own."""
+    rows = []
+    for level in levels:
+        fields = asdict(level)
+        times = fields.pop("milliseconds")
+        place = f"{fields.pop('height')}x{fields.pop('width')}"
+        rows.append({"level": place, **fields, **_times(times)})
+    fields = asdict(whole)
+    times = fields.pop("milliseconds")
+    rows.append({name: fields.get(name, "") for name in rows[0]} | {"level": "all"} | _times(times))
+    return rows
+
+
+def as_table(levels: list[LevelPlan], whole: Total, backend: str) -> str:
+    """The table; a level's figures are those of one of its layers, the last line's of the whole step."""
+    chips = [chip for chip, time in whole.milliseconds.items() if time is not None]
+    titles = ["level", "N", "heads", "head_dim", "layers", "active", "TFLOP", "moved", "eager peak", f"{backend} peak"]
+    lines = [titles + [f"{chip} ms*" for chip in chips]]
+    for level in levels:
+        shape = (f"{level.height}x{level.width}", level.tokens, level.heads, level.head_dim, level.layers)
+        lines.append([*map(str, shape), f"{level.active:.3f}", *_figures(level, chips)])
+    lines.append(["all", "", "", "", str(whole.layers), "", *_figures(whole, chips)])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(titles) + len(chips))]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+
+
+def in_words(backend: str) -> str:
+    return "eager (reference)" if backend == "reference" else f"fused ({backend})"
+
+
+def in_bytes(number: float) -> str:
+    """A number of bytes in the unit that suits it, with three digits."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if number < 1000 or unit == "TiB":
+            break
+        number /= 1024
+    return f"{number:.0f} {unit}" if number >= 100 or unit == "B" else f"{number:.3g} {unit}"
+
+
+def _figures(plan: LevelPlan | Total, chips: list[str]) -> list[str]:
+    memory = [in_bytes(number) for number in (plan.moved_bytes, plan.eager_bytes, plan.fused_bytes)]
+    return [_digits(plan.flop / 1e12), *memory, *(_digits(plan.milliseconds[chip]) for chip in chips)]
+
+
+def _digits(number: float) -> str:
+    return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def _times(times: dict[str, float | None]) -> dict[str, float | str]:
+    return {f"predicted_{chip}_ms": "" if time is None else round(time, 4) for chip, time in times.items()}
