@@ -14,7 +14,7 @@ from typing import Any
 from fame_accel.evaluate.clip_text import Clip
 from fame_accel.evaluate.figures import UNITS, judge, table
 from fame_accel.evaluate.inputs import PACKAGES, add_choice_of_frames, clip_regions, edited_region
-from fame_accel.media.frames import replacing
+from fame_accel.media.files import atomic_write
 from fame_accel.media.packages import installed_versions, quiet, require
 from fame_accel.media.video import read_video
 
@@ -109,7 +109,7 @@ def run(
                     f"Of the {name} clip it rests on {outcome.face_share:.0%} of the frames: the others show no face."
                 )
     if out is not None:
-        with replacing(out) as temporary:
+        with atomic_write(out) as temporary:
             temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         print(f"\nWrote {out}")
     return report

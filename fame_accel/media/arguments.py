@@ -1,10 +1,10 @@
-"""Command-line arguments that mean the same in every command that reads videos."""
+"""Command-line arguments shared by the commands that read videos."""
 
 import argparse
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """(height, width) of "HEIGHTxWIDTH", or of one number for both; argparse.ArgumentTypeError for anything else."""
+    """Parse "HEIGHTxWIDTH", or one number for both, to (height, width); argparse.ArgumentTypeError otherwise."""
     sides = text.lower().split("x")
     if len(sides) > 2 or not all(side.isdecimal() for side in sides):
         raise argparse.ArgumentTypeError(f"must be HEIGHTxWIDTH or one number, got {text!r}")
