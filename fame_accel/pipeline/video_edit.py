@@ -139,7 +139,6 @@ class VideoEdit:
         config = FameConfig(
             SpaceTimeLayout.from_masks(torch.zeros(0, len(clip), 1, 1, dtype=torch.bool)),
             Modulation(),
-            token_regions=text.token_regions,
             active_fraction=0.0,
             levels=levels,
             backend=backend,
