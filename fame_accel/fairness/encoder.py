@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -59,7 +59,7 @@ class Encoder:
         return self.text_encoder.config.model_type == "clip_text_model"
 
     @property
-    def _text_model(self) -> torch.nn.Module:
+    def _text_model(self) -> Any:
         return getattr(self.text_encoder, "text_model", self.text_encoder)
 
     @property

@@ -26,8 +26,9 @@ def parts() -> dict:
     return random_pipeline().components
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pipeline(parts: dict) -> FameVideoEditPipeline:
+    """Shared by all tests: an edit leaves nothing behind that another would see."""
     return make_pipeline(parts, controlnet=True)
 
 
@@ -50,73 +51,6 @@ def differ(a: Tensor, b: Tensor) -> bool:
 
 def random_latents() -> Tensor:
     return torch.randn(LATENTS, generator=torch.Generator().manual_seed(3))
-
-
-# Options of denoising, inversion left out; what each is compared to where that is not the default.
-DENOISING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "prompt": (dict(prompt="a female doctor on a car"), {}),
-    "negative_prompt": (dict(negative_prompt="blurry"), {}),
-    "masks": (dict(masks={name: mask.flip(2) for name, mask in masks(HEIGHT, WIDTH).items()}), {}),
-    "regions": (dict(regions={"person": "car", "background": "female doctor"}), {}),
-    "debias": (dict(debias=()), {}),
-    "eta of debias": (dict(debias=(Debias("doctor", toward="female", eta=1.0),)), {}),
-    "num_inference_steps": (dict(num_inference_steps=3), {}),
-    "modulated_steps": (dict(modulated_steps=0), {}),
-    "guidance_scale": (dict(guidance_scale=2.0), {}),
-    "no guidance": (dict(guidance_scale=1.0), {}),
-    "control_frames": (dict(control_frames=clip(9, HEIGHT, WIDTH)), {}),
-    "controlnet_conditioning_scale": (dict(controlnet_conditioning_scale=0.2), {}),
-    "modulation": (dict(modulation=fa.Modulation.region_mask(FRAMES)), {}),
-    "self_factor": (dict(self_factor=1.0), {}),
-    "cross_factor": (dict(cross_factor=0.0, power=0.0), dict(power=0.0)),
-    "power": (dict(power=0.0), {}),
-    "levels": (dict(levels=(2, 4)), {}),
-    "isolate_phrases": (dict(isolate_phrases=False), {}),
-    "clip_skip": (dict(clip_skip=1), {}),
-    "clip_skip of the negative prompt": (dict(clip_skip=1), dict(clip_skip=1, guidance_scale=1.0)),
-    "ddim_eta": (dict(ddim_eta=1.0, generator=torch.Generator().manual_seed(1)), {}),
-    "generator": (
-        dict(ddim_eta=1.0, generator=torch.Generator().manual_seed(1)),
-        dict(ddim_eta=1.0, generator=torch.Generator().manual_seed(2)),
-    ),
-    "latents": (dict(latents=torch.ones(LATENTS)), {}),
-}
-
-
-@pytest.mark.parametrize("name", DENOISING)
-def test_an_option_changes_the_denoising(pipeline: FameVideoEditPipeline, name: str) -> None:
-    options, compared = DENOISING[name]
-    start = SMALL | dict(latents=random_latents(), modulated_steps=2)
-    assert differ(edit(pipeline, **start | options), edit(pipeline, **start | compared))
-
-
-# Options of inversion that change its result.
-INVERSION: dict[str, dict[str, Any]] = {
-    "frames": dict(frames=clip(1, HEIGHT, WIDTH)),
-    "source_prompt": dict(source_prompt="a woman in a train"),
-    "num_inference_steps": dict(num_inference_steps=3),
-    "control_frames": dict(control_frames=clip(9, HEIGHT, WIDTH)),
-    "controlnet_conditioning_scale": dict(controlnet_conditioning_scale=0.2),
-    "levels": dict(levels=(2, 4)),
-    "clip_skip": dict(clip_skip=1),
-}
-
-
-@pytest.mark.parametrize("name", INVERSION)
-def test_an_option_changes_the_inversion_and_the_edit_passes_it_on(pipeline: FameVideoEditPipeline, name: str) -> None:
-    options = INVERSION[name]
-    basic = dict(source_prompt=SOURCE, num_inference_steps=2) | {k: v for k, v in SMALL.items() if k != "masks"}
-    usual, inverted = pipeline.invert(**basic), pipeline.invert(**basic | options)
-    assert differ(inverted, usual)
-    shared = SMALL | dict(modulated_steps=1) | options
-    assert torch.equal(edit(pipeline, **shared), edit(pipeline, **shared, latents=inverted))
-
-
-def test_an_inversion_starts_from_given_latents(pipeline: FameVideoEditPipeline) -> None:
-    basic = dict(source_prompt=SOURCE, num_inference_steps=2) | {k: v for k, v in SMALL.items() if k != "masks"}
-    encoded = pipeline._encode(clip(0, HEIGHT, WIDTH).permute(0, 3, 1, 2) / 255, 4).detach()
-    assert torch.equal(pipeline.invert(**basic, latents=encoded), pipeline.invert(**basic))
-    assert differ(pipeline.invert(**basic, latents=random_latents()), pipeline.invert(**basic))
 
 
 def test_options_reach_the_attention(pipeline: FameVideoEditPipeline, configs: list[fa.FameConfig]) -> None:
@@ -189,6 +123,89 @@ def test_batches_of_guidance(pipeline: FameVideoEditPipeline, options: dict[str,
     edit(pipeline, **SMALL, num_inference_steps=1, **options)
     hook.remove()
     assert seen == batches
+
+
+# Options of denoising, inversion left out; what each is compared to where that is not the default.
+DENOISING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "prompt": (dict(prompt="a female doctor on a car"), {}),
+    "negative_prompt": (dict(negative_prompt="blurry"), {}),
+    "masks": (dict(masks={name: mask.flip(2) for name, mask in masks(HEIGHT, WIDTH).items()}), {}),
+    "regions": (dict(regions={"person": "car", "background": "female doctor"}), {}),
+    "debias": (dict(debias=()), {}),
+    "eta of debias": (dict(debias=(Debias("doctor", toward="female", eta=1.0),)), {}),
+    "num_inference_steps": (dict(num_inference_steps=3), {}),
+    "modulated_steps": (dict(modulated_steps=0), {}),
+    "guidance_scale": (dict(guidance_scale=2.0), {}),
+    "no guidance": (dict(guidance_scale=1.0), {}),
+    "control_frames": (dict(control_frames=clip(9, HEIGHT, WIDTH)), {}),
+    "controlnet_conditioning_scale": (dict(controlnet_conditioning_scale=0.2), {}),
+    "modulation": (dict(modulation=fa.Modulation.region_mask(FRAMES)), {}),
+    "self_factor": (dict(self_factor=1.0), {}),
+    "cross_factor": (dict(cross_factor=0.0, power=0.0), dict(power=0.0)),
+    "power": (dict(power=0.0), {}),
+    "levels": (dict(levels=(2, 4)), {}),
+    "isolate_phrases": (dict(isolate_phrases=False), {}),
+    "clip_skip": (dict(clip_skip=1), {}),
+    "clip_skip of the negative prompt": (dict(clip_skip=1), dict(clip_skip=1, guidance_scale=1.0)),
+    "ddim_eta": (dict(ddim_eta=1.0, generator=torch.Generator().manual_seed(1)), {}),
+    "generator": (
+        dict(ddim_eta=1.0, generator=torch.Generator().manual_seed(1)),
+        dict(ddim_eta=1.0, generator=torch.Generator().manual_seed(2)),
+    ),
+    "latents": (dict(latents=torch.ones(LATENTS)), {}),
+}
+
+
+START = SMALL | dict(latents=random_latents(), modulated_steps=2)
+
+
+@pytest.fixture(scope="module")
+def usual(pipeline: FameVideoEditPipeline) -> Tensor:
+    return edit(pipeline, **START)
+
+
+@pytest.mark.parametrize("name", DENOISING)
+def test_an_option_changes_the_denoising(pipeline: FameVideoEditPipeline, usual: Tensor, name: str) -> None:
+    options, compared = DENOISING[name]
+    assert differ(edit(pipeline, **START | options), edit(pipeline, **START | compared) if compared else usual)
+
+
+# Options of inversion that change its result.
+INVERSION: dict[str, dict[str, Any]] = {
+    "frames": dict(frames=clip(1, HEIGHT, WIDTH)),
+    "source_prompt": dict(source_prompt="a woman in a train"),
+    "num_inference_steps": dict(num_inference_steps=3),
+    "control_frames": dict(control_frames=clip(9, HEIGHT, WIDTH)),
+    "controlnet_conditioning_scale": dict(controlnet_conditioning_scale=0.2),
+    "levels": dict(levels=(2, 4)),
+    "clip_skip": dict(clip_skip=1),
+}
+
+
+INVERTED = {name: SMALL[name] for name in ("frames", "control_frames")}
+INVERTED |= dict(source_prompt=SOURCE, num_inference_steps=2)
+
+
+@pytest.fixture(scope="module")
+def inversion(pipeline: FameVideoEditPipeline) -> Tensor:
+    return pipeline.invert(**INVERTED)
+
+
+@pytest.mark.parametrize("name", INVERSION)
+def test_an_option_changes_the_inversion_and_the_edit_passes_it_on(
+    pipeline: FameVideoEditPipeline, inversion: Tensor, name: str
+) -> None:
+    options = INVERSION[name]
+    inverted = pipeline.invert(**INVERTED | options)
+    assert differ(inverted, inversion)
+    shared = SMALL | dict(modulated_steps=1) | options
+    assert torch.equal(edit(pipeline, **shared), edit(pipeline, **shared, latents=inverted))
+
+
+def test_an_inversion_starts_from_given_latents(pipeline: FameVideoEditPipeline, inversion: Tensor) -> None:
+    encoded = pipeline._encode(clip(0, HEIGHT, WIDTH).permute(0, 3, 1, 2) / 255, 4).detach()
+    assert torch.equal(pipeline.invert(**INVERTED, latents=encoded), inversion)
+    assert differ(pipeline.invert(**INVERTED, latents=random_latents()), inversion)
 
 
 def test_progress_is_shown_and_titled(parts: dict, capsys: pytest.CaptureFixture[str]) -> None:
