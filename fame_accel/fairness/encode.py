@@ -118,4 +118,4 @@ def _similarity(
     """Return the similarity [T] of each token to the debiasing directions, 0 for special tokens and padding."""
     directions = torch.stack([plan.direction for plan in planned])
     cosine = cosine_similarity(hidden.float()[:, None], directions[None], dim=-1).amax(1).cpu()  # [T]
-    return cosine.clamp(0, 1).where(tokens.content() & (cosine >= threshold), torch.zeros(()))
+    return cosine.clamp(0, 1).masked_fill(~(tokens.content() & (cosine >= threshold)), 0.0)

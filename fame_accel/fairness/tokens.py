@@ -36,14 +36,14 @@ class TokenizedPrompt:
 
     def content(self) -> Tensor:
         """Return a mask, bool [T]: True for the tokens of words, False for special tokens and padding."""
-        mask = torch.zeros(len(self.ids), dtype=torch.bool)
+        mask = torch.zeros(len(self.ids), dtype=torch.bool, device="cpu")
         for start, ids in self.words:
             mask[start : start + len(ids)] = True
         return mask
 
     def find(self, phrase: str) -> Tensor:
         """Return a mask, bool [T], of every occurrence of a phrase as whole words; ValueError if there is none."""
-        mask = torch.zeros(len(self.ids), dtype=torch.bool)
+        mask = torch.zeros(len(self.ids), dtype=torch.bool, device="cpu")
         for span in self.spans(phrase):
             mask[span] = True
         if not mask.any():
@@ -66,7 +66,7 @@ class TokenizedPrompt:
 
     def regions(self, bindings: Mapping[str, int]) -> Tensor:
         """Return the region bitset of each token, int32 [T], as :func:`token_regions` does."""
-        regions = torch.zeros(len(self.ids), dtype=torch.int32)
+        regions = torch.zeros(len(self.ids), dtype=torch.int32, device="cpu")
         for phrase, bits in bindings.items():
             if type(bits) is not int:
                 raise TypeError(f"the region bitset of {phrase!r} must be an int, got {type(bits).__name__}")
@@ -106,7 +106,7 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, prompt: str, limit: int, pad: b
     if pad:
         encoding = tokenizer(prompt, padding="max_length", max_length=limit)
         words = _words(encoding)  # a tokenizer may pad on the left
-    ids, mask = (torch.tensor(encoding[key]) for key in ("input_ids", "attention_mask"))
+    ids, mask = (torch.tensor(encoding[key], device="cpu") for key in ("input_ids", "attention_mask"))
     return TokenizedPrompt(tokenizer, ids, mask, names, words)
 
 

@@ -320,6 +320,14 @@ def test_dtype_is_kept(projected: torch.nn.Module, dtype: torch.dtype) -> None:
     assert error < (plain.prompt_embeds - full.prompt_embeds).abs().max() / 2  # the injection is not lost in rounding
 
 
+def test_the_default_device_does_not_matter(clip: torch.nn.Module) -> None:
+    usual = encode_prompt(clip_tokenizer(), clip, PROMPT, debias=[PUSH], regions={"doctor": 1})
+    with torch.device("meta"):
+        ours = encode_prompt(clip_tokenizer(), clip, PROMPT, debias=[PUSH], regions={"doctor": 1})
+    for name in ("prompt_embeds", "token_regions", "similarity"):
+        assert torch.equal(getattr(ours, name), getattr(usual, name))
+
+
 def test_offloaded_weights(clip: torch.nn.Module) -> None:
     accelerate = pytest.importorskip("accelerate")
     encoder = accelerate.cpu_offload(copy.deepcopy(clip), execution_device="cpu")

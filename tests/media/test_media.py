@@ -554,6 +554,14 @@ def test_contact_sheet(tmp_path):
     assert tinted[0][2] > tinted[0][0] and tinted[1][0] > tinted[1][2]  # outside man (blue), later inside (orange)
 
 
+def test_the_default_device_does_not_matter(tmp_path):
+    frames, masks = smooth(9), halves(9)
+    for name, device in (("a.png", "cpu"), ("b.png", "meta")):
+        with torch.device(device):
+            contact_sheet(tmp_path / name, frames, masks, ["man", "rest"], frames)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
 def test_contact_sheet_rejects(tmp_path):
     source, masks = smooth(2), halves(2)
     for bad in (
