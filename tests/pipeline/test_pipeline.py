@@ -33,7 +33,7 @@ def pipeline(parts: dict) -> FameVideoEditPipeline:
 @pytest.mark.parametrize("guidance_scale", [1.0, 7.5])
 @pytest.mark.parametrize("controlnet", [False, True], ids=["unet", "controlnet"])
 def test_fused_edit_is_the_eager_edit(controlnet: bool, guidance_scale: float) -> None:
-    """Ten steps of inversion and ten of denoising: latents by the 2x rule, pictures within 1/255."""
+    """Ten steps of inversion and ten of denoising: latents pass the 2x rule, and pictures agree within 1/255."""
     row = edit_parity.measure(controlnet, guidance_scale, frames=3, size=64, steps=10, device=torch.device("cpu"))
     assert row["passed"] is True, row
     assert 0 < float(row["eager_max"]) < 1e-2 < float(row["latent_deviation"])  # eager rounds, and is no noise
@@ -51,8 +51,8 @@ def encoded(pipeline: FameVideoEditPipeline) -> Tensor:
 
 @pytest.mark.parametrize("controlnet", [False, True], ids=["unet", "controlnet"])
 def test_inversion_returns(parts: dict, controlnet: bool) -> None:
-    """Inverted and denoised under one prompt without guidance or modulation, a clip comes back the closer the finer the
-    steps: what is left is the change of the noise from step to step, of first order."""
+    """A clip inverted and denoised under one prompt, without guidance or modulation, comes back more exactly with finer
+    steps. The remaining error is the change of the noise between steps, which is of first order."""
     pipeline = make_pipeline(parts, controlnet)
     start = encoded(pipeline)
     gaps = []
@@ -71,7 +71,7 @@ def test_inversion_returns(parts: dict, controlnet: bool) -> None:
 
 
 def test_inversion_without_a_network_is_exact(pipeline: FameVideoEditPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a constant noise prediction both directions are inverse to each other."""
+    """If the predicted noise is constant, both directions are inverse to each other."""
     noise = torch.randn(FRAMES, 4, HEIGHT // 8, WIDTH // 8)
     monkeypatch.setattr("fame_accel.pipeline.video_edit.NoisePredictor.__call__", lambda self, latents, timestep: noise)
     start = encoded(pipeline)
@@ -151,9 +151,9 @@ def test_outputs(pipeline: FameVideoEditPipeline) -> None:
 def test_callback_and_interrupt(pipeline: FameVideoEditPipeline) -> None:
     steps = []
 
-    def note(pipe, step: int, timestep: Tensor, given: dict[str, Tensor]) -> dict[str, Tensor]:
-        steps.append((step, int(timestep), tuple(given["latents"].shape)))
-        return {"latents": torch.zeros_like(given["latents"])} if step == 2 else {}
+    def note(pipe, step: int, timestep: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        steps.append((step, int(timestep), tuple(tensors["latents"].shape)))
+        return {"latents": torch.zeros_like(tensors["latents"])} if step == 2 else {}
 
     edited = edit(pipeline, num_inference_steps=3, callback_on_step_end=note)
     assert [step for step, *_ in steps] == [0, 1, 2] and steps[0][1] > steps[2][1]
@@ -162,9 +162,9 @@ def test_callback_and_interrupt(pipeline: FameVideoEditPipeline) -> None:
 
     steps.clear()
 
-    def stop(pipe, step: int, timestep: Tensor, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    def stop(pipe, step: int, timestep: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         pipe._interrupt = True
-        return note(pipe, step, timestep, given)
+        return note(pipe, step, timestep, tensors)
 
     edit(pipeline, num_inference_steps=3, callback_on_step_end=stop)
     assert len(steps) == 1
@@ -180,7 +180,7 @@ def test_noise_comes_from_the_generator(pipeline: FameVideoEditPipeline) -> None
 
 
 def test_phrases_alone(pipeline: FameVideoEditPipeline) -> None:
-    """The bound tokens have the embeddings of their phrase encoded alone, the others those of the prompt."""
+    """Bound tokens have the embeddings of their phrase encoded alone; other tokens have those of the prompt."""
     whole = pipeline._encode_text(TARGET, None, phrases=REGIONS, names=list(REGIONS))
     alone = pipeline._encode_text(TARGET, None, phrases=REGIONS, names=list(REGIONS), isolate=True)
     phrase = pipeline._encode_text("female doctor", None).prompt_embeds
@@ -232,7 +232,7 @@ def test_text_is_that_of_stable_diffusion(parts: dict, pipeline: FameVideoEditPi
 
 @pytest.mark.parametrize("controlnet", [False, True], ids=["unet", "controlnet"])
 def test_one_plain_frame_is_stable_diffusion(parts: dict, controlnet: bool) -> None:
-    """A clip of one frame without modulation is the picture that diffusers' own pipeline makes of the latents."""
+    """For one frame without modulation, the result is the picture that diffusers' own pipeline makes of the latents."""
     pipeline = make_pipeline(parts, controlnet)
     frames, condition = clip()[:1], clip(seed=5)[:1]
     start = torch.randn(1, 4, HEIGHT // 8, WIDTH // 8, generator=torch.manual_seed(2))
@@ -317,7 +317,7 @@ def test_words_of_several_tokens_by_textual_inversion(parts: dict, tmp_path: Pat
 
 
 def test_model_cpu_offload(parts: dict) -> None:
-    """With the CPU as both sides of the offload: the hooks run, and the result is the same."""
+    """The CPU is both sides of the offload: the hooks run, and the result is the same."""
     for controlnet in (False, True):
         wanted = edit(make_pipeline(parts, controlnet))
         pipeline = make_pipeline({name: copy.deepcopy(part) for name, part in parts.items()}, controlnet)
@@ -378,7 +378,7 @@ def test_top_level_name() -> None:
 def test_mistakes(
     parts: dict, monkeypatch: pytest.MonkeyPatch, changes: dict, error: type[Exception], message: str
 ) -> None:
-    """Every one is said before the UNet or the VAE runs."""
+    """Every mistake is reported before the UNet or the VAE runs."""
     pipeline = make_pipeline(parts)
     for name in ("unet", "vae"):
         monkeypatch.setattr(type(getattr(pipeline, name)), "forward" if name == "unet" else "encode", None)
@@ -386,7 +386,9 @@ def test_mistakes(
         edit(pipeline, **changes)
 
 
-def test_a_backend_that_cannot_run_is_told_before_the_inversion(parts: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backend_that_cannot_run_is_reported_before_the_inversion(
+    parts: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pipeline = make_pipeline({name: copy.deepcopy(part) for name, part in parts.items()})
     monkeypatch.setattr(type(pipeline.unet), "forward", None)
     with monkeypatch.context() as patch:
