@@ -85,6 +85,22 @@ def test_the_training_steps_are_the_schedulers(parts: dict, configs: list[fa.Fam
     assert denoising.active_fraction == 1 - (251 + 1) / 2 / 500  # between the two timesteps
 
 
+def test_timesteps_are_made_on_the_device_of_the_models(
+    pipeline: FameVideoEditPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = []
+    for scheduler in (diffusers.DDIMScheduler, diffusers.DDIMInverseScheduler):
+        original = scheduler.set_timesteps
+
+        def spy(self: Any, steps: int, device: Any = None, original: Any = original) -> None:
+            devices.append(device)
+            original(self, steps, device=device)
+
+        monkeypatch.setattr(scheduler, "set_timesteps", spy)
+    edit(pipeline, **SMALL, num_inference_steps=1)
+    assert devices and set(devices) == {torch.device("cpu")}
+
+
 @pytest.mark.parametrize("chunk_size", [1, 2, 3])
 def test_chunks_of_the_vae_and_the_controlnet(
     pipeline: FameVideoEditPipeline, monkeypatch: pytest.MonkeyPatch, chunk_size: int
