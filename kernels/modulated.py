@@ -164,8 +164,8 @@ def modulated_call(
 def _room(v: Any) -> tuple[float, float]:
     """How many powers of two the largest weight may lie above 1, and the least sum of a row's weights.
 
-    float16 weights are subnormal, hence coarse, below 2**-14, and those of a modulated row lie below its pivot. They are
-    scaled up by 2**8, of the 2**16 there are, and their sum must then be so large that rounding is as in a plain softmax.
-    The other dtypes have wider exponents and only need to be clear of underflow.
+    float16 weights are subnormal, hence coarse, below 2**-14, and those of a modulated row lie below its pivot. They
+    are scaled up by 2**8, of the 2**16 there are, and their sum must then be so large that rounding is as in a plain
+    softmax. The other dtypes have wider exponents and only need to be clear of underflow.
     """
     return (8.0, 128.0) if str(v.dtype) == "torch.float16" else (0.0, 2.0**-64)
