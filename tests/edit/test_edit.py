@@ -6,8 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +18,7 @@ from edit_inputs import FRAMES, SIZE, flags
 from PIL import Image
 from tiny_xl import components, make
 
-from fame_accel.cli import COMMANDS, main
+from fame_accel.cli import main
 from fame_accel.core.presets import MODULATIONS
 from fame_accel.edit import run
 from fame_accel.edit.checkpoint import find_checkpoint, find_controlnet
@@ -444,10 +442,10 @@ WRONG = {
     "stride": (dict(stride=0), "--stride must be at least 1, got 0"),
     "steps": (dict(steps=0), "--steps must lie in 1 to 1000, got 0"),
     "modulated steps": (dict(modulated_steps=3), "--modulated-steps must lie in 0 to 2, got 3"),
-    "guidance": (dict(guidance="nan"), "--guidance must be at least 0, got nan"),
+    "guidance": (dict(guidance="nan"), "--guidance must be at least 0 and finite, got nan"),
     "eta alone": (dict(eta=0.5), "--eta is the strength of --debias, which is not given"),
     "modulation": (dict(modulation="hard"), f"--modulation must be one of {', '.join(MODULATIONS)}, got 'hard'"),
-    "decay": (dict(decay=-1), "--decay must be at least 0, got -1"),
+    "decay": (dict(decay=-1), "--decay must be at least 0 and finite, got -1"),
     "decay of videograin": (dict(decay=0.1, modulation="videograin"), "must not be given for --modulation videograin"),
     "eta": (dict(eta=1.5, debias="doctor=female"), "--eta must lie in 0 to 1, got 1.5"),
     "ddim eta": (dict(ddim_eta=-1), "--ddim-eta must lie in 0 to 1, got -1"),
@@ -495,7 +493,7 @@ def test_malformed_flags(arguments, capsys):
         ('{"options": {}, "extra": 1}', "--config .* has unknown keys extra"),
         ('{"options": {"modell": "x"}}', "unknown options modell; known are model"),
         ('{"options": {"frames": "8"}}', "--config: --frames must be int, got '8'"),
-        (f'{{"options": {{"guidance": 1{"0" * 400}}}}}', "--guidance must be at least 0, got 1000"),
+        (f'{{"options": {{"guidance": 1{"0" * 400}}}}}', "--guidance must be at least 0 and finite, got 1000"),
         ('{"options": {"frames": true}}', "--config: --frames must be int, got True"),
         ('{"options": {"size": 64.5}}', "--config: --size must be a height and a width, got 64.5"),
         ('{"options": {"region": ["man"]}}', "--region must map names to phrases"),
@@ -552,23 +550,7 @@ def test_values_that_are_not_finite_are_not_written(home, tmp_path, capsys, monk
     assert not list(tmp_path.iterdir())
 
 
-# ---- the command line
-
-
-def test_the_command_line_imports_no_optional_package():
-    code = (
-        "import sys, fame_accel.cli; "
-        "print({'av', 'cv2', 'diffusers', 'matplotlib', 'PIL', 'transformers'} & set(sys.modules))"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.stdout.strip() == "set()", result.stderr
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help(name, capsys):
-    with pytest.raises(SystemExit) as exit:
-        main([name, "--help"])
-    assert exit.value.code == 0 and f"fame-accel {name}" in capsys.readouterr().out
+# ---- random checkpoints
 
 
 def test_random_checkpoints(home, tmp_path, capsys):

@@ -388,7 +388,7 @@ def test_several_clips_are_inverted_each_once(folder, tmp_path, painter):
         (("--steps", "0"), "--steps must lie in 1 to 1000, got 0"),
         (("--eta", "1.5"), "--eta must lie in 0 to 1, got 1.5"),
         (("--ddim-eta", "nan"), "--ddim-eta must lie in 0 to 1, got nan"),
-        (("--guidance", "-1"), "--guidance must be at least 0, got -1"),
+        (("--guidance", "-1"), "--guidance must be at least 0 and finite, got -1"),
         (("--backend", "flash"), "--backend must be one of auto, triton, sdpa, reference, got 'flash'"),
         (("--dtype", "int8"), "--dtype must be one of float32, float16, bfloat16, got 'int8'"),
         (("--device", "quantum"), "--device must be cpu, cuda, cuda:N or mps, got quantum"),
