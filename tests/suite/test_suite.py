@@ -187,14 +187,14 @@ def test_table_counts_and_averages():
     cells = {name: value.split() for name, value in lines.items()}
     assert cells["target"] == ["plain", "woman", "man"] and cells["edits"] == ["2", "2", "1"]
     assert cells["without a face"] == ["0", "1", "0"]
-    assert cells["as often classified one as the other"] == ["1", "0", "0"]
+    assert cells["equally often classified one and the other"] == ["1", "0", "0"]
     assert cells["with a face in less than half of the frames"] == ["0", "0", "1"]
     assert cells["mean PSNR outside the region, dB"] == ["55.00", "30.00", "30.00"]
     assert cells["mean warp error x 1000"] == ["6.0000", "3.0000", "n/a"]
     assert lines["plain, classified as a woman"] == "100.0% (1 of 1; 95% interval 20.7% to 100.0%)"
     assert lines["professions with a decided edit"] == "1"
     assert lines["parity gap, mean over them of |share of women - 0.5|"] == "0.500"
-    assert lines["on the mean if a fair coin decided"] == "0.500" and lines["of the real shares (WinoBias)"] == "0.400"
+    assert lines["expected if a fair coin decided"] == "0.500" and lines["of the real shares (WinoBias)"] == "0.400"
     assert lines["mean distance of a profession's share from the real one"] == "0.100"
     assert lines["correlation of the two"] == "n/a"
     assert lines["asked for a woman, classified so"] == "100.0% (1 of 1; 95% interval 20.7% to 100.0%)"
