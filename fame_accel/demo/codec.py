@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fame_accel.media.frames import check_frames
+from fame_accel.media.frames import check_frames, to_bytes
 
 PATCH = 8
 CHANNELS = 4
@@ -66,7 +66,7 @@ class PatchCodec:
         patches = (latents.float().permute(0, 2, 3, 1) * deviation) @ components + mean  # [F, h, w, 192]
         pixels = patches.view(frames, height, width, PATCH, PATCH, 3).transpose(2, 3)
         pixels = pixels.reshape(frames, height * PATCH, width * PATCH, 3)
-        return pixels.round().clamp(0, 255).to(torch.uint8)
+        return to_bytes(pixels, white=255)
 
     def _on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         return self.mean.to(device), self.components.to(device), self.deviation.to(device)

@@ -21,6 +21,7 @@ from fame_accel.edit.checkpoint import find_checkpoint
 from fame_accel.edit.run import load_pipeline
 from fame_accel.media.charts import comparison_chart
 from fame_accel.media.clip import load_clip
+from fame_accel.media.frames import to_bytes
 from fame_accel.media.packages import installed_versions, quiet
 from fame_accel.media.person import region_masks
 from fame_accel.media.pictures import mask_overlay, side_by_side_gif
@@ -120,7 +121,7 @@ def _decode(pipeline: Any, codec: PatchCodec | None, latents: Tensor) -> Tensor:
     with torch.no_grad():
         scaled = latents / pipeline.vae.config.scaling_factor
         images = torch.cat([pipeline.vae.decode(latent[None]).sample for latent in scaled])
-    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu()
+    return to_bytes(images / 2 + 0.5).permute(0, 2, 3, 1).cpu()
 
 
 def _rows(runs: dict[str, Run], truth: Tensor, steps: int) -> list[dict[str, Any]]:

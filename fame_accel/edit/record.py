@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fame_accel.edit.options import CANNY, EditOptions
-from fame_accel.media.frames import replacing
+from fame_accel.media.files import atomic_write
 
 KEYS = ("options", "checkpoint", "inputs", "injections", "outputs", "versions", "device", "seconds")
 
@@ -33,7 +33,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
     """Write a record, completely or not at all."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 

@@ -21,7 +21,8 @@ from fame_accel.edit.progress import progress
 from fame_accel.edit.record import absolute_paths, write_record
 from fame_accel.edit.target import Outputs, check_outputs, choose_target
 from fame_accel.fairness import Debias, Injection, token_regions
-from fame_accel.media.frames import replacing
+from fame_accel.media.files import atomic_write
+from fame_accel.media.frames import to_bytes
 from fame_accel.media.packages import installed_versions, quiet, require
 from fame_accel.media.pictures import contact_sheet, side_by_side_video
 from fame_accel.media.video import write_video
@@ -113,7 +114,7 @@ def as_bytes(frames: Tensor) -> Tensor:
     """Frames of a pipeline, float [F, 3, H, W] in [0, 1], as uint8 [F, H, W, 3] on the CPU; RuntimeError for NaN."""
     if not bool(frames.isfinite().all()):
         raise RuntimeError("the edited frames hold NaN: --dtype is too narrow for this checkpoint")
-    return (frames.float() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu()
+    return to_bytes(frames).permute(0, 2, 3, 1).contiguous().cpu()
 
 
 def _edit(
@@ -151,7 +152,7 @@ def _write(outputs: Outputs, prompt: str, inputs: EditInputs, edited: Tensor) ->
     source, fps = inputs.video.frames, inputs.video.fps
     write_video(outputs.video, edited, fps)
     side_by_side_video(outputs.side_by_side, {"source": source, f"edited: {prompt}": edited}, fps)
-    with replacing(outputs.sheet) as temporary:
+    with atomic_write(outputs.sheet) as temporary:
         contact_sheet(temporary, source, inputs.masks, inputs.names, edited)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from fame_accel.evaluate.clip_text import Clip
 from fame_accel.evaluate.figures import UNITS, judge, table
 from fame_accel.evaluate.inputs import clip_regions, edited_region
-from fame_accel.media.frames import replacing
+from fame_accel.media.files import atomic_write
 from fame_accel.media.packages import installed_versions, quiet, require
 from fame_accel.media.video import read_video
 
@@ -91,7 +91,7 @@ def run_evaluation(
             if outcome is not None and 0 < outcome.face_share < 0.5:
                 print(f"In the {name} clip only {outcome.face_share:.0%} of the frames show a face.")
     if out is not None:
-        with replacing(out) as temporary:
+        with atomic_write(out) as temporary:
             temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         print(f"\nWrote {out}")
     return report

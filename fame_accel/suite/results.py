@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fame_accel.media.frames import replacing
+from fame_accel.media.files import atomic_write
 
 COLUMNS = (
     *("clip", "profession", "winobias_share_of_women", "template", "prompt", "target"),
@@ -107,7 +107,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_whole(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
 
 

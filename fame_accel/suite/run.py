@@ -14,7 +14,7 @@ from fame_accel.edit.run import as_bytes
 from fame_accel.evaluate.figures import Figures, judge
 from fame_accel.evaluate.parity import winobias_professions
 from fame_accel.fairness import Debias
-from fame_accel.media.frames import replacing
+from fame_accel.media.files import atomic_write
 from fame_accel.media.packages import installed_versions
 from fame_accel.media.video import write_video
 from fame_accel.suite.clips import SuiteClip
@@ -95,9 +95,9 @@ def write_summary(results: Results) -> None:
     """Print the summary of all rows, and write summary.txt and outcomes.png to the folder of results.csv."""
     folder = results.path.parent
     text = suite_table(results.rows)
-    with replacing(folder / "summary.txt") as temporary:
+    with atomic_write(folder / "summary.txt") as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
-    with replacing(folder / "outcomes.png") as temporary:
+    with atomic_write(folder / "outcomes.png") as temporary:
         suite_chart(temporary, results.rows)
     print(f"\n{text}\n\nWrote results.csv, summary.txt, outcomes.png and clips/ to {folder}")
 
