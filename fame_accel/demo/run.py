@@ -13,6 +13,7 @@ from torch import Tensor
 from fame_accel import bindings
 from fame_accel.core.layout import SpaceTimeLayout
 from fame_accel.core.modulation import Modulation
+from fame_accel.core.parity import Verdict, error
 from fame_accel.core.planning import merge_frames, tile_plan
 from fame_accel.demo.codec import PatchCodec
 from fame_accel.demo.edit import SOURCE_PROMPT, TARGET_PROMPT, Run, edit, invert
@@ -126,20 +127,18 @@ def _decode(pipeline: Any, codec: PatchCodec | None, latents: Tensor) -> Tensor:
 
 def _rows(runs: dict[str, Run], truth: Tensor, steps: int) -> list[dict[str, Any]]:
     """One row per backend, eager first; the fused one is judged by the 2x rule."""
-    errors = {name: (run.latents.double() - truth).abs() for name, run in runs.items()}
-    eager = errors["reference"]
+    errors = {name: error(run.latents, truth) for name, run in runs.items()}
     rows = []
     for name in ("reference", *(name for name in runs if name != "reference")):
-        error, took = errors[name], runs[name].measurement
-        within = error.max() <= 2 * eager.max() + 1e-5 and error.mean() <= 2 * eager.mean() + 1e-5
+        verdict, took = Verdict(errors[name], errors["reference"]), runs[name].measurement
         rows.append({
             "backend": name,
             "attention_s": took.attention_s / steps,
             "step_s": took.seconds / steps,
             "peak_mib": took.peak_mib,
-            "latent_error": error.max().item(),
-            "latent_error_mean": error.mean().item(),
-            "passed": bool(within) and bool(runs[name].latents.isfinite().all()),
+            "latent_error": verdict.errors[0],
+            "latent_error_mean": verdict.errors[1],
+            "passed": verdict.passed,
         })  # fmt: skip
     return rows
 
