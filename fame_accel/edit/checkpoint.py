@@ -78,7 +78,8 @@ def find_checkpoint(folder: str | Path) -> Checkpoint:
     variants = {variant for _, variant in weights if variant}
     if len(variants) > 1:
         raise ValueError(f"--model {folder} must hold one variant, got {sorted(variants)}")
-    return Checkpoint(folder, kind, xl, tuple(file for files, _ in weights for file in files), *(variants or {None}))
+    files = tuple(file for listed, _ in weights for file in listed)
+    return Checkpoint(folder, kind, xl, files, next(iter(variants), None))
 
 
 def find_controlnet(folder: str | Path) -> Checkpoint:
@@ -146,7 +147,7 @@ def _find_weights(folder: Path, flag: str) -> tuple[tuple[Path, ...], str | None
         raise ValueError(f"{flag}: {folder} holds no weights in safetensors")
     variant = None if None in variants else next(iter(variants))
     if None not in variants and len(variants) > 1:
-        raise ValueError(f"{flag}: {folder} must hold one variant, got {sorted(variants)}")
+        raise ValueError(f"{flag}: {folder} must hold one variant, got {sorted(map(str, variants))}")
     for file in variants[variant]:
         _check_safetensors(file, flag)
     return tuple(variants[variant]), variant

@@ -43,7 +43,7 @@ def read_inputs(options: EditOptions) -> EditInputs:
         ValueError: a file cannot be read, files do not fit together, or a phrase is for an unknown region.
         RuntimeError: no person was found.
     """
-    selection = dict(frames=options.frames, stride=options.stride, size=options.size)
+    selection: dict[str, Any] = dict(frames=options.frames, stride=options.stride, size=options.size)
     video = read_video(options.video, **selection, fps=options.fps)
     try:
         check_fps(video.fps)

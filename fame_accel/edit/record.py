@@ -45,7 +45,7 @@ def merge_options(recorded: Mapping[str, Any], flags: Mapping[str, Any]) -> dict
     return {name: value for name, value in recorded.items() if name not in dropped} | dict(flags)
 
 
-def absolute_paths(options: EditOptions) -> dict[str, str]:
+def absolute_paths(options: EditOptions) -> dict[str, Any]:
     """The options that are paths, made absolute, so that a record holds in any working directory."""
     paths = {name: getattr(options, name) for name in ("model", "controlnet", "video", "masks", "control", "out")}
     if options.control == CANNY:

@@ -167,6 +167,7 @@ def _describe_regions(inputs: EditInputs, options: EditOptions) -> str:
 
 def _check_prompts(options: EditOptions, tokenizer: Any) -> None:
     """ValueError where a prompt has too many tokens, or lacks the phrase of a region or a subject to debias."""
+    checks: list[tuple[str, str, dict[str, int]]]
     checks = [(flag(name), getattr(options, name), {}) for name in ("prompt", "source_prompt", "negative_prompt")]
     checks += [(f"--region {name}={phrase}", options.prompt, {phrase: 1}) for name, phrase in options.region.items()]
     checks += [(f"--debias {name}={to}", options.prompt, {name: 1}) for name, to in options.debias.items()]

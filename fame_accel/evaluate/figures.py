@@ -118,7 +118,7 @@ def judge(
 def table(figures: Figures) -> str:
     """Lay out the figures as text, in three columns: name, edited clip, source clip."""
     where = f"of {figures.compared}" if figures.whole_frame else figures.compared
-    lines = [("", "edited", "source"), (f"PSNR {where}, dB", _cell(figures.psnr_db, 2), "")]
+    lines: list[tuple[str, ...]] = [("", "edited", "source"), (f"PSNR {where}, dB", _cell(figures.psnr_db, 2), "")]
     lines.append((f"SSIM {where}", _cell(figures.ssim, 4), ""))
     for name, title, digits in (
         ("warp_error", "warp error x 1000", 4),
@@ -129,7 +129,7 @@ def table(figures: Figures) -> str:
         if values[0] is not None:
             factor = 1000 if name == "warp_error" else 1
             lines.append((title, *(_cell(factor * value, digits) for value in values)))
-    if figures.gender is not None:
+    if figures.gender is not None and figures.source_gender is not None:
         outcomes = (figures.gender, figures.source_gender)
         lines.append(("perceived gender (one classifier)", *(outcome.outcome for outcome in outcomes)))
         lines.append(("  its mean confidence, percent", *(_cell(outcome.confidence, 1) for outcome in outcomes)))

