@@ -58,9 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     region = "phrase of the prompt that describes a region; repeatable; replaces all the regions of --config"
     add("--region", region, metavar="NAME=PHRASE", action=StorePhrase)
     debias = (
-        f"move a subject of the prompt toward a phrase, or toward the minority that the text encoder shows: {MEASURED}"
+        f"move a subject of the prompt toward a phrase; {MEASURED}: toward the minority in the text encoder; repeatable"
     )
-    add("--debias", f"{debias}; repeatable", metavar="SUBJECT=PHRASE", action=StorePhrase)
+    add("--debias", debias, metavar="SUBJECT=PHRASE", action=StorePhrase)
     add("--eta", "strength of --debias, 0 to 1; not the eta of DDIM, which is --ddim-eta")
     add("--controlnet", "ControlNet folder in diffusers' layout; needs --control", metavar="FOLDER")
     control = f"conditioning of the ControlNet: {CANNY} edges of the video, or a video or folder of images"

@@ -138,6 +138,7 @@ def test_each_part_changes_the_edit(home, tmp_path):
         "one region": edit(home, tmp_path / "i.mp4", region="man=female doctor"),
         "modulation": edit(home, tmp_path / "j.mp4", modulation="region-mask"),
         "decay": edit(home, tmp_path / "k.mp4", decay=2.0),
+        "key frames": edit(home, tmp_path / "l.mp4", modulation="first-frame"),
     }
     assert len({plain, *results.values()}) == 1 + len(results)
 
