@@ -57,9 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--negative-prompt", "describes what the edit should avoid (default: none)", metavar="PROMPT")
     region = "phrase of the prompt that describes a region; repeatable; replaces all the regions of --config"
     add("--region", region, metavar="NAME=PHRASE", action=StorePhrase)
-    debias = (
-        f"move a subject of the prompt toward a phrase; {MEASURED}: toward the minority in the text encoder; repeatable"
-    )
+    debias = f"move a subject of the prompt toward a phrase; {MEASURED}: toward the text encoder's minority; repeatable"
     add("--debias", debias, metavar="SUBJECT=PHRASE", action=StorePhrase)
     add("--eta", "strength of --debias, 0 to 1; not the eta of DDIM, which is --ddim-eta")
     add("--controlnet", "ControlNet folder in diffusers' layout; needs --control", metavar="FOLDER")
