@@ -13,7 +13,8 @@ from torch import Tensor
 from fame_accel.core.layout import SpaceTimeLayout
 from fame_accel.core.limits import VAE_SCALE_FACTOR
 from fame_accel.core.modulation import Modulation
-from fame_accel.core.planning import merge_frames, tile_plan
+from fame_accel.core.tables import merge_frames
+from fame_accel.core.tiles import tile_plan
 from fame_accel.media.charts import comparison_chart
 from fame_accel.media.pictures import mask_overlay, side_by_side_gif
 from fame_accel.tools.plan_picture import plot_plans

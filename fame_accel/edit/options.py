@@ -8,7 +8,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from fame_accel.core.attention import BACKENDS
+from fame_accel.core.backend import BACKENDS
 from fame_accel.core.limits import COUNT, DTYPES, FPS, FRACTION, NOT_NEGATIVE, SEED, STEPS, Range, check_size
 from fame_accel.core.presets import MODULATIONS
 

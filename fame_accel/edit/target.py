@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from fame_accel import bindings
+from fame_accel.core.backend import default_device, resolve_backend
 from fame_accel.edit.options import CANNY, EditOptions
 
 
@@ -66,23 +66,17 @@ def choose_target(device: str | None, dtype: str | None, backend: str) -> tuple[
         ValueError: the device or the dtype is not available.
         RuntimeError: the named backend cannot run there.
     """
-    target = _device(device)
+    target = default_device() if device is None else _find_device(device)
     kind = getattr(torch, dtype or ("float16" if target.type == "cuda" else "float32"))
     if target.type == "cpu" and kind == torch.float16:
         raise ValueError("--dtype float16 needs a GPU; use float32 or bfloat16 on the CPU")
     if kind == torch.bfloat16 and target.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise ValueError(f"--dtype bfloat16 is not supported by {torch.cuda.get_device_name(target)}; use float16")
-    reason = bindings.triton_unavailable(target, kind)
-    if backend == "auto":
-        return target, kind, "triton" if target.type == "cuda" and reason is None else "sdpa"
-    if backend == "triton" and reason is not None:
-        raise RuntimeError(f"--backend triton cannot run here: {reason}")
-    return target, kind, backend
+    return target, kind, resolve_backend(backend, target, kind)
 
 
-def _device(name: str | None) -> torch.device:
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _find_device(name: str) -> torch.device:
+    """The device of that name; ValueError where torch does not have it."""
     try:
         device = torch.device(name)
     except RuntimeError as error:

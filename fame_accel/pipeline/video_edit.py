@@ -19,7 +19,6 @@ from fame_accel.core.modulation import Modulation
 from fame_accel.core.presets import CROSS_FACTOR, MODULATED_SHARE, POWER, SELF_FACTOR
 from fame_accel.fairness import Debias, Injection
 from fame_accel.pipeline import checks, schedule
-from fame_accel.pipeline.compiled import more_compiled_variants
 from fame_accel.pipeline.frames import Frames, as_masks, as_output
 from fame_accel.pipeline.noise import Conditions, Control, NoisePredictor, chunks
 from fame_accel.pipeline.text import EditText
@@ -299,7 +298,7 @@ class VideoEdit:
     @contextmanager
     def _installed(self, config: FameConfig, steps: int, title: str) -> Iterator[tuple[FameHandle, Any]]:
         """Install FAME attention for the block, under a progress bar of ``steps`` steps."""
-        with more_compiled_variants(), apply_fame(self, config) as handle, self.progress_bar(total=steps) as bar:
+        with apply_fame(self, config) as handle, self.progress_bar(total=steps) as bar:
             bar.set_description(getattr(self, "_progress_bar_config", {}).get("desc", title))
             yield handle, bar
 

@@ -476,7 +476,7 @@ def test_a_backend_that_cannot_run_is_not_swapped(home, tmp_path, capsys, monkey
 
     monkeypatch.setattr(bindings, "triton_unavailable", lambda device, dtype: "no such thing here")
     arguments = ["edit", *flags(home, tmp_path / "a.mp4", backend="triton")]
-    expect_error(arguments, "--backend triton cannot run here: no such thing here", capsys, monkeypatch)
+    expect_error(arguments, "backend='triton' cannot run here: no such thing here", capsys, monkeypatch)
 
 
 @pytest.mark.parametrize("arguments", [["--region", "man"], ["--region", "=a"], ["--size", "axb"], ["--size", "8x8x8"]])
