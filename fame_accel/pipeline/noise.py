@@ -56,7 +56,7 @@ class Control:
         chunk_size: how many images pass through it at once.
     """
 
-    model: torch.nn.Module
+    model: Any
     frames: Tensor
     scale: float
     chunk_size: int
@@ -97,7 +97,7 @@ class NoisePredictor:
 
     def __init__(
         self,
-        unet: torch.nn.Module,
+        unet: Any,
         handle: FameHandle,
         frames: int,
         positive: Conditions,
