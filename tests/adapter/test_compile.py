@@ -96,7 +96,7 @@ def test_later_clips_are_not_compiled(part: str, configs: Callable[[int], fa.Fam
 
 @pytest.mark.slow
 def test_later_edits_are_not_compiled() -> None:
-    """The whole pipeline, with four sizes of layers; another size of clip compiles again, and does not reach a limit."""
+    """The whole pipeline, with four sizes of layers; another size of clip compiles again, within the limit."""
     pipeline = FameVideoEditPipeline.from_pipe(random_pipeline())
     pipeline.set_progress_bar_config(disable=True)
     counter = torch._dynamo.testing.CompileCounter()
