@@ -361,7 +361,7 @@ def test_mistakes_with_plans(query: Tensor):
         (dict(plan=plan, modulation=Modulation()), ValueError, "plan replaces query_layout"),
         (dict(plan="plan"), TypeError, "plan must be a fame_accel.AttentionPlan or None, got str"),
         (dict(plan=plan, backend="reference"), ValueError, "backend must be 'auto' or that of the plan, 'sdpa'"),
-        (dict(), TypeError, "query_layout must be a fame_accel.TokenLayout, got None"),
+        (dict(), TypeError, "query_layout must be a fame_accel.TokenLayout, got NoneType"),
         (dict(plan=plan, query=query[:, :, :5]), ValueError, "plan is for 12 queries, got 5"),
         (dict(plan=plan, key=query[:, :, :5], value=query[:, :, :5]), ValueError, "plan is for 12 keys, got 5"),
     ]
