@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from benchmarks.measure import RESULTS
 from benchmarks.results_table import CPUS, FRAMES, newest, where
-from fame_accel.bench.cases import FAME, REGION_MASK
+from fame_accel.bench.workload import FAME, REGION_MASK
 from fame_accel.media.drawing import INK, PALETTE
 
 PICTURE = RESULTS.with_name("measured.png")

@@ -21,11 +21,11 @@ from pathlib import Path
 import torch
 
 from benchmarks.shapes import BY_NAME
-from fame_accel.bench.cases import operations
 from fame_accel.bench.environment import environment
 from fame_accel.bench.inputs import make_inputs
 from fame_accel.bench.providers import PROVIDERS
 from fame_accel.bench.rows import append
+from fame_accel.bench.workload import operations
 
 RESULTS = Path(__file__).parent / "results" / "ncu.csv"
 CASES = {  # name -> (shape, operation)

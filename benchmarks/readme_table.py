@@ -28,7 +28,7 @@ from benchmarks.results_table import (
     times,
     where,
 )
-from fame_accel.bench.cases import FAME, REGION_MASK, SELF
+from fame_accel.bench.workload import FAME, REGION_MASK, SELF_ATTENTION
 from fame_accel.cli import main as fame_accel_command
 from fame_accel.tools.planner.table import COUNTED, LEGEND, PREDICTED
 
@@ -72,7 +72,7 @@ def compared() -> str:
 def _compared(device: str) -> str:
     titles = ["operation", "eager", "fame-accel", "x eager", "x plain", "peak", "eager's", *RETURNED]
     lines, used = [], []
-    for operation in SELF[1:]:  # of what modulates
+    for operation in SELF_ATTENTION[1:]:  # of what modulates
         found = newest(CPU_SELF, operation.name, holding="eager", device=device)
         used += found.values()
         ours, eager = found.get("ours_sdpa"), found.get("eager")
@@ -80,7 +80,7 @@ def _compared(device: str) -> str:
         cells = [time(eager), time(ours), *ratios, memory(ours), memory(eager)]
         lines.append([operation.name, *cells, *_returned(CPU_SELF, operation.name, device)])
     row = used[0]
-    commits = _commits(CPU_SELF, [operation.name for operation in SELF[1:]], device)
+    commits = _commits(CPU_SELF, [operation.name for operation in SELF_ATTENTION[1:]], device)
     about = (
         f"8 frames of 32x32 tokens ({row['keys']} keys), three regions, {row['heads']} heads, head_dim "
         f"{row['head_dim']}, {row['dtype']}; {where(used)}; medians of one run, calls in turn "
@@ -96,7 +96,7 @@ def others() -> str:
 
 def _others(device: str) -> str:
     lines, used = [], []
-    for operation in SELF:
+    for operation in SELF_ATTENTION:
         found = newest(CPU_SELF, operation.name, holding="flex", device=device)
         used += found.values()
         lines.append([operation.name, *(time(found.get(name)) for name in OTHERS)])
@@ -140,7 +140,7 @@ def on_gpu() -> str:
     titles += ["predicted", "peak", "eager's"]
     lines, used = [], []
     for shape, name in GPU_SELF.items():
-        for operation in SELF:
+        for operation in SELF_ATTENTION:
             found = newest(shape, operation.name, "ours_triton", device="H100")
             if not found:  # the round ended before it
                 continue

@@ -17,16 +17,16 @@ from dataclasses import fields
 import torch
 
 import fame_accel as fa
-from fame_accel.bench.cases import PLAIN, Shape, operations
-from fame_accel.bench.inputs import Inputs, make_inputs
+from fame_accel.bench.inputs import AttentionInputs, make_inputs
 from fame_accel.bench.judge import Judge
+from fame_accel.bench.workload import PLAIN, LayerShape, operations
 
 
-def cases(device: torch.device) -> Iterator[tuple[Shape, torch.dtype]]:
+def cases(device: torch.device) -> Iterator[tuple[LayerShape, torch.dtype]]:
     if device.type != "cuda":
-        yield Shape("self", 2, 3, 3, 1, 40), torch.float32
-        yield Shape("text9", 2, 3, 3, 1, 16, text=9), torch.float32
-        yield Shape("motion", 3, 2, 2, 2, 16, motion=True), torch.float32
+        yield LayerShape("self", 2, 3, 3, 1, 40), torch.float32
+        yield LayerShape("text9", 2, 3, 3, 1, 16, text=9), torch.float32
+        yield LayerShape("motion", 3, 2, 2, 2, 16, motion=True), torch.float32
         return
     for head_dim, dtype in (
         (40, torch.float16),
@@ -35,14 +35,14 @@ def cases(device: torch.device) -> Iterator[tuple[Shape, torch.dtype]]:
         (128, torch.float16),
         (160, torch.bfloat16),
     ):
-        yield Shape("self", 2, 23, 23, 2, head_dim, batch=2), dtype
-        yield Shape("text77", 2, 9, 9, 2, head_dim, text=77, batch=2), dtype
-    yield Shape("text512", 2, 9, 9, 2, 128, text=512, batch=2), torch.float16
+        yield LayerShape("self", 2, 23, 23, 2, head_dim, batch=2), dtype
+        yield LayerShape("text77", 2, 9, 9, 2, head_dim, text=77, batch=2), dtype
+    yield LayerShape("text512", 2, 9, 9, 2, 128, text=512, batch=2), torch.float16
     for frames, head_dim in ((16, 40), (32, 80), (24, 160)):
-        yield Shape("motion", frames, 9, 9, 2, head_dim, motion=True), torch.float16
+        yield LayerShape("motion", frames, 9, 9, 2, head_dim, motion=True), torch.float16
 
 
-def check(inputs: Inputs) -> str:
+def check(inputs: AttentionInputs) -> str:
     """What is wrong with our result, nothing where it is right."""
     out = fa.layout_attention(
         inputs.query, inputs.key, inputs.value, inputs.query_layout, inputs.key_layout, backend="triton",
@@ -52,13 +52,13 @@ def check(inputs: Inputs) -> str:
     return "" if verdict.passed else f"error {verdict.errors} against {verdict.eager} of eager"
 
 
-def on_cpu(inputs: Inputs) -> Inputs:
+def on_cpu(inputs: AttentionInputs) -> AttentionInputs:
     """The same case on the CPU."""
 
     def moved(item: object) -> object:
         return item.to("cpu") if isinstance(item, torch.Tensor | fa.TokenLayout) else item
 
-    return Inputs(**{field.name: moved(getattr(inputs, field.name)) for field in fields(inputs)})
+    return AttentionInputs(**{field.name: moved(getattr(inputs, field.name)) for field in fields(inputs)})
 
 
 @torch.no_grad()
