@@ -1,15 +1,15 @@
 """The registry: what this library is measured against, by name.
 
-    eager, sdpa_plain, ours_triton, ours_sdpa   as `fame-accel bench` has them
-    sdpa_cudnn       plain attention by cuDNN, on the plain operation alone
-    sdpa_bias        torch's attention with hard mask and decay as one dense bias
-    sdpa_low_rank    the same bias as extra columns of q and k, as FlashBias has it
-    compiled         torch.compile of eager
-    flex             FlexAttention, compiled, tokens in their own order
-    flex_sorted      the same on tokens sorted by region
-    flex_three_pass  FlexAttention with the row extremes taken by passes before it
-    xformers         its memory-efficient attention
-    yardstick        plain flash attention in our kernels' style and with their tiles
+eager, sdpa_plain, ours_triton, ours_sdpa   as `fame-accel bench` has them
+sdpa_cudnn       plain attention by cuDNN, on the plain operation alone
+sdpa_bias        torch's attention with hard mask and decay as one dense bias
+sdpa_low_rank    the same bias as extra columns of q and k, as FlashBias has it
+compiled         torch.compile of eager
+flex             FlexAttention, compiled, tokens in their own order
+flex_sorted      the same on tokens sorted by region
+flex_three_pass  FlexAttention with the row extremes taken by passes before it
+xformers         its memory-efficient attention
+yardstick        plain flash attention in our kernels' style and with their tiles
 """
 
 from __future__ import annotations

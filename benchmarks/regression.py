@@ -134,7 +134,7 @@ def compare(
 
 
 def verdict(base: Sequence[float], present: Sequence[float]) -> str:
-    """"slower" or "faster", of times in milliseconds, where medians differ by more than the margin and the ranges from
+    """ "slower" or "faster", of times in milliseconds, where medians differ by more than the margin and the ranges from
     the 20% to the 80% quantile do not overlap; otherwise "same"."""
     (base_low, base_median, base_high), (low, middle, high) = quantiles(base), quantiles(present)
     if low > base_high and middle > MARGIN * base_median:

@@ -47,6 +47,7 @@ MOST_FRAMES = 1024
 # frames, size and dtype where they are not given
 _DEFAULTS = {"cpu": (8, (256, 256), "float32"), "cuda": (16, (512, 512), "float16")}
 _SECONDS = 100.0
+_REPEAT_SECONDS = {"cpu": 1.0, "cuda": 0.2}  # for the repeats of one provider in one case
 _PATIENCE = 3.0  # seconds of a call past which it runs once
 _IDLE_LOAD = 0.7  # the load average up to which a CPU counts as free for measuring
 _NOTES = (
@@ -204,7 +205,7 @@ def _measure(setting: Setting, seconds: float, out: Path) -> int:
         keep_freed_memory()
     notes = [*_busy(device), *_NOTES, *([_MEMORY_KEPT] if freed_memory_is_kept() else [])]
     providers = {name: PROVIDERS[name] for name in (EAGER, FLOOR, setting.ours)}
-    effort = Effort(seconds=1.0 if device.type == "cpu" else 0.2, most=15, patience=_PATIENCE)
+    effort = Effort(_REPEAT_SECONDS[device.type], most=15, patience=_PATIENCE)
     protocol, budget = Protocol(effort, memory=True, run=run_name()), Budget(seconds, _PATIENCE)
     print(f"{setting.heading}: measuring for about {seconds:.0f} s", flush=True)
 
