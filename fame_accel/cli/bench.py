@@ -145,7 +145,8 @@ def read_setting(
     shares = _shares(regions, areas)
     cut = f"{len(shares)} region{'' if len(shares) == 1 else 's'}"
     cut += f" of {' and '.join(f'{share:.3g}' for share in shares)}" if areas else ""
-    heading = f"{Path(model).name}, {frames} frame{'' if frames == 1 else 's'} of {size[0]}x{size[1]}, {cut}, {modulation}, {dtype}"
+    clip = f"{frames} frame{'' if frames == 1 else 's'} of {size[0]}x{size[1]}"
+    heading = f"{Path(model).name}, {clip}, {cut}, {modulation}, {dtype}"
     levels = level_shapes(model, frames, size, shares)
     return Setting(heading, levels, MODULATIONS[modulation], where, getattr(torch, dtype))
 

@@ -1,4 +1,4 @@
-"""What measuring rests on: inputs, the correctness gate, every provider, turns, peaks of memory, rows, a time budget."""
+"""What measuring rests on: inputs, the correctness gate, providers, turns, peaks of memory, rows, a time budget."""
 
 from __future__ import annotations
 
