@@ -1,6 +1,6 @@
-"""The registry as pytest-benchmark suites: `make bench`, JSON in benchmarks/results/pytest_benchmark.json.
+"""The providers as suites of pytest-benchmark: `make bench`, JSON in benchmarks/results/pytest_benchmark.json.
 
-Each provider is held against the reference before it is timed, and one that cannot run is skipped with its reason.
+Each provider is held against the reference before it is timed. One that cannot run is skipped with its reason.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from benchmarks.fairness import PAIRS, RESULTS, read_runs, summary
 
 PICTURE = RESULTS.with_suffix(".png")
-# Okabe and Ito's, told apart without colour by their shapes too
+# Okabe and Ito's, told apart without color by their shapes too
 _BEFORE, _AFTER, _INK = "#D55E00", "#0072B2", "#1A1A1A"
 
 

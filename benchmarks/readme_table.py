@@ -49,17 +49,17 @@ OTHERS = {
 }
 
 
-RETURNED = ("eager, returned", "fame-accel", "x eager")  # where freed memory goes back, as by default
+RETURNED = ("eager, returned", "fame-accel", "x eager")  # freed memory is returned to the system, the default
 
 
 def _returned(shape: str, operation: str, device: str = CPUS[0]) -> list[str]:
-    """Cells under RETURNED."""
+    """The cells below RETURNED."""
     found = newest(shape, operation, holding="eager", kept=False, device=device)
     return [time(found.get("eager")), time(found.get("ours_sdpa")), times(found.get("ours_sdpa"))]
 
 
 def _commits(shape: str, operations: Iterable[str], device: str = CPUS[0]) -> str:
-    """Of the rows behind RETURNED."""
+    """The commits of the rows behind RETURNED."""
     returned = (newest(shape, operation, holding="eager", kept=False, device=device) for operation in operations)
     return ", ".join(dict.fromkeys(row["commit"] for found in returned for row in found.values()))
 
@@ -90,7 +90,7 @@ def _compared(device: str) -> str:
 
 
 def others() -> str:
-    """The same by what else does it, of the newest run on each CPU that had them."""
+    """The same by other implementations, of the newest run of them on each CPU."""
     return "\n".join(map(_others, CPUS))
 
 
@@ -271,13 +271,13 @@ def same_edit() -> str:
 
 
 def planned() -> str:
-    """What `fame-accel plan` says of its example, without the notes below its table."""
+    """What `fame-accel plan` prints for its example, without the notes below its table."""
     arguments = "--model sd15 --frames 16 --modulation fame --memory 24"
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
         fame_accel_command(["plan", *arguments.split()])
     notes = (f"* {PREDICTED}", LEGEND, COUNTED)
-    lines = [line for line in said.getvalue().splitlines() if not line.startswith(notes)]
+    lines = [line for line in output.getvalue().splitlines() if not line.startswith(notes)]
     text = re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
     return f"```\nfame-accel plan {arguments}\n\n{text}\n```\n"
 
@@ -303,7 +303,7 @@ def _part(name: str) -> re.Pattern[str]:
 
 
 def written(name: str) -> str:
-    """What the README has between its marks."""
+    """What the README has between the marks of a table."""
     return _part(name).search(README.read_text())[0]
 
 

@@ -1,10 +1,10 @@
-"""A small matrix of calls of the Triton kernels, to be run under compute-sanitizer.
+"""A small matrix of calls of the Triton kernels, to run under compute-sanitizer.
 
     compute-sanitizer --tool memcheck python -m benchmarks.sanitize
 
-Full tiles and short ones, rows that are no multiple of a tile, head dimensions of one and of two blocks, few keys,
-streamed keys, and short sequences as a motion module has them. Each result is held against the 2x rule with the
-reference on the CPU, so that nearly all that runs on the device is what is to be checked.
+It has full and short tiles, numbers of rows that are no multiple of a tile, head dimensions of one and of two blocks,
+few keys, streamed keys, and the short sequences of a motion module. Each result is judged by the parity rule with the
+reference on the CPU, so that nearly everything that runs on the device is what is to be checked.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from fame_accel.bench.workload import PLAIN, LayerShape, operations
 
 
 def cases(device: torch.device) -> Iterator[tuple[LayerShape, torch.dtype]]:
+    """Shapes and dtypes; small ones for Triton's interpreter on a CPU."""
     if device.type != "cuda":
         yield LayerShape("self", 2, 3, 3, 1, 40), torch.float32
         yield LayerShape("text9", 2, 3, 3, 1, 16, text=9), torch.float32
@@ -43,7 +44,7 @@ def cases(device: torch.device) -> Iterator[tuple[LayerShape, torch.dtype]]:
 
 
 def check(inputs: AttentionInputs) -> str:
-    """What is wrong with our result, nothing where it is right."""
+    """What is wrong with the result of the kernels; empty where it is right."""
     out = fa.layout_attention(
         inputs.query, inputs.key, inputs.value, inputs.query_layout, inputs.key_layout, backend="triton",
         **inputs.options,

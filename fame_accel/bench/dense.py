@@ -78,7 +78,7 @@ def dense_formula(
         query.new_empty(()).expand(batch * heads, queries, key.shape[2]), query.flatten(0, 1),
         key.flatten(0, 1).transpose(-1, -2), beta=0, alpha=head_dim**-0.5,
     ).view(batch, heads, queries, -1)  # fmt: skip
-    if raised is not None:
+    if raised is not None and lowered is not None:
         highest, lowest = scores.amax(-1, keepdim=True), scores.amin(-1, keepdim=True)
         scores += raised * (highest - scores)
         scores -= lowered * (scores - lowest)
@@ -89,12 +89,13 @@ def dense_formula(
 
 def dense_bias(inputs: AttentionInputs, dtype: torch.dtype) -> Tensor:
     """The bias of every pair, [1 or B, Nq, Nk]; the modulation must have a bias table."""
+    assert inputs.modulation is not None and inputs.modulation.bias_table is not None
     return _at_pairs(inputs, inputs.modulation.bias_table, dtype)
 
 
 def _at_pairs(inputs: AttentionInputs, table: Tensor, dtype: torch.dtype) -> Tensor:
     """A table [2, Fq, Fk] at every pair, [1 or B, Nq, Nk]."""
-    different, same = table.to(inputs.device, dtype)
+    different, same = table.to(inputs.device, dtype).unbind()
     frames = (inputs.query_layout.frame.long()[:, :, None], inputs.key_layout.frame.long()[:, None, :])
     return torch.where(_same(inputs), same[frames], different[frames])
 
@@ -111,9 +112,9 @@ def dense_masks(inputs: AttentionInputs) -> dict[str, Tensor]:
     masks: dict[str, Tensor] = {}
     if x.operation.modulates:
         masks["same"] = _same(inputs)[:, None].to(dtype)
-        table = x.modulation.strength_table
-        if bool((table != 1).any()):
-            masks["strength"] = _at_pairs(inputs, table, dtype)[:, None]
+    table = None if x.modulation is None else x.modulation.strength_table
+    if table is not None and x.operation.modulates and not torch.equal(table, torch.ones_like(table)):
+        masks["strength"] = _at_pairs(inputs, table, dtype)[:, None]
     if x.modulation is not None and x.modulation.bias_table is not None:
         masks["bias"] = dense_bias(inputs, dtype)[:, None]
     return masks
@@ -121,7 +122,7 @@ def dense_masks(inputs: AttentionInputs) -> dict[str, Tensor]:
 
 def _strengths(inputs: AttentionInputs, masks: dict[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
     """How far pairs of the same region are raised and the others lowered; this changes with the timestep."""
-    if "same" not in masks:
+    if "same" not in masks or inputs.row_strength is None:
         return None, None
     dtype = inputs.query.dtype
     strength = torch.atleast_2d(inputs.row_strength).to(dtype)[:, None, :, None]

@@ -14,7 +14,7 @@ import torch
 from fame_accel.bench.inputs import make_inputs
 from fame_accel.bench.prepared import Provider
 from fame_accel.bench.workload import AttentionOperation, LayerShape
-from fame_accel.tools.measure import give_back, peak_bytes, reset_peak
+from fame_accel.tools.measure import return_freed_memory, peak_bytes, reset_peak
 
 # for glibc: freed memory goes back at once, so that no later allocation hides in it
 _RETURN_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(128 << 10), "MALLOC_TRIM_THRESHOLD_": str(128 << 10)}
@@ -50,7 +50,7 @@ def peak_in_process(
     Raises:
         ProcessDied: the system ended the process.
     """
-    give_back()  # the process needs what this one keeps
+    return_freed_memory()  # the process needs what this one keeps
     context = multiprocessing.get_context("forkserver")  # its server has imported torch and run nothing
     context.set_forkserver_preload([__name__])
     arguments = (shape, operation, provider, dtype, torch.get_num_threads(), warm_up)

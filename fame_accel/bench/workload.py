@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from fame_accel.core.modulation import Modulation
 
@@ -77,7 +78,7 @@ class AttentionOperation:
     excludes: bool = False
     modulates: bool = False
     decay: float = 0.0
-    decay_on: str = "weights"
+    decay_on: Literal["weights", "strength"] = "weights"
 
     def modulation(self, frames: int, key_frames: int) -> Modulation | None:
         """The same as tables; None is plain attention."""
