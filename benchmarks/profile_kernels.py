@@ -82,7 +82,7 @@ def run(case: str, device: torch.device) -> None:
 def command(ncu: str, case: str, log: Path, metrics: list[str], seconds: float) -> list[str]:
     """The command that runs ncu on this module.
 
-    Every kernel of the range is profiled, so that a renamed one is not missed. `timeout` ends the profiled process, too.
+    Every kernel of the range is profiled, so that a renamed one is not missed. `timeout` ends that process, too.
     """
     sections = [word for section in SECTIONS for word in ("--section", section)]
     more = ["--metrics", ",".join(metrics)] if metrics else []

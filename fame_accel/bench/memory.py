@@ -14,7 +14,7 @@ import torch
 from fame_accel.bench.inputs import make_inputs
 from fame_accel.bench.prepared import Provider
 from fame_accel.bench.workload import AttentionOperation, LayerShape
-from fame_accel.tools.measure import return_freed_memory, peak_bytes, reset_peak
+from fame_accel.tools.measure import peak_bytes, reset_peak, return_freed_memory
 
 # for glibc: freed memory goes back at once, so that no later allocation hides in it
 _RETURN_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(128 << 10), "MALLOC_TRIM_THRESHOLD_": str(128 << 10)}
