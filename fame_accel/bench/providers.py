@@ -16,6 +16,7 @@ from fame_accel.bench.dense import eager
 from fame_accel.bench.inputs import AttentionInputs
 from fame_accel.bench.prepared import CannotRun, PreparedCall, Provider
 from fame_accel.core.attention import layout_attention
+from fame_accel.core.layout import TokenLayout
 
 EAGER, FLOOR = "eager", "sdpa_plain"  # what ratios are taken to
 
@@ -44,16 +45,24 @@ def ours_sdpa(inputs: AttentionInputs) -> PreparedCall:
 
 
 def _ours(inputs: AttentionInputs, backend: str) -> PreparedCall:
-    x = inputs
+    x, layouts = inputs, [inputs.query_layout, inputs.key_layout]
 
     def call() -> Tensor:
-        return layout_attention(x.query, x.key, x.value, x.query_layout, x.key_layout, backend=backend, **x.options)
+        return layout_attention(x.query, x.key, x.value, *layouts, backend=backend, **x.options)
 
     def forget() -> None:
-        x.query_layout.plans.clear()
-        x.key_layout.plans.clear()
+        """Take new layouts, which have no plan yet."""
+        query_layout = _copy(x.query_layout)
+        layouts[:] = query_layout, query_layout if x.key_layout is x.query_layout else _copy(x.key_layout)
 
     return PreparedCall(call, forget)
+
+
+def _copy(layout: TokenLayout) -> TokenLayout:
+    region, frame = layout.region, layout.frame
+    if layout.batch is None:
+        region, frame = region[0], frame[0]
+    return TokenLayout(region, frame, layout.num_frames)
 
 
 PROVIDERS: dict[str, Provider] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import re
 import textwrap
 from collections.abc import Sequence
@@ -224,7 +225,7 @@ def digits(value: float) -> str:
 
 def ratio(value: float | None) -> str:
     """A ratio with two digits after the point where it is small."""
-    if value is None or value != value:
+    if value is None or math.isnan(value):
         return "-"
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 2 else f"{value:.2f}"
 
@@ -238,7 +239,7 @@ def in_time(milliseconds: float) -> str:
 
 def in_mib(mib: float) -> str:
     """An amount of memory in the unit that suits it; NaN is unknown."""
-    if mib != mib:
+    if math.isnan(mib):
         return "-"
     return f"{digits(mib / 1024)} GiB" if mib >= 1000 else f"{digits(mib)} MiB" if mib >= 1 else "<1 MiB"
 
@@ -249,9 +250,9 @@ def _gain(ours: Series, eager: Series | None) -> str:
     if eager is not None:
         speedup = ratio(eager["milliseconds"] / ours["milliseconds"])
         text += f" instead of {in_time(eager['milliseconds'])} with eager, {speedup} times as fast"
-    if ours["peak_mib"] == ours["peak_mib"]:
+    if not math.isnan(ours["peak_mib"]):
         text += f", in {in_mib(ours['peak_mib'])}"
-        text += "" if eager is None else f" instead of {in_mib(eager['peak_mib'])}"
+        text += "" if eager is None or math.isnan(eager["peak_mib"]) else f" instead of {in_mib(eager['peak_mib'])}"
     return f"{text}; its results agree with float64 to {ours['max_error']:.1e}"
 
 
@@ -280,7 +281,7 @@ def _spread(row: Series) -> str:
 def _error(row: Series) -> str:
     """The error as a share of what is allowed, and whether it is too large."""
     share = row["error_share"]
-    if share != share:
+    if math.isnan(share):
         return "-"
-    text = "not finite" if share == float("inf") else f"{share:.0%}" if share >= 0.01 else "<1%"
+    text = "not finite" if math.isinf(share) else f"{share:.0%}" if share >= 0.01 else "<1%"
     return text if row["ran"] else f"{text}, WRONG"
