@@ -29,6 +29,7 @@ from fame_accel.bench.timing import Clock, interleaved
 from fame_accel.bench.workload import FAME, LayerShape
 from fame_accel.core.layout import TokenLayout
 from fame_accel.core.modulation import Modulation
+from fame_accel.core.planning import AttentionPlan
 from fame_accel.core.parity import Verdict, error
 from fame_accel.media.packages import require
 from fame_accel.tools.measure import freed_memory_is_kept
@@ -65,7 +66,9 @@ class _NetworkCase:
     operation: str
     frames: int
     side: int  # of the latents
-    masks: dict[tuple, dict[str, Tensor]] = field(default_factory=dict)  # of eager, by resolution
+    # of eager, by resolution
+    layouts: dict[tuple, tuple[TokenLayout, TokenLayout, Modulation]] = field(default_factory=dict)
+    masks: dict[tuple, dict[str, Tensor]] = field(default_factory=dict)
 
     def inputs(self) -> tuple[Tensor, Tensor]:
         """Latents [frames, 4, side, side] and text embeddings [frames, 77, width], the same in every dtype."""
@@ -152,37 +155,45 @@ def _eagerly(case: _NetworkCase) -> Iterator[None]:
     from fame_accel.adapter import processors
 
     def attend(
+        plan: AttentionPlan,
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        query_layout: TokenLayout,
-        key_layout: TokenLayout | None = None,
-        *,
-        modulation: Modulation,
         row_strength: Tensor,
-        key_weight: Tensor | None = None,
+        key_weight: Tensor | None,
         scale: float,
-        backend: str,
-    ) -> Tensor:
+        *_: object,
+    ) -> tuple[Tensor, None]:
         batch, heads, tokens, head_dim = query.shape
         if scale != head_dim**-0.5:
             raise ValueError(f"scale must be head_dim ** -0.5, got {scale}")
-        text = None if key_layout is None else key.shape[2]
+        text = None if key.shape[2] == tokens else key.shape[2]
+        resolution = (tokens, text, query.dtype)
+        if resolution not in case.layouts:
+            case.layouts[resolution] = _layouts_of(plan)
         shape = LayerShape("layer", case.frames, 1, tokens // case.frames, heads, head_dim, text=text, batch=batch)
-        keys = query_layout if key_layout is None else key_layout
         inputs = AttentionInputs(
-            shape, FAME, query, key, value, query_layout, keys, modulation, row_strength, key_weight
+            shape, FAME, query, key, value, *case.layouts[resolution], row_strength, key_weight
         )  # fmt: skip
-        resolution = (case.operation, tokens, text, query.dtype)
         if resolution not in case.masks:
             case.masks[resolution] = dense_masks(inputs)
-        return dense_attention(inputs, case.masks[resolution], dense_formula)
+        return dense_attention(inputs, case.masks[resolution], dense_formula), None
 
-    original, processors.layout_attention = processors.layout_attention, attend
+    original, processors.run_plan = processors.run_plan, attend
     try:
         yield
     finally:
-        processors.layout_attention = original
+        processors.run_plan = original
+
+
+def _layouts_of(plan: AttentionPlan) -> tuple[TokenLayout, TokenLayout, Modulation]:
+    """The layouts and the modulation that a plan was made of."""
+    table = plan.strength if plan.bias is None else plan.bias
+    sides = ((plan.query_region, plan.query_frame), (plan.key_region, plan.key_frame))
+    query_layout, key_layout = (
+        TokenLayout(region[0], frame[0], frames) for (region, frame), frames in zip(sides, table.shape[1:], strict=True)
+    )
+    return query_layout, key_layout, Modulation(plan.strength, plan.bias)
 
 
 @contextmanager

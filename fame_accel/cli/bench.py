@@ -17,7 +17,6 @@ from pathlib import Path
 
 import torch
 
-from fame_accel import bindings
 from fame_accel.bench.rows import Row, append
 from fame_accel.bench.workload import (
     FAME,
@@ -28,6 +27,7 @@ from fame_accel.bench.workload import (
     LayerShape,
     cross_attention,
 )
+from fame_accel.core.backend import default_device, resolve_backend
 from fame_accel.core.layout import MAX_REGIONS
 from fame_accel.media.arguments import parse_size
 from fame_accel.media.packages import require
@@ -88,8 +88,7 @@ class Setting:
     @property
     def ours(self) -> str:
         """The provider of this library that `backend="auto"` is here."""
-        on_gpu = self.device.type == "cuda" and bindings.triton_unavailable(self.device, self.dtype) is None
-        return "ours_triton" if on_gpu else "ours_sdpa"
+        return f"ours_{resolve_backend('auto', self.device, self.dtype)}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -260,7 +259,7 @@ def _machine(row: Row) -> str:
 
 def _device(name: str | None) -> torch.device:
     try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = default_device() if name is None else torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"--device {name}: {str(error).splitlines()[0]}") from error
     if device.type not in ("cpu", "cuda"):

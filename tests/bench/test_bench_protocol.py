@@ -27,6 +27,7 @@ from fame_accel.bench.rows import COLUMNS, append, read
 from fame_accel.bench.sweep import Budget, over_frames, sweep
 from fame_accel.bench.timing import Effort, interleaved
 from fame_accel.bench.workload import FAME, PLAIN, REGION_MASK, AttentionOperation, LayerShape, operations
+from fame_accel.core.planning import AttentionPlan
 
 CPU = torch.device("cpu")
 SHAPES = (
@@ -335,12 +336,13 @@ def test_a_wrong_network_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     from fame_accel.adapter import processors
     from fame_accel.demo.pipeline import random_pipeline
 
-    right = processors.layout_attention
+    right = processors.run_plan
 
-    def wrong(*arguments: object, backend: str, **options: object) -> torch.Tensor:
-        return right(*arguments, backend=backend, **options) * (1.1 if backend == "sdpa" else 1)
+    def wrong(plan: AttentionPlan, *arguments: object) -> tuple[Tensor, Tensor]:
+        out, lse = right(plan, *arguments)
+        return out * (1.1 if plan.backend == "sdpa" else 1), lse
 
-    monkeypatch.setattr(processors, "layout_attention", wrong)
+    monkeypatch.setattr(processors, "run_plan", wrong)
     measured = measure_network(Network(random_pipeline().unet, "toy"), "unet_block", 2, 64, QUICK)
     rows = {row["provider"]: row for row in measured}
     assert rows["ours_sdpa"]["note"].startswith("WRONG") and "p50_ms" not in rows["ours_sdpa"]
