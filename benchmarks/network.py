@@ -29,8 +29,8 @@ from fame_accel.bench.timing import Clock, interleaved
 from fame_accel.bench.workload import FAME, LayerShape
 from fame_accel.core.layout import TokenLayout
 from fame_accel.core.modulation import Modulation
-from fame_accel.core.planning import AttentionPlan
 from fame_accel.core.parity import Verdict, error
+from fame_accel.core.planning import AttentionPlan
 from fame_accel.media.packages import require
 from fame_accel.tools.measure import freed_memory_is_kept
 from fame_accel.tools.parity_cases import text_layout, three_regions
