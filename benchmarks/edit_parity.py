@@ -26,6 +26,7 @@ from fame_accel.core.parity import Verdict, error
 from fame_accel.demo.edit import DEBIAS, REGIONS, SOURCE_PROMPT, TARGET_PROMPT
 from fame_accel.demo.pipeline import random_controlnet, random_pipeline
 from fame_accel.media.clip import load_clip
+from fame_accel.media.frames import to_bytes
 from fame_accel.media.packages import quiet
 from fame_accel.media.person import region_masks
 from fame_accel.pipeline import FameVideoEditPipeline
@@ -60,7 +61,7 @@ def measure(
         ).frames
         with torch.no_grad():
             pixels = torch.cat([pipeline.vae.decode(z[None] / pipeline.vae.config.scaling_factor)[0] for z in latents])
-        return latents.double(), ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+        return latents.double(), to_bytes(pixels / 2 + 0.5)
 
     truth, _ = edited("reference", torch.float64)
     (eager, eager_pixels), (fused, fused_pixels) = (edited(name, torch.float32) for name in ("reference", backend))

@@ -9,14 +9,12 @@ fails.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -31,6 +29,7 @@ from fame_accel.bench.protocol import add_errors, add_times, describe
 from fame_accel.bench.rows import Row, append
 from fame_accel.bench.timing import Effort, median, quantiles
 from fame_accel.bench.workload import AttentionOperation, LayerShape
+from fame_accel.cli import Parser
 from fame_accel.cli.bench import add_setting_arguments, read_setting
 
 ROOT = Path(fame_accel.__file__).resolve().parents[1]
@@ -266,18 +265,19 @@ def _spread(times: Sequence[float]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare, print the table, and append the rows to a CSV file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("base", metavar="BASE", help="a revision of this checkout, such as HEAD~1")
     add_setting_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("regression.csv"), metavar="FILE", help="CSV to add rows to")
-    flags: dict[str, Any] = vars(parser.parse_args(argv))
-    base, out = flags.pop("base"), flags.pop("out")
     try:
+        flags = vars(parser.parse_args(argv))
+        base, out = flags.pop("base"), flags.pop("out")
         setting = read_setting(**flags)
         find_revision(base, ROOT)
         append([], out)  # fails now rather than after measuring where it cannot be written
     except (ValueError, OSError) as error:
-        parser.exit(2, f"{error}\n")
+        print(error, file=sys.stderr)
+        return 2
     print(f"{setting.heading}: the working tree against {base}", flush=True)
 
     def report(case: Comparison) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from fame_accel.bench.providers import EAGER, FLOOR
 from fame_accel.bench.rows import Row
 from fame_accel.core.parity import Verdict
+from fame_accel.media.files import atomic_write
 from fame_accel.media.packages import require
 
 if TYPE_CHECKING:
@@ -153,7 +154,8 @@ def as_html(report: Report, picture: bytes, path: str | PathLike[str]) -> None:
         explanation=EXPLANATION,
         remarks=notes(report) + report.notes,
     )
-    Path(path).write_text(page, encoding="utf-8")
+    with atomic_write(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
 
 
 def tables(report: Report) -> dict[str, DataFrame]:

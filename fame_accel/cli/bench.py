@@ -27,14 +27,14 @@ from fame_accel.bench.workload import (
     LayerShape,
     cross_attention,
 )
+from fame_accel.cli import flags
 from fame_accel.core.backend import default_device, resolve_backend
 from fame_accel.core.layout import MAX_REGIONS
-from fame_accel.media.arguments import parse_size
+from fame_accel.core.limits import Range
 from fame_accel.media.packages import require
 from fame_accel.tools.measure import freed_memory_is_kept, keep_freed_memory
-from fame_accel.tools.planner.network import FAMILIES, LATENT, read_network
+from fame_accel.tools.planner.network import FAMILIES, read_network
 
-HELP = "measure what fused attention gains on this machine: time, memory and errors, as table, CSV, PNG and HTML"
 MODULATIONS = {
     "fame": FAME,
     "fame-strength": FAME_STRENGTH,
@@ -42,7 +42,6 @@ MODULATIONS = {
     "region-mask": REGION_MASK,
 }
 TEXT_TOKENS = 77
-DTYPES = ("float16", "bfloat16", "float32")
 MOST_FRAMES = 1024
 # frames, size and dtype where they are not given
 _DEFAULTS = {"cpu": (8, (256, 256), "float32"), "cuda": (16, (512, 512), "float16")}
@@ -94,7 +93,7 @@ class Setting:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `fame-accel bench`."""
     add_setting_arguments(parser)
-    parser.add_argument("--seconds", type=float, default=_SECONDS, help="that measuring may take")
+    flags.add(parser, "--seconds", "that measuring may take", type=flags.number(Range(float, 1)), default=_SECONDS)
     parser.add_argument("--out", default="bench_out", metavar="FOLDER", help="for bench.csv, bench.png and bench.html")
 
 
@@ -102,15 +101,18 @@ def add_setting_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags that `read_setting` takes."""
     model = f"{', '.join(FAMILIES)}, or a checkpoint folder, of which unet/config.json is read"
     parser.add_argument("--model", default="sd15", metavar="NAME|FOLDER", help=model)
-    parser.add_argument("--frames", type=int, metavar="N", help=f"1 to {MOST_FRAMES}; 8 on a CPU, 16 on a GPU")
-    size = f"pixels, multiples of {LATENT}: height x width, or one number for both; 256 on a CPU, 512 on a GPU"
-    parser.add_argument("--size", type=parse_size, metavar="HxW", help=size)
-    parser.add_argument("--regions", type=int, metavar="R", help="number of regions, of equal area; 2 by default")
+    frames = f"1 to {MOST_FRAMES}; 8 on a CPU, 16 on a GPU"
+    flags.add(parser, "--frames", frames, type=flags.number(Range(int, 1, MOST_FRAMES)))
+    size = "pixels, multiples of 8: height x width, or one number for both; 256 on a CPU, 512 on a GPU"
+    flags.add(parser, "--size", size)
+    regions = "number of regions, of equal area; 2 by default"
+    flags.add(parser, "--regions", regions, type=flags.number(Range(int, 1, MAX_REGIONS)), metavar="R")
     areas = "the share of the frame that each region takes, such as 0.2 0.8; they add up to 1; excludes --regions"
     parser.add_argument("--areas", type=float, nargs="+", metavar="A", help=areas)
-    parser.add_argument("--modulation", default="fame", help=f"of self-attention: {', '.join(MODULATIONS)}")
-    parser.add_argument("--dtype", help=f"{', '.join(DTYPES)}; float32 on a CPU, float16 on a GPU")
-    parser.add_argument("--device", help="torch device; cuda where torch sees one, else cpu")
+    modulations = f"of self-attention: {', '.join(MODULATIONS)}"
+    flags.add(parser, "--modulation", modulations, type=flags.one_of(MODULATIONS), default="fame")
+    flags.add(parser, "--dtype")
+    flags.add(parser, "--device")
 
 
 def read_setting(
@@ -123,7 +125,7 @@ def read_setting(
     dtype: str | None,
     device: str | None,
 ) -> Setting:
-    """Check the flags of `add_setting_arguments` and fill in what was not given.
+    """Fill in the flags of `add_setting_arguments` that were not given.
 
     Raises:
         ValueError: names the flag that is wrong.
@@ -133,14 +135,6 @@ def read_setting(
     frames = frames_by_default if frames is None else frames
     size = size_by_default if size is None else size
     dtype = dtype_by_default if dtype is None else dtype
-    modulation = modulation.replace("_", "-")
-    if not 1 <= frames <= MOST_FRAMES:
-        raise ValueError(f"--frames must lie in 1 to {MOST_FRAMES}, got {frames}")
-    if min(size) < LATENT or any(side % LATENT for side in size):
-        raise ValueError(f"--size must be positive multiples of {LATENT}, got {size[0]}x{size[1]}")
-    for flag, value, allowed in (("modulation", modulation, MODULATIONS), ("dtype", dtype, DTYPES)):
-        if value not in allowed:
-            raise ValueError(f"--{flag} must be one of {', '.join(allowed)}, got {value}")
     shares = _shares(regions, areas)
     cut = f"{len(shares)} region{'' if len(shares) == 1 else 's'}"
     cut += f" of {' and '.join(f'{share:.3g}' for share in shares)}" if areas else ""
@@ -180,8 +174,6 @@ def command(
         The exit status: 1 where a result of this library is wrong or failed, or nothing could be timed.
     """
     setting = read_setting(model, frames, size, regions, areas, modulation, dtype, device)
-    if not 1 <= seconds < float("inf"):
-        raise ValueError(f"--seconds must be at least 1, got {seconds}")
     if Path(out).exists() and not Path(out).is_dir():
         raise ValueError(f"--out {out} must be a folder")
     for package in ("pandas", "jinja2", "matplotlib"):
@@ -273,8 +265,6 @@ def _shares(regions: int | None, areas: list[float] | None) -> tuple[float, ...]
     """The share of the frame that each region takes."""
     if areas is None:
         regions = 2 if regions is None else regions
-        if not 1 <= regions <= MAX_REGIONS:
-            raise ValueError(f"--regions must lie in 1 to {MAX_REGIONS}, got {regions}")
         return (1 / regions,) * regions
     if regions is not None:
         raise ValueError("--regions and --areas exclude each other")

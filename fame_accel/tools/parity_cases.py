@@ -14,6 +14,7 @@ from fame_accel.core.attention import layout_attention
 from fame_accel.core.layout import SpaceTimeLayout, TokenLayout
 from fame_accel.core.modulation import Modulation
 from fame_accel.core.parity import Errors, Verdict, error
+from fame_accel.core.presets import SELF_FACTOR
 
 
 class Size(NamedTuple):
@@ -98,7 +99,7 @@ class ParityCaseMaker:
         lengths = (self.layout.num_tokens, key_layout.num_tokens, key_layout.num_tokens)
         query, key, value = (self._random(length) for length in lengths)
         weight = torch.rand(lengths[1], generator=self.generator, device=self.layout.device) if weighted else None
-        strength = None if modulation is None else 0.3 * self.layout.size_regularization()
+        strength = None if modulation is None else SELF_FACTOR * self.layout.size_regularization()
         return ParityCase(name, dict(
             query=query, key=key, value=value, query_layout=self.layout, key_layout=key_layout,
             modulation=modulation, row_strength=strength, key_weight=weight,

@@ -39,7 +39,6 @@ _REGISTERS = (0, 128, 168)  # limits with which a multiprocessor holds four and 
 _MOST_STAGES = {"sm75": 1, "rdna": 1, "cdna": 2, "interpreter": 1}
 
 
-HELP = "time launches of the kernels on this GPU and write the best to a file that the library loads"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

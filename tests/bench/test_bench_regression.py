@@ -344,7 +344,7 @@ def test_command(verdicts, status, capsys, tmp_path, monkeypatch):
 
     monkeypatch.setattr(regression, "find_revision", lambda *_: None)
     monkeypatch.setattr(regression, "compare", compare)
-    flags = ("--frames", "1", "--size", "64", "--modulation", "region_mask", "--out", str(tmp_path / "rows.csv"))
+    flags = ("--frames", "1", "--size", "64", "--modulation", "region-mask", "--out", str(tmp_path / "rows.csv"))
     assert regression.main(["HEAD", *flags]) == status
     text = capsys.readouterr().out
     assert "  8x8 region_mask_decay: " in text and "ratio: the present tree's median over the base's" in text
@@ -354,8 +354,7 @@ def test_command(verdicts, status, capsys, tmp_path, monkeypatch):
 
 def test_bad_arguments_of_the_command_give_one_line(capsys, tmp_path):
     for arguments, message in ((("HEAD", "--frames", "0"), "--frames must"), (("no-such-revision",), "BASE")):
-        with pytest.raises(SystemExit) as ended:
-            regression.main([*arguments, "--out", str(tmp_path / "rows.csv")])
+        assert regression.main([*arguments, "--out", str(tmp_path / "rows.csv")]) == 2
         text = capsys.readouterr().err
-        assert ended.value.code == 2 and text.startswith(message) and text.count("\n") == 1
+        assert text.startswith(message) and text.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
