@@ -15,13 +15,14 @@ import csv
 import torch
 
 import fame_accel.bindings  # noqa: F401  (makes fame_accel.kernels importable from a checkout)
+from benchmarks.active_pairs import active_pairs
 from benchmarks.ahead_of_time import TARGETS
 from benchmarks.budget import RESULTS, TILED, Counts, read_counts
 from benchmarks.cycle_model import CHIPS, Chip, Cycles, loop_cycles, milliseconds, tile_work
 from benchmarks.shapes import SHAPES
 from fame_accel import Modulation
-from fame_accel.bench.cases import Operation, Shape, operations
-from fame_accel.bench.inputs import active_pairs, regions_of
+from fame_accel.bench.inputs import regions_of
+from fame_accel.bench.workload import AttentionOperation, LayerShape, operations
 from fame_accel.core.attention import UNPLANNED_KEYS
 from fame_accel.core.planning import Tables, TilePlan, merge_frames, tile_plan
 from fame_accel.kernels.launch_table import FEW_KEYS, choose_launch
@@ -34,7 +35,7 @@ COLUMNS = (
 )
 
 
-def predict(chip: Chip, shape: Shape, operation: Operation, counts: Counts) -> dict[str, object]:
+def predict(chip: Chip, shape: LayerShape, operation: AttentionOperation, counts: Counts) -> dict[str, object]:
     """One row of the file."""
     layout = regions_of(shape).tokens(shape.height, shape.width)
     keys = layout if shape.text is None else text_layout(shape.text, layout.device)
@@ -99,7 +100,7 @@ def _over_plan(
     return loops, len(kernels) + 1 + (kernels[-1] == "modulated")
 
 
-def _without_plan(chip: Chip, shape: Shape, rows: dict) -> list[tuple[Cycles, int]]:
+def _without_plan(chip: Chip, shape: LayerShape, rows: dict) -> list[tuple[Cycles, int]]:
     """Cycles and turns of the loops of the few-keys or the streamed-keys kernel, per head."""
     if "few_keys_77" in rows and shape.keys <= FEW_KEYS:
         row = rows["few_keys_77"]
@@ -125,7 +126,7 @@ def main() -> None:
                 if shape.motion:
                     continue  # its kernel has no loop to count
                 for operation in operations(shape):
-                    if shape.text is None or operation.pulled:
+                    if shape.text is None or operation.modulates:
                         row = predict(chip, shape, operation, counts)
                         writer.writerow(row)
                         print(*(f"{value!s:>10}" for value in row.values()))

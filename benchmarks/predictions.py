@@ -6,12 +6,14 @@ import csv
 import re
 from pathlib import Path
 
-from fame_accel.bench.cases import Operation, Shape
+from fame_accel.bench.workload import AttentionOperation, LayerShape
 
 PREDICTIONS = Path(__file__).parent / "results" / "predictions.csv"
 
 
-def predicted_ms(shape: Shape, operation: Operation, dtype: str, device: str, path: Path = PREDICTIONS) -> float | None:
+def predicted_ms(
+    shape: LayerShape, operation: AttentionOperation, dtype: str, device: str, path: Path = PREDICTIONS
+) -> float | None:
     """The prediction for our kernels, None where the file or the row is missing.
 
     device: as torch names the chip; the file's "H100" is "NVIDIA H100 80GB HBM3".

@@ -402,16 +402,16 @@ def test_times_are_the_predictions():
     from benchmarks.budget import read_counts
     from benchmarks.cycle_model import CHIPS
     from benchmarks.predict import predict
-    from fame_accel.bench.cases import Operation as Timed
-    from fame_accel.bench.cases import Shape as TimedShape
+    from fame_accel.bench.workload import AttentionOperation as Timed
+    from fame_accel.bench.workload import LayerShape as TimedShape
     from fame_accel.tools.parity_cases import three_regions
 
     counts = read_counts()
     operations = {
-        "fame": Timed("fame", pulled=True, decay=0.1),
-        "fame-strength": Timed("fame_strength", pulled=True, decay=0.1, decay_on="strength"),
-        "videograin": Timed("videograin", pulled=True),
-        "region-mask": Timed("region_mask", hard=True),
+        "fame": Timed("fame", modulates=True, decay=0.1),
+        "fame-strength": Timed("fame_strength", modulates=True, decay=0.1, decay_on="strength"),
+        "videograin": Timed("videograin", modulates=True),
+        "region-mask": Timed("region_mask", excludes=True),
         None: Timed("plain"),
     }
     for frames, side, head_dim in ((8, 32, 80), (8, 16, 160), (8, 8, 160), (1, 8, 40), (3, 16, 64)):
