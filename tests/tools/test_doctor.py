@@ -21,10 +21,11 @@ import torch
 from support import HIDE, ROOT
 
 from fame_accel import bindings
+from fame_accel.cli import doctor as command
 from fame_accel.cli import main
 from fame_accel.core import attention
 from fame_accel.tools import parity_cases
-from fame_accel.tools.doctor import backends, command, machine, packages, problems, self_test, text
+from fame_accel.tools.doctor import backends, machine, packages, problems, self_test, text
 from fame_accel.tools.doctor.backends import Backend, Launches
 from fame_accel.tools.doctor.machine import Cpu, Gpu, Machine
 from fame_accel.tools.doctor.packages import Package

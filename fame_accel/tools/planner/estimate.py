@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from fame_accel.kernels.launch_table import choose_launch, planned_kernel
-from fame_accel.tools.planner.memory import Shape, reference_bytes, sdpa_bytes, triton_bytes, triton_refuses
+from fame_accel.tools.planner.cycle_model import CHIPS
+from fame_accel.tools.planner.memory import CallShape, reference_bytes, sdpa_bytes, triton_bytes, triton_refuses
 from fame_accel.tools.planner.network import AttentionLevel
-from fame_accel.tools.planner.pairs import Operation, Runs
-from fame_accel.tools.planner.predicted import chips, milliseconds, moved_bytes
+from fame_accel.tools.planner.pairs import MODULATIONS, ModulationKind, RunCounts
+from fame_accel.tools.planner.predicted import chips, moved_bytes, predicted_ms
 from fame_accel.tools.planner.regions import Regions
 
 FUSED = ("triton", "sdpa")
@@ -123,7 +124,7 @@ def refuses(setting: Setting) -> str | None:
     found = []
     for level in setting.network:
         shape, runs = _shape(setting, level), _runs(setting, level)
-        found.append(triton_refuses(shape, runs, *_tile(level, shape.element, runs.operation)))
+        found.append(triton_refuses(shape, runs, *_tile(level, shape.element, runs.kind)))
     return next((why for why in found if why), None)
 
 
@@ -149,7 +150,7 @@ def _plan_level(setting: Setting, level: AttentionLevel) -> LevelPlan:
     times: dict[str, list[float | None]] = {chip: [None] for chip in chips()}
     moved = [shape.tensor * 4] * len(calls)  # query, key, value and out, once each
     if setting.backend == "triton":
-        times = {chip: [milliseconds(chip, setting.dtype, shape, call) for call in calls] for chip in times}
+        times = {chip.name: [predicted_ms(chip, setting.dtype, shape, call) for call in calls] for chip in CHIPS}
         moved[0] = moved_bytes(shape, runs)
     height, width = level.side_lengths(setting.size)
     return LevelPlan(
@@ -176,32 +177,32 @@ def _peak(setting: Setting, level: AttentionLevel, backend: str) -> int:
     elif backend == "sdpa":
         call = sdpa_bytes(shape, runs)
     else:
-        call = triton_bytes(shape, runs, *_tile(level, shape.element, runs.operation))
+        call = triton_bytes(shape, runs, *_tile(level, shape.element, runs.kind))
     if not setting.guidance:
         return 3 * shape.tensor + call
     return 6 * shape.tensor + max(shape.tensor + call, 4 * shape.tensor)
 
 
-def _shape(setting: Setting, level: AttentionLevel) -> Shape:
+def _shape(setting: Setting, level: AttentionLevel) -> CallShape:
     height, width = level.side_lengths(setting.size)
-    return Shape(level.heads, setting.frames * height * width, level.head_dim, ELEMENT[setting.dtype])
+    return CallShape(level.heads, setting.frames * height * width, level.head_dim, ELEMENT[setting.dtype])
 
 
-def _runs(setting: Setting, level: AttentionLevel) -> Runs:
+def _runs(setting: Setting, level: AttentionLevel) -> RunCounts:
     areas = setting.regions.areas(setting.frames, *level.side_lengths(setting.size))
-    return Runs.of(areas, _operation(setting.modulation, min(setting.frames, 3)))
+    return RunCounts.of(areas, _kind(setting.modulation, min(setting.frames, 3)))
 
 
-def _plain(setting: Setting, level: AttentionLevel) -> Runs:
-    return Runs.of(setting.regions.areas(setting.frames, *level.side_lengths(setting.size)), Operation())
+def _plain(setting: Setting, level: AttentionLevel) -> RunCounts:
+    return RunCounts.of(setting.regions.areas(setting.frames, *level.side_lengths(setting.size)), ModulationKind())
 
 
-def _tile(level: AttentionLevel, element: int, operation: Operation) -> tuple[int, int]:
-    kernel = planned_kernel(operation.modulated, operation.one_pass)
+def _tile(level: AttentionLevel, element: int, kind: ModulationKind) -> tuple[int, int]:
+    kernel = planned_kernel(kind.modulated, kind.one_pass)
     launch = choose_launch(kernel, _FAMILY, level.head_dim, element)
     return launch.block_q, launch.block_k
 
 
 @cache
-def _operation(modulation: str, frames: int) -> Operation:
-    return Operation.named(modulation, frames)
+def _kind(modulation: str, frames: int) -> ModulationKind:
+    return ModulationKind.of(MODULATIONS[modulation](frames), frames)
