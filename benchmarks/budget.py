@@ -13,9 +13,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from fame_accel.kernels.launch_table import HEAD_DIMS
+
 RESULTS = Path(__file__).parent / "results" / "static.json"
 TARGETS = ("sm_80", "sm_90")
-HEAD_DIMS = (40, 64, 80, 128, 160)
 Counts = dict[tuple[str, int, str], dict]
 
 

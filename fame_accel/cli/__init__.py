@@ -7,9 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from fame_accel.cli import bench, demo, doctor, edit, evaluate, random_checkpoint, suite
+from fame_accel.cli import bench, demo, doctor, edit, evaluate, random_checkpoint, suite, tune
 from fame_accel.cli import plan as planner
-from fame_accel.tools import tune
 
 # A command is a module with HELP, add_arguments(parser) and command(**arguments), which returns the exit status. It
 # imports optional packages in its command alone, so that each command needs no more than its own.
