@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 
 from fame_accel import TokenLayout, layout_attention
+from fame_accel.core.presets import make_modulation
 from fame_accel.tools.planner.estimate import Setting
 from fame_accel.tools.planner.network import AttentionLevel
-from fame_accel.tools.planner.pairs import MODULATIONS
 from fame_accel.tools.planner.regions import EqualRegions
 
 
@@ -34,7 +34,7 @@ def attend(setting: Setting, backend: str, layout: TokenLayout) -> Callable[[], 
     """A function that makes query, key and value and attends to them, as the setting says."""
     level = setting.network[0]
     dtype = getattr(torch, setting.dtype)
-    modulation = MODULATIONS[setting.modulation](setting.frames)
+    modulation = make_modulation(setting.modulation, setting.frames)
     strength = None if modulation.strength_table is None else layout.size_regularization()
 
     def call() -> object:

@@ -6,17 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 
+import torch
+
+from fame_accel.core.presets import make_modulation
 from fame_accel.kernels.launch_table import choose_launch, planned_kernel
+from fame_accel.tools.planner import MOST_FRAMES
 from fame_accel.tools.planner.cycle_model import CHIPS
 from fame_accel.tools.planner.memory import CallShape, reference_bytes, sdpa_bytes, triton_bytes, triton_refuses
 from fame_accel.tools.planner.network import AttentionLevel
-from fame_accel.tools.planner.pairs import MODULATIONS, ModulationKind, RunCounts
+from fame_accel.tools.planner.pairs import ModulationKind, RunCounts
 from fame_accel.tools.planner.predicted import chips, moved_bytes, predicted_ms
 from fame_accel.tools.planner.regions import Regions
 
-FUSED = ("triton", "sdpa")
-ELEMENT = {"float16": 2, "bfloat16": 2, "float32": 4}
-MOST_FRAMES = 100_000
 _FAMILY = "sm90"  # whose tiles a plan's lists are counted for: next to the tensors they are small on every chip
 
 
@@ -185,7 +186,9 @@ def _peak(setting: Setting, level: AttentionLevel, backend: str) -> int:
 
 def _shape(setting: Setting, level: AttentionLevel) -> CallShape:
     height, width = level.side_lengths(setting.size)
-    return CallShape(level.heads, setting.frames * height * width, level.head_dim, ELEMENT[setting.dtype])
+    return CallShape(
+        level.heads, setting.frames * height * width, level.head_dim, getattr(torch, setting.dtype).itemsize
+    )
 
 
 def _runs(setting: Setting, level: AttentionLevel) -> RunCounts:
@@ -205,4 +208,4 @@ def _tile(level: AttentionLevel, element: int, kind: ModulationKind) -> tuple[in
 
 @cache
 def _kind(modulation: str, frames: int) -> ModulationKind:
-    return ModulationKind.of(MODULATIONS[modulation](frames), frames)
+    return ModulationKind.of(make_modulation(modulation, frames), frames)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,14 +12,6 @@ from fame_accel.core.attention import UNPLANNED_KEYS
 from fame_accel.core.modulation import Modulation
 from fame_accel.core.planning import merge_frames
 from fame_accel.tools.planner.regions import Areas
-
-# The presets of `edit`, and FAME's with the decay on the strength.
-MODULATIONS: dict[str, Callable[[int], Modulation]] = {
-    "fame": Modulation.fame,
-    "fame-strength": partial(Modulation.fame, decay_on="strength"),
-    "videograin": Modulation.videograin,
-    "region-mask": Modulation.region_mask,
-}
 
 
 @dataclass(frozen=True)
