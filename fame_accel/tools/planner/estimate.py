@@ -23,8 +23,13 @@ _FAMILY = "sm90"  # whose tiles a plan's lists are counted for: next to the tens
 
 @dataclass(frozen=True)
 class Setting:
-    """An edit to plan: frames of size (height, width) pixels; guidance: whether its unconditional half, whose attention
-    is plain, runs in the same batch; backend: of the fused calls."""
+    """An edit to plan.
+
+    network: the levels of its UNet.
+    size: (height, width) of a frame in pixels.
+    guidance: whether an unconditional half, whose attention is plain, runs in the same batch.
+    backend: that of the fused calls.
+    """
 
     network: tuple[AttentionLevel, ...]
     regions: Regions
@@ -38,13 +43,16 @@ class Setting:
 
 @dataclass(frozen=True)
 class LevelPlan:
-    """One of a level's `layers` layers at a modulated step, all items of a guided batch together.
+    """One of a level's layers at a modulated step, with all items of a guided batch together.
 
-    tokens: N, of all frames; active: share of the pairs of tokens that the modulation does not exclude; flop: of both
-    matrix products over the active pairs, and over all pairs of the plain half; moved_bytes: that the fused calls move
-    to and from the device's memory at least; eager_bytes, fused_bytes: peaks, query, key and value included;
-    milliseconds: predicted for the Triton kernels, by chip, None for another backend and where nothing was counted. The
-    plain half runs on torch's own attention, for which the plain kernel stands in.
+    tokens: N, those of all frames.
+    layers: how many layers the level has.
+    active: share of the pairs of tokens that the modulation does not exclude.
+    flop: of both matrix products over the active pairs, and over all pairs of the plain half.
+    moved_bytes: what the fused calls at least move to and from the device's memory.
+    eager_bytes, fused_bytes: peaks, query, key and value included.
+    milliseconds: predicted for the Triton kernels by chip; None for another backend, and where nothing was counted.
+        The plain half runs on torch's own attention, for which the plain kernel stands in.
     """
 
     height: int
@@ -74,13 +82,14 @@ class Total:
 
 
 def plan_levels(setting: Setting) -> list[LevelPlan]:
-    """Raises ValueError where the frames are so many that the fused backend refuses them."""
+    """The plan of each level; ValueError where the fused backend refuses that many frames."""
     if refused := refuses(setting):
         raise ValueError(f"--frames {setting.frames}: {refused}")
     return [_plan_level(setting, level) for level in setting.network]
 
 
 def total(levels: list[LevelPlan]) -> Total:
+    """The whole step; a chip's time is None where that of any level is."""
     times: dict[str, float | None] = {}
     for chip in levels[0].milliseconds:
         by_level = [level.milliseconds[chip] for level in levels]
@@ -97,13 +106,17 @@ def total(levels: list[LevelPlan]) -> Total:
 
 
 def peak_bytes(setting: Setting, backend: str) -> int:
-    """Peak of the worst layer; backend: reference, triton or sdpa."""
+    """Peak bytes of the worst layer; backend: reference, triton or sdpa."""
     return max(_peak(setting, level, backend) for level in setting.network)
 
 
 def most_frames(setting: Setting, memory: float, backend: str) -> tuple[int, str | None]:
-    """The largest number of frames whose peak is at most `memory` bytes, 0 where one is too many, at most MOST_FRAMES;
-    and what stops more of them, None where memory does."""
+    """How many frames fit.
+
+    Returns:
+        The largest number of frames, of up to MOST_FRAMES, whose peak is at most `memory` bytes, 0 where one is too
+        many; and what stops more of them, None where memory does.
+    """
 
     def reason(frames: int) -> str | None:
         changed = replace(setting, frames=frames, backend=backend)
@@ -113,7 +126,7 @@ def most_frames(setting: Setting, memory: float, backend: str) -> tuple[int, str
 
     last = _last(lambda frames: reason(frames) is None)
     if last == MOST_FRAMES:
-        return last, f"no more than {MOST_FRAMES} are looked at"
+        return last, f"a plan has at most {MOST_FRAMES} frames"
     stopped = reason(last + 1)
     return last, None if stopped == "memory" else stopped
 
@@ -122,15 +135,15 @@ def refuses(setting: Setting) -> str | None:
     """Why the fused backend cannot take the setting however much memory there is; None where it can."""
     if setting.backend != "triton":
         return None
-    found = []
     for level in setting.network:
         shape, runs = _shape(setting, level), _runs(setting, level)
-        found.append(triton_refuses(shape, runs, *_tile(level, shape.element, runs.kind)))
-    return next((why for why in found if why), None)
+        if reason := triton_refuses(shape, runs, *_tile(level, shape.element, runs.kind)):
+            return reason
+    return None
 
 
 def _last(fits: Callable[[int], bool]) -> int:
-    """The last of 1 to MOST_FRAMES that fits, 0 where 1 does not, of those that fit up to a point."""
+    """The largest number up to MOST_FRAMES that fits, 0 where 1 does not; all smaller ones fit too."""
     if not fits(1):
         return 0
     low, high = 1, 2
