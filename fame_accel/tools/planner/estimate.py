@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -90,11 +90,10 @@ def plan_levels(setting: Setting) -> list[LevelPlan]:
 
 def total(levels: list[LevelPlan]) -> Total:
     """The whole step; a chip's time is None where that of any level is."""
-    times: dict[str, float | None] = {}
-    for chip in levels[0].milliseconds:
-        by_level = [level.milliseconds[chip] for level in levels]
-        known = [time * level.layers for time, level in zip(by_level, levels, strict=True) if time is not None]
-        times[chip] = sum(known) if len(known) == len(levels) else None
+    times = {
+        chip: _sum(time for level in levels for time in [level.milliseconds[chip]] * level.layers)
+        for chip in levels[0].milliseconds
+    }
     return Total(
         layers=sum(level.layers for level in levels),
         flop=sum(level.layers * level.flop for level in levels),
@@ -179,8 +178,14 @@ def _plan_level(setting: Setting, level: AttentionLevel) -> LevelPlan:
         moved_bytes=sum(moved),
         eager_bytes=_peak(setting, level, "reference"),
         fused_bytes=_peak(setting, level, setting.backend),
-        milliseconds={chip: None if None in parts else sum(parts) for chip, parts in times.items()},
+        milliseconds={chip: _sum(parts) for chip, parts in times.items()},
     )
+
+
+def _sum(times: Iterable[float | None]) -> float | None:
+    """None where one of them is."""
+    known = list(times)
+    return None if None in known else sum(time for time in known if time is not None)
 
 
 def _peak(setting: Setting, level: AttentionLevel, backend: str) -> int:
@@ -216,6 +221,7 @@ def _plain(setting: Setting, level: AttentionLevel) -> RunCounts:
 def _tile(level: AttentionLevel, element: int, kind: ModulationKind) -> tuple[int, int]:
     kernel = planned_kernel(kind.modulated, kind.one_pass)
     launch = choose_launch(kernel, _FAMILY, level.head_dim, element)
+    assert launch is not None, kernel  # every kernel over a plan has an entry
     return launch.block_q, launch.block_k
 
 

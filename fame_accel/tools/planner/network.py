@@ -47,7 +47,8 @@ class AttentionLevel:
 
     def side_lengths(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) in tokens for frames of (height, width) pixels: each halving rounds up."""
-        return tuple(-(-side // (LATENT * self.divisor)) for side in size)
+        height, width = (-(-side // (LATENT * self.divisor)) for side in size)
+        return height, width
 
 
 def read_network(model: str | Path) -> tuple[AttentionLevel, ...]:

@@ -76,11 +76,11 @@ def planned_kernels(modulated: bool, one_pass: bool) -> tuple[str, ...]:
 
 def planned_work(kernels: tuple[str, ...], tiles: TileCounts) -> Work:
     """What a call over a plan runs; kernels: as planned_kernels names them."""
-    groups = {"one_pass_other": slice(0, 1), "one_pass_same": slice(1, 2)}  # of (different, the same) region
+    indices = {"one_pass_other": (0,), "one_pass_same": (1,)}  # of (different, the same) region
     turns = []
     for kernel in kernels:
-        group = groups.get(kernel, slice(None))
-        turns.append((kernel, sum(tiles.full[group]), sum(tiles.short[group])))
+        full, short = (sum(pairs[i] for i in indices.get(kernel, (0, 1))) for pairs in (tiles.full, tiles.short))
+        turns.append((kernel, full, short))
     # packing keys and values is a launch, and the modulated kernel runs twice
     return Work(tuple(turns), tiles.query_tiles, len(kernels) + 1 + (kernels[-1] == "modulated"))
 

@@ -66,7 +66,7 @@ class Report:
         lines += [f"{about_times(self.whole)}.", LEGEND, COUNTED]
         if self.fits:
             lines.append("")
-        lines += [fit.as_text(self.memory) for fit in self.fits]
+        lines += [fit.as_text(self.memory or 0) for fit in self.fits]
         return "\n".join(lines)
 
     def as_json(self) -> str:

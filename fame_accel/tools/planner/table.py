@@ -89,7 +89,11 @@ def in_bytes(number: float) -> str:
 
 def _figures(plan: LevelPlan | Total, chips: list[str]) -> list[str]:
     memory = [in_bytes(number) for number in (plan.moved_bytes, plan.eager_bytes, plan.fused_bytes)]
-    return [_digits(plan.flop / 1e12), *memory, *(_digits(plan.milliseconds[chip]) for chip in chips)]
+    return [
+        _digits(plan.flop / 1e12),
+        *memory,
+        *(_digits(time) for chip in chips if (time := plan.milliseconds[chip]) is not None),
+    ]
 
 
 def _digits(number: float) -> str:
