@@ -6,7 +6,7 @@ from os import PathLike
 
 import torch
 
-from fame_accel.core.planning import TilePlan
+from fame_accel.core.tiles import TilePlan
 from fame_accel.media.packages import require
 
 # safe for color-blind readers: excluded, different region, same region

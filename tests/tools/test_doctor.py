@@ -21,8 +21,8 @@ import torch
 from support import HIDE, ROOT
 
 from fame_accel import bindings
+from fame_accel.bindings import sdpa_ops
 from fame_accel.cli import main
-from fame_accel.core import attention
 from fame_accel.tools import parity_cases
 from fame_accel.tools.doctor import backends, machine, packages, problems, report, self_test, text
 from fame_accel.tools.doctor.backends import Backend, Launches
@@ -207,32 +207,38 @@ def test_rule(verdict: Verdict, ratio: float, passed: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("backend", "size", "operators"),
+    ("backend", "size", "module", "functions"),
     [
-        ("sdpa", self_test.CPU, {"grouped_attention", "chunked_attention"}),
+        ("sdpa", self_test.CPU, sdpa_ops, {"attend_runs", "attend_pairwise"}),
         pytest.param(
             "triton",
             self_test.INTERPRETER,
+            bindings,
             {"tile_attention", "few_keys_attention", "short_sequences_attention"},
             marks=interpreted,
         ),
     ],
+    ids=["sdpa", "triton"],
 )
 def test_every_operator_is_reached(
-    backend: str, size: parity_cases.Size, operators: set[str], monkeypatch: pytest.MonkeyPatch
+    backend: str,
+    size: parity_cases.Size,
+    module: ModuleType,
+    functions: set[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     reached = set()
-    for name in operators:
-        operator = getattr(bindings, name)
+    for name in functions:
+        function = getattr(module, name)
 
-        def call(*arguments: object, name: str = name, operator: Any = operator) -> object:
+        def call(*arguments: object, name: str = name, function: Any = function) -> object:
             reached.add(name)
-            return operator(*arguments)
+            return function(*arguments)
 
-        monkeypatch.setattr(attention.bindings, name, call)
+        monkeypatch.setattr(module, name, call)
     for case in self_test.cases(torch.float32, CPU, size):
         case.run(backend)
-    assert reached == operators
+    assert reached == functions
 
 
 # Packages
@@ -367,10 +373,64 @@ def test_few_threads_and_slow_float16() -> None:
 # Backends and launches
 
 
+# A Triton that cannot be used: its __init__.py, and what the doctor says.
+BROKEN = {
+    "an ImportError": ('raise ImportError("libtriton.so: bad: ELF")', "(ImportError: libtriton.so: bad: ELF)"),
+    "an OSError": ('raise OSError("libcuda.so: not found")', "cannot be imported (OSError: libcuda.so: not found)"),
+    "a RuntimeError": ('raise RuntimeError("0 active drivers")', "cannot be imported (RuntimeError: 0 active drivers)"),
+    "an AttributeError": ("None.knobs", "cannot be imported (AttributeError: 'NoneType' object has no"),
+    "a missing module": ("import triton_runtime_of_old", "No module named 'triton_runtime_of_old'"),
+    "a version that is a word": ('__version__ = "main"', "found version 'main'"),
+    "no version": ("", "found version None"),
+    "an old version": ('__version__ = "3.5.1+git1234"', "found version '3.5.1+git1234'"),
+}
+DIAGNOSE = """
+import torch
+from fame_accel import TokenLayout, layout_attention
+from fame_accel.tools.doctor import backends, problems
+from fame_accel.tools.doctor.machine import Cpu, Machine
+
+tokens = torch.arange(6)
+layout = TokenLayout(1 + tokens % 2, tokens // 3, 2)
+assert layout_attention(*torch.ones(3, 1, 1, 6, 16), layout).eq(1).all()
+for problem in problems.backend_problems(Machine(Cpu(4, 8, "AVX2", 1.0))):
+    print(problem.problem, "->", problem.suggestion)
+[triton, *others] = backends.find_backends(torch.device("cpu"))
+assert triton.dtypes == [] and all(backend.dtypes for backend in others)
+assert backends.find_launches(torch.device("cpu")) is None
+"""
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_triton_that_cannot_be_used(kind: str, tmp_path: Path) -> None:
+    """Whatever its import raises, sdpa works and the doctor says why triton does not."""
+    code, reason = BROKEN[kind]
+    (tmp_path / "triton").mkdir()
+    (tmp_path / "triton" / "__init__.py").write_text(code + "\n")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = [sys.executable, "-W", "ignore", "-c", DIAGNOSE]
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert ran.returncode == 0, ran.stderr
+    [line] = ran.stdout.splitlines()
+    problem, _, suggestion = line.partition(" -> ")
+    assert reason in problem and suggestion.endswith("it, or use backend='sdpa'")
+
+
+def test_the_doctor_runs_with_a_broken_triton(tmp_path: Path) -> None:
+    (tmp_path / "triton.py").write_text('raise OSError("libcuda.so: not found")\n')
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = [sys.executable, "-W", "ignore", "-m", "fame_accel", "doctor"]
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment)
+    printed = " ".join(ran.stdout.split())
+    assert ran.returncode == 0 and "all passed" in printed, ran.stderr
+    assert "(OSError: libcuda.so: not found) -> reinstall it, or use backend='sdpa'" in printed
+
+
 def test_triton_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     from fame_accel.bindings import device
 
-    monkeypatch.setattr(device, "triton", None)
+    reason = "triton is not installed: pip install triton, or use backend='sdpa'"
+    monkeypatch.setattr(device, "_import_triton", lambda: (None, reason))
     problem = only(problems.backend_problems(Machine(GOOD_CPU)))
     assert problem.problem == "triton is not installed" and problem.suggestion.startswith("pip install triton")
     [triton, *others] = backends.find_backends(CPU)

@@ -11,10 +11,8 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,10 +21,13 @@ from support import ROOT
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.results_table import GPU_SELF, newest
-from fame_accel import SpaceTimeLayout, layout_attention
+from fame_accel import SpaceTimeLayout
 from fame_accel.cli import main
-from fame_accel.core.planning import merge_frames, tile_plan
+from fame_accel.core.operators import run_plan
+from fame_accel.core.planning import plan_attention
 from fame_accel.core.presets import make_modulation
+from fame_accel.core.tables import merge_frames
+from fame_accel.core.tiles import tile_plan
 from fame_accel.tools.measure import reset_peak
 from fame_accel.tools.parity_cases import three_regions
 from fame_accel.tools.planner import MODULATIONS, predicted
@@ -213,46 +214,36 @@ def test_bytes_are_those_allocated(modulation: str, dtype: str, backend: str, sh
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_bytes_of_the_kernels_are_those_allocated(modulation: str, dtype: str, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("triton")
-    from fame_accel.bindings import tile_ops, tile_shape
+    from fame_accel.bindings import tile_ops
 
     monkeypatch.setattr(tile_ops, "run", lambda call, like: None)  # all is allocated as ever, nothing is launched
     setting = one_level(4, 40, 4, (16, 24), 3, dtype=dtype, modulation=modulation)
     layout = tokens_of(setting)
-    shape = CallShape(4, layout.num_tokens, 40, getattr(torch, dtype).itemsize)
-    runs = RunCounts.of(setting.regions.areas(4, 16, 24), ModulationKind.of(make_modulation(modulation, 4), 4))
-    blocks = tile_shape(torch.device("cpu"), getattr(torch, dtype), 40, runs.kind.modulated, runs.kind.one_pass)
-    call = attend(setting, "triton", layout)
-    without_plan = triton_bytes(shape, runs, *blocks)
-    call()
-    [plan] = [plan for key, plan in layout.plans.items() if key[0] == "tiles"]
+    preset = make_modulation(modulation, 4)
+    plan = plan_attention(layout, None, preset, backend="triton", head_dim=40, dtype=getattr(torch, dtype)).tiles
+    shape = CallShape(4, layout.num_tokens, 40, getattr(torch, dtype))
+    runs = RunCounts.of(setting.regions.areas(4, 16, 24), ModulationKind.of(preset, 4))
     lists = (plan.query_order, plan.key_order, plan.tiles, plan.pair_span, plan.pair_value)
-    without_plan -= sum(part.numel() * part.element_size() for part in lists)
+    planned = triton_bytes(shape, runs, plan.block_q, plan.block_k)
+    without_plan = planned - sum(part.numel() * part.element_size() for part in lists)
+    call = attend(setting, "triton", layout)
+    call()
     assert 3 * shape.tensor + without_plan == pytest.approx(allocated(call), rel=0.005)
 
 
-def test_bytes_of_a_guided_batch_are_those_allocated():
-    pytest.importorskip("diffusers")
-    from fame_accel.adapter.processors import _by_guidance
-
+@pytest.mark.parametrize("backend", ["sdpa", "reference"])
+def test_bytes_of_a_guided_batch_are_those_allocated(backend: str):
     setting = one_level(2, 40, 3, (16, 16), 2, guidance=True)
     layout = tokens_of(setting)
-    state = SimpleNamespace(chunks=2, active=True, config=SimpleNamespace(guidance="conditional"))
-    modulation, strength = make_modulation("fame", 3), layout.size_regularization()
+    plan = plan_attention(layout, None, make_modulation("fame", 3), backend=backend, head_dim=40, dtype=torch.float32)
+    strength, plain = layout.size_regularization()[None], torch.tensor([1])
 
-    def guided(backend: str) -> None:
+    def guided() -> None:
         query, key, value = (torch.empty(2, 2, layout.num_tokens, 40).normal_() for _ in range(3))
+        run_plan(plan, query, key, value, strength, None, 40**-0.5, False, plain)
 
-        def modulated(part: slice) -> torch.Tensor:
-            return layout_attention(
-                query[part], key[part], value[part], layout, modulation=modulation, row_strength=strength,
-                backend=backend,
-            )  # fmt: skip
-
-        _by_guidance(state, query, key, value, 40**-0.5, modulated)
-
-    for backend in ("sdpa", "reference"):
-        guided(backend)
-        assert peak_bytes(setting, backend) == pytest.approx(allocated(partial(guided, backend)), rel=0.02)
+    guided()
+    assert peak_bytes(setting, backend) == pytest.approx(allocated(guided), rel=0.02)
 
 
 # Prints, for each modulation and shape, the peak of resident memory above what stood before the tensors were made.
@@ -381,7 +372,7 @@ def test_times_are_the_predictions():
         if shape.text is not None or shape.motion:
             continue
         areas = MaskRegions(three_regions(shape.frames, shape.height)).areas(shape.frames, shape.height, shape.width)
-        call = CallShape(shape.batch * shape.heads, shape.queries, shape.head_dim, 2)
+        call = CallShape(shape.batch * shape.heads, shape.queries, shape.head_dim, torch.float16)
         sizes = (shape.frames, shape.height, shape.keys, shape.heads, shape.head_dim, shape.batch)
         for chip, operation in product(CHIPS, operations(shape)):
             modulation = operation.modulation(shape.frames, shape.frames)
@@ -517,7 +508,7 @@ def test_peaks_are_those_measured_on_a_gpu(shape: str):
         runs = RunCounts.of(areas, ModulationKind.of(make_modulation(name, one.frames), one.frames))
         kernel = planned_kernel(runs.kind.modulated, runs.kind.one_pass)
         launch = choose_launch(kernel, "sm90", one.head_dim, 2)
-        counted = CallShape(one.heads * one.batch, one.queries, one.head_dim, 2)
+        counted = CallShape(one.heads * one.batch, one.queries, one.head_dim, torch.float16)
         found = triton_bytes(counted, runs, launch.block_q, launch.block_k) / 2**20
         assert found == pytest.approx(float(row["peak_mib"]), rel=0.01)
         checked += 1

@@ -15,7 +15,7 @@ import torch
 
 from fame_accel import bindings
 from fame_accel.cli import main
-from fame_accel.core import attention
+from fame_accel.core import planning
 from fame_accel.kernels.launch import Launch
 from fame_accel.kernels.launch_table import KERNELS
 from fame_accel.tools import parity_cases, tune, tune_cases
@@ -102,7 +102,7 @@ def test_sizes_for_a_gpu() -> None:
     """Longer than what the few-keys operator takes."""
     layout = parity_cases.three_regions(8, 32).tokens(32, 32)
     assert layout.num_tokens == 8192 and layout.region.unique().tolist() == [1, 2, 4]
-    assert tune_cases.JUDGED.frames * tune_cases.JUDGED.side**2 > attention.UNPLANNED_KEYS
+    assert tune_cases.JUDGED.frames * tune_cases.JUDGED.side**2 > planning.UNTILED_KEYS
 
 
 @interpreted

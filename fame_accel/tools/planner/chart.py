@@ -45,8 +45,8 @@ def memory_chart(
         values = [math.nan if number is None else number / GIB for number in numbers]
         axes.plot(frames, values, marker=marker, linestyle=line, color=color, label=name, linewidth=2, markersize=6)
         axes.annotate(
-            in_bytes(numbers[index] or 0), (planned, values[index]), xytext=(8, -14), textcoords="offset points", color=ink,
-            fontweight="bold",
+            in_bytes(numbers[index] or 0), (planned, values[index]), xytext=(8, -14), textcoords="offset points",
+            color=ink, fontweight="bold",
         )  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")

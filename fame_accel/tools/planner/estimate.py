@@ -12,7 +12,14 @@ from fame_accel.core.presets import make_modulation
 from fame_accel.kernels.launch_table import choose_launch, planned_kernel
 from fame_accel.tools.planner import MOST_FRAMES
 from fame_accel.tools.planner.cycle_model import CHIPS
-from fame_accel.tools.planner.memory import CallShape, reference_bytes, sdpa_bytes, triton_bytes, triton_refuses
+from fame_accel.tools.planner.memory import (
+    MOST_SDPA_FRAMES,
+    CallShape,
+    reference_bytes,
+    sdpa_bytes,
+    triton_bytes,
+    triton_refuses,
+)
 from fame_accel.tools.planner.network import AttentionLevel
 from fame_accel.tools.planner.pairs import ModulationKind, RunCounts
 from fame_accel.tools.planner.predicted import chips, moved_bytes, predicted_ms
@@ -116,39 +123,43 @@ def most_frames(setting: Setting, memory: float, backend: str) -> tuple[int, str
         The largest number of frames, of up to MOST_FRAMES, whose peak is at most `memory` bytes, 0 where one is too
         many; and what stops more of them, None where memory does.
     """
+    most, stopped = MOST_FRAMES, f"a plan has at most {MOST_FRAMES} frames"
+    for level in setting.network:
 
-    def reason(frames: int) -> str | None:
-        changed = replace(setting, frames=frames, backend=backend)
-        if peak_bytes(changed, backend) > memory:
-            return "memory"
-        return refuses(changed)
+        def obstacle(frames: int, level: AttentionLevel = level) -> str | None:
+            changed = replace(setting, frames=frames, backend=backend)
+            return _refusal(changed, level) or ("memory" if _peak(changed, level, backend) > memory else None)
 
-    last = _last(lambda frames: reason(frames) is None)
-    if last == MOST_FRAMES:
-        return last, f"a plan has at most {MOST_FRAMES} frames"
-    stopped = reason(last + 1)
-    return last, None if stopped == "memory" else stopped
+        last = _last(lambda frames: obstacle(frames) is None, most)
+        if last < most:
+            most, stopped = last, obstacle(last + 1) or stopped
+    return most, None if stopped == "memory" else stopped
 
 
 def refuses(setting: Setting) -> str | None:
     """Why the fused backend cannot take the setting however much memory there is; None where it can."""
+    return next((reason for level in setting.network if (reason := _refusal(setting, level))), None)
+
+
+def _refusal(setting: Setting, level: AttentionLevel) -> str | None:
+    if setting.backend == "sdpa" and setting.frames > MOST_SDPA_FRAMES:
+        return f"sdpa is planned for at most {MOST_SDPA_FRAMES} frames"
     if setting.backend != "triton":
         return None
-    for level in setting.network:
-        shape, runs = _shape(setting, level), _runs(setting, level)
-        if reason := triton_refuses(shape, runs, *_tile(level, shape.element, runs.kind)):
-            return reason
-    return None
+    shape, runs = _shape(setting, level), _runs(setting, level)
+    return triton_refuses(shape, runs, *_tile(level, shape.dtype.itemsize, runs.kind))
 
 
-def _last(fits: Callable[[int], bool]) -> int:
-    """The largest number up to MOST_FRAMES that fits, 0 where 1 does not; all smaller ones fit too."""
+def _last(fits: Callable[[int], bool], most: int) -> int:
+    """The largest number up to `most` that fits, 0 where 1 does not; all smaller ones fit too."""
+    if most == 0 or (most < MOST_FRAMES and fits(most)):  # so many of another level fit
+        return most
     if not fits(1):
         return 0
     low, high = 1, 2
-    while high < MOST_FRAMES and fits(high):
+    while high < most and fits(high):
         low, high = high, 2 * high
-    high = min(high, MOST_FRAMES + 1)
+    high = min(high, most + 1)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
@@ -189,24 +200,20 @@ def _sum(times: Iterable[float | None]) -> float | None:
 
 
 def _peak(setting: Setting, level: AttentionLevel, backend: str) -> int:
-    """With query, key and value of the whole batch and its plain half's result; then, if more, both halves joined."""
+    """Query, key and value of the batch, and a call; with guidance also the joined results of its two halves."""
     shape, runs = _shape(setting, level), _runs(setting, level)
     if backend == "reference":
-        call = reference_bytes(shape, runs)
+        call = reference_bytes(shape, runs, setting.frames)
     elif backend == "sdpa":
-        call = sdpa_bytes(shape, runs)
+        call = sdpa_bytes(shape, runs, setting.modulation, setting.frames)
     else:
-        call = triton_bytes(shape, runs, *_tile(level, shape.element, runs.kind))
-    if not setting.guidance:
-        return 3 * shape.tensor + call
-    return 6 * shape.tensor + max(shape.tensor + call, 4 * shape.tensor)
+        call = triton_bytes(shape, runs, *_tile(level, shape.dtype.itemsize, runs.kind))
+    return 8 * shape.tensor + 2 * shape.row + call if setting.guidance else 3 * shape.tensor + call
 
 
 def _shape(setting: Setting, level: AttentionLevel) -> CallShape:
     height, width = level.side_lengths(setting.size)
-    return CallShape(
-        level.heads, setting.frames * height * width, level.head_dim, getattr(torch, setting.dtype).itemsize
-    )
+    return CallShape(level.heads, setting.frames * height * width, level.head_dim, getattr(torch, setting.dtype))
 
 
 def _runs(setting: Setting, level: AttentionLevel) -> RunCounts:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fame_accel.core.attention import UNPLANNED_KEYS
 from fame_accel.core.modulation import Modulation
-from fame_accel.core.planning import merge_frames
+from fame_accel.core.planning import UNTILED_KEYS
+from fame_accel.core.tables import merge_frames
 from fame_accel.tools.planner.regions import Areas
 
 
@@ -89,7 +89,7 @@ class RunCounts:
     @property
     def planned(self) -> bool:
         """Whether the kernels use a plan: few keys that no frame tells apart have kernels without one."""
-        return int(self.tokens.sum()) > UNPLANNED_KEYS or self.kind.by_frame
+        return int(self.tokens.sum()) > UNTILED_KEYS or self.kind.by_frame
 
     @property
     def number(self) -> int:

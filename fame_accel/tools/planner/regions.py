@@ -34,10 +34,10 @@ class EqualRegions:
 
     def areas(self, frames: int, height: int, width: int) -> Areas:
         """Of frames of height x width tokens."""
-        tokens = height * width
-        region = torch.arange(tokens) * self.number // tokens
-        present, count = region.unique(return_counts=True)
-        return Areas(1 << present, count.expand(frames, -1))
+        ends = torch.arange(self.number + 1) * height * width
+        count = (-(-ends // self.number)).diff()
+        present = count.nonzero().flatten()
+        return Areas(1 << present, count[present].expand(frames, -1))
 
 
 @dataclass(frozen=True, eq=False)
