@@ -10,4 +10,4 @@ from fame_accel.core.presets import MODULATIONS as _PRESETS
 FUSED = ("triton", "sdpa")  # backends to plan for
 MOST_FRAMES = 100_000
 # A plan counts pairs by their regions, so it takes the modulations that exclude none for their frames.
-MODULATIONS = tuple(name for name, preset in _PRESETS.items() if preset.constructor and not preset.selects_frames)
+MODULATIONS = tuple(name for name, preset in _PRESETS.items() if not preset.selects_frames)

@@ -27,7 +27,8 @@ from fame_accel.kernels.launch import split_head_dim
 from fame_accel.tools.planner.pairs import RunCounts
 from fame_accel.tools.planner.tracker import MemoryTracker
 
-MOST_SDPA_FRAMES = 4096  # tables [2, F, F] are made to plan them
+MOST_SDPA_FRAMES = 2048  # tables [2, F, F] are made to plan them
+_FAKE = FakeTensorMode(allow_non_fake_inputs=True)  # the tables are real
 _FRAME_CLASSES = 4  # for which runs are listed; the classes of more frames are merged
 
 
@@ -61,43 +62,56 @@ class CallShape:
 
 def reference_bytes(shape: CallShape, runs: RunCounts, frames: int) -> int:
     """Bytes of the eager reference."""
+    tensor = shape.empty("meta")  # for each of query, key and value
     region = torch.empty(1, shape.tokens, dtype=torch.int32, device="meta")
     table = torch.empty(2, frames, frames, device="meta")
     strength, bias = (table if used else None for used in (runs.kind.modulated, runs.kind.biased))
-    row_strength = torch.empty(1, shape.tokens, device="meta") if runs.kind.modulated else None
-    tensors = [shape.empty("meta") for _ in range(3)]
-    return _peak(lambda: evaluate(*tensors, *[region] * 4, strength, bias, row_strength, None, 1.0))
+    factor = torch.empty(1, shape.tokens, device="meta") if runs.kind.modulated else None
+    return _peak(
+        lambda: evaluate(
+            tensor, tensor, tensor, region, region, region, region, strength, bias, factor, None, scale=1.0
+        )
+    )
 
 
 def sdpa_bytes(shape: CallShape, runs: RunCounts, modulation: str, frames: int) -> int:
     """Bytes of torch's own attention, as on a CPU."""
     kind = runs.kind
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        region = torch.empty(1, shape.tokens, dtype=torch.int32)
-        row_strength = torch.empty(1, shape.tokens) if kind.modulated else None
-        tensors = [shape.empty("cpu") for _ in range(3)]
+    with _FAKE:
+        tensor = shape.empty("cpu")
+        region = torch.empty(1, shape.tokens, dtype=torch.int32, device="cpu")
+        factor = torch.empty(1, shape.tokens, device="cpu") if kind.modulated else None
     by_runs = not kind.modulated or shape.tokens > UNTILED_KEYS
     if not by_runs or not is_coarse(runs.number, shape.tokens, kind.modulated, not kind.one_pass):
         tables = make_modulation(modulation, frames)
         strength, bias = tables.strength_table, tables.bias_table
-        return _peak(lambda: attend_pairwise(*tensors, *[region] * 4, strength, bias, row_strength, None, 1.0, False))
+        return _peak(
+            lambda: attend_pairwise(
+                tensor, tensor, tensor, region, region, region, region, strength, bias, factor, None, 1.0, False
+            )
+        )
     classes = min(len(runs.tokens), _FRAME_CLASSES)
     merged = merge_frames(make_modulation(modulation, classes), classes, classes)
+    rows = _rows(runs, classes)
+    peak = _peak(
+        lambda: attend_runs(
+            tensor, tensor, tensor, region, region, rows, rows, merged.strength, merged.bias, factor, 1.0, False
+        )
+    )
+    # the other classes of query frames have a bias for each key, too
+    return peak + ((len(runs.tokens) - classes) * shape.tokens * 4 if kind.biased else 0)
+
+
+def _rows(runs: RunCounts, classes: int) -> list[list[int]]:
+    """Runs as the operator takes them, their classes of frames merged into a few."""
     lengths = torch.stack([part.sum(0) for part in runs.tokens.tensor_split(classes)])
     rows, start = [], 0
     for bitset, of_classes in zip(runs.bitsets.tolist(), lengths.T.tolist(), strict=True):
         for index, length in enumerate(of_classes):
-            rows.append([0, start, start + length, bitset, index])
+            if length:
+                rows.append([0, start, start + length, bitset, index])
             start += length
-    rows = [row for row in rows if row[1] < row[2]]
-    peak = _peak(
-        lambda: attend_runs(
-            *tensors, region, region, rows, rows, merged.strength, merged.bias, row_strength, 1.0, False
-        )
-    )
-    # each class of query frames has a bias for each key
-    biases = (len(runs.tokens) - classes) * shape.tokens * 4 if kind.biased else 0
-    return peak + biases
+    return rows
 
 
 def triton_bytes(shape: CallShape, runs: RunCounts, block_q: int, block_k: int) -> int:
@@ -126,7 +140,7 @@ def triton_refuses(shape: CallShape, runs: RunCounts, block_q: int, block_k: int
 
 def _peak(call: Callable[[], object]) -> int:
     """The most bytes that a call on fake tensors holds at once, its results included."""
-    tracker = MemoryTracker()
+    tracker = MemoryTracker(_FAKE)
     with tracker, tracker.few_chunks():
         call()
     return tracker.peak

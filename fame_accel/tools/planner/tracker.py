@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -19,20 +21,29 @@ from fame_accel.bindings.products import ChunkedAttention, ChunkIndex
 class MemoryTracker(TorchDispatchMode):
     """Counts the bytes of the storages that operators make, for as long as these live.
 
+    Args:
+        fake: makes the fake tensors that operators are called on.
+
     Attributes:
         live: bytes now.
         peak: the most bytes at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, fake: FakeTensorMode) -> None:
         super().__init__()
+        self._fake = fake
         self.live = self.peak = 0
         self._counted: set[int] = set()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        result = func(*args, **kwargs or {})
+        if func is torch.ops.aten.repeat_interleave.Tensor:  # of a few real numbers, as many as there are keys
+            total = int(args[0].sum())
+            with self._fake:
+                result = torch.empty(total, dtype=torch.int64, device="cpu")
+        else:
+            result = func(*args, **kwargs or {})
         given = {id(leaf.untyped_storage()) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
@@ -62,12 +73,8 @@ class MemoryTracker(TorchDispatchMode):
             task([first, *others])
             self.peak = max(peak, standing + chunked.chunk.threads * (self.peak - standing))
 
-        original = ChunkedAttention.run
-        ChunkedAttention.run = run  # type: ignore[method-assign]
-        try:
+        with patch.object(ChunkedAttention, "run", run):
             yield
-        finally:
-            ChunkedAttention.run = original  # type: ignore[method-assign]
 
 
 def _scratch(func: Any, args: tuple[Any, ...]) -> int:
