@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import argparse
 
-HELP = "what this machine can run: versions, devices, backends, a parity self-test, suggestions"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `fame-accel doctor`."""

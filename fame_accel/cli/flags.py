@@ -93,3 +93,11 @@ def add(parser: argparse._ActionsContainer, name: str, help: str | None = None, 
     """
     shared = _SHARED.get(name, {})
     parser.add_argument(name, **{**shared, "help": help or shared["help"], **options})
+
+
+def add_frame_selection(parser: argparse._ActionsContainer, frames: int | None, size: str | None) -> None:
+    """Add --frames, --stride and --size, which select and crop frames of a video, with these defaults."""
+    every = "" if frames else "; all if not given"
+    add(parser, "--frames", f"number of frames to read, from the start{every}", default=frames)
+    add(parser, "--stride", "read every Nth frame", default=1)
+    add(parser, "--size", "crop and resize to HEIGHTxWIDTH pixels, or to a square", default=size)

@@ -22,7 +22,6 @@ from fame_accel.tools.planner.network import FAMILIES
 if TYPE_CHECKING:
     from fame_accel.tools.planner.regions import Regions
 
-HELP = "what an edit's attention takes before it runs: memory, work, predicted time, frames that fit"
 _REGIONS = 2
 
 

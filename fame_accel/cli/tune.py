@@ -11,8 +11,6 @@ import argparse
 from fame_accel.core.limits import DTYPES
 from fame_accel.kernels.launch_table import HEAD_DIMS, KERNELS
 
-HELP = "time launches of the kernels on this GPU and write the fastest to a file that the library loads"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `fame-accel tune`."""

@@ -22,7 +22,9 @@ class Range:
 
     def __str__(self) -> str:
         """The range as it reads after "must"."""
-        return f"be at least {self.low}" if self.high is None else f"lie in {self.low} to {self.high}"
+        if self.high is not None:
+            return f"lie in {self.low} to {self.high}"
+        return f"be at least {self.low}" if self.kind is int else f"be at least {self.low} and finite"
 
     def check(self, name: str, value: float) -> None:
         """Raise ValueError, naming `name`, unless the value lies in the range."""

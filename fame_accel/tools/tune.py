@@ -22,7 +22,7 @@ from fame_accel.bindings.device import family as chip_family
 from fame_accel.core.limits import DTYPES
 from fame_accel.kernels.launch import Launch, split_head_dim
 from fame_accel.kernels.launch_table import HEAD_DIMS, KERNELS, VARIABLE, choose_launch, override
-from fame_accel.tools.parity_cases import Case
+from fame_accel.tools.parity_cases import ParityCase
 from fame_accel.tools.tune_cases import JUDGED, other_cases, timed_cases
 
 TIE = 0.02  # the table's entry stays unless another is faster by more than this share
@@ -196,7 +196,7 @@ def _fastest(key: TableKey, entry: Launch, dtype: torch.dtype, device: torch.dev
     return None
 
 
-def _time(judged: list[Case], timed: list[Case], device: torch.device) -> float | str:
+def _time(judged: list[ParityCase], timed: list[ParityCase], device: torch.device) -> float | str:
     """Milliseconds of the timed cases together, or why the launch that is now in the table cannot be used."""
     from triton.errors import TritonError
 

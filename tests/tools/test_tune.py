@@ -59,7 +59,7 @@ def test_candidates(family: str, kernel: str, launch_table: ModuleType) -> None:
         assert found[0] == entry and len(set(found)) == len(found) and 5 <= len(found) <= 20
         for launch in found:
             row = dict(kernel=kernel, family=family, head_dim=head_dim, element_size=element_size)
-            assert launch_table._wrong(row | launch._asdict()) is None
+            assert launch_table._problem(row | launch._asdict()) is None
             if family in ("rdna", "sm75", "gfx1030"):
                 assert launch.num_stages == 1
 
@@ -156,14 +156,14 @@ def test_wrong_and_failing_candidates_are_left_out(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """One does not fit the chip, one is wrong on a call that is not timed; both would be fastest."""
-    mistake = parity_cases.Case.mistake
+    mistake = parity_cases.ParityCase.mistake
 
-    def judge(case: parity_cases.Case) -> str | None:
+    def judge(case: parity_cases.ParityCase) -> str | None:
         if entry_in_use().block_q == 64:
             raise RuntimeError("out of resource: shared memory\nand more")
         return "wrong result" if entry_in_use().block_k == 16 and "first frame" in case.name else mistake(case)
 
-    monkeypatch.setattr(parity_cases.Case, "mistake", judge)
+    monkeypatch.setattr(parity_cases.ParityCase, "mistake", judge)
     monkeypatch.setattr(tune, "milliseconds", lambda call, device: 2.0 if entry_in_use() == ENTRY else 1.0)
     assert tuned(tmp_path / "launches.json")
     [row] = json.loads((tmp_path / "launches.json").read_text())
@@ -177,7 +177,7 @@ def test_wrong_and_failing_candidates_are_left_out(
 def test_nothing_right_writes_nothing(
     two_changes: None, launch_table: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parity_cases.Case, "mistake", lambda case: "wrong result")
+    monkeypatch.setattr(parity_cases.ParityCase, "mistake", lambda case: "wrong result")
     assert not tuned(tmp_path / "launches.json")
     assert not (tmp_path / "launches.json").exists()
 
@@ -186,10 +186,10 @@ def test_nothing_right_writes_nothing(
 def test_a_lost_device_ends_it(
     two_changes: None, entry_in_use: Callable[[], Launch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lost(case: parity_cases.Case) -> None:
+    def lost(case: parity_cases.ParityCase) -> None:
         raise torch.AcceleratorError("an illegal memory access was encountered")
 
-    monkeypatch.setattr(parity_cases.Case, "mistake", lost)
+    monkeypatch.setattr(parity_cases.ParityCase, "mistake", lost)
     with pytest.raises(torch.AcceleratorError):
         tuned(tmp_path / "launches.json")
     assert entry_in_use() == ENTRY

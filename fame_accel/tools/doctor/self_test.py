@@ -12,7 +12,7 @@ from fame_accel.core.layout import TokenLayout
 from fame_accel.core.modulation import Modulation
 from fame_accel.tools.doctor.backends import Backend
 from fame_accel.tools.doctor.machine import interpreted, one_thread
-from fame_accel.tools.parity_cases import Case, CaseMaker, Size
+from fame_accel.tools.parity_cases import ParityCase, ParityCaseMaker, Size
 
 HEAD_DIM = 40  # of Stable Diffusion 1.5, which the kernels split
 TEXT_KEYS = 77
@@ -57,9 +57,9 @@ def run_self_test(backend: Backend, device: torch.device) -> Iterator[Result]:
             yield Result(str(device), backend.name, name, case.name, ratio, mistake)
 
 
-def cases(dtype: torch.dtype, device: torch.device, size: Size) -> list[Case]:
+def cases(dtype: torch.dtype, device: torch.device, size: Size) -> list[ParityCase]:
     """The operations, with inputs of their own."""
-    make, frames = CaseMaker.of_regions(size, HEAD_DIM, dtype, device), size.frames
+    make, frames = ParityCaseMaker.of_regions(size, HEAD_DIM, dtype, device), size.frames
     words = make.words(TEXT_KEYS)
     fame = Modulation.fame(frames)
     return [
@@ -73,13 +73,13 @@ def cases(dtype: torch.dtype, device: torch.device, size: Size) -> list[Case]:
     ]
 
 
-def _pixel_cases(dtype: torch.dtype, device: torch.device) -> CaseMaker:
+def _pixel_cases(dtype: torch.dtype, device: torch.device) -> ParityCaseMaker:
     """Makes cases of short sequences: the frames of a pixel, each in the region or not."""
     generator = torch.Generator(device).manual_seed(0)
     shape = (SHORT.batch, SHORT.frames)
     region = torch.randint(2, shape, generator=generator, device=device)
     layout = TokenLayout(region, torch.arange(SHORT.frames, device=device).expand(shape), SHORT.frames)
-    return CaseMaker(SHORT, HEAD_DIM, dtype, layout, generator)
+    return ParityCaseMaker(SHORT, HEAD_DIM, dtype, layout, generator)
 
 
 def _size(backend: str, device: torch.device) -> Size:
@@ -88,7 +88,7 @@ def _size(backend: str, device: torch.device) -> Size:
     return GPU if device.type == "cuda" else CPU
 
 
-def _judge(case: Case, backend: str) -> tuple[float | None, str | None]:
+def _judge(case: ParityCase, backend: str) -> tuple[float | None, str | None]:
     """(ratio, mistake) of Result."""
     try:
         verdict = case.judge(backend)
