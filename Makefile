@@ -41,7 +41,6 @@ test-compat: $(COMPAT_DEPS)
 static: $(READY)
 	$(VENV)/bin/python -W ignore -m benchmarks.static
 	$(VENV)/bin/python -m benchmarks.predict
-	$(VENV)/bin/python -m benchmarks.planner_table
 	$(VENV)/bin/python -m benchmarks.static_picture
 	$(VENV)/bin/python -m benchmarks.budget
 
