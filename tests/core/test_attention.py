@@ -14,6 +14,7 @@ from dataclasses import replace
 import pytest
 import torch
 from cases import (
+    FLOAT32,
     FRAMES,
     GPU,
     MODULATIONS,
@@ -29,6 +30,7 @@ from cases import (
     make_case,
     on_backends,
     on_modulations,
+    on_pairs,
     on_targets,
     random_tables,
     strided,
@@ -46,7 +48,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp2:Run
 
 # Between them these reach every operator: on sdpa grouped, chunked, and grouped with exclusion; on triton few
 # keys, tiles, and tiles with exclusion.
-on_core = pytest.mark.parametrize("name", ["plain", "fame", "region_mask"])
+CORE = ["plain", "fame", "region_mask"]
+on_core = pytest.mark.parametrize("name", CORE)
 
 
 @on_targets
@@ -56,9 +59,7 @@ def test_presets(target: Target, name: str):
     check(make_case(target, heads=2, modulation=MODULATIONS[name](FRAMES), row_strength=row_strength), target)
 
 
-@on_backends
-@on_modulations
-@pytest.mark.parametrize("num_keys", [77, 512, 530])
+@on_pairs("name, num_keys", FLOAT32, list(MODULATIONS), [77, 512, 530])
 def test_text_keys(target: Target, name: str, num_keys: int):
     modulation, row_strength = text_modulation(name), torch.rand(70)
     check(
@@ -86,7 +87,7 @@ def test_many_queries_of_few_keys(target: Target):
 
 @on_targets
 @pytest.mark.parametrize("head_dim", [1, 16, 40, 64, 72, 80, 96, 128, 160, 256])
-@pytest.mark.parametrize("text", [False, True])
+@pytest.mark.parametrize("text", [False, True])  # other kernels
 def test_head_dims(target: Target, head_dim: int, text: bool):
     num_keys = 77 if text else target.many_keys
     modulation = text_modulation("videograin") if text else Modulation.fame(FRAMES)
@@ -99,20 +100,7 @@ def test_head_dims(target: Target, head_dim: int, text: bool):
     )  # fmt: skip
 
 
-LENGTHS = [
-    pytest.param(
-        target.values[0],
-        length,
-        id=f"{target.id}-{length}",
-        marks=[*target.marks, *([pytest.mark.slow] if length == 1000 and target.values[0] in TRITON else [])],
-    )
-    for target in TARGETS
-    for length in (1, 63, 77, 127, 129, 1000)
-]
-
-
-@pytest.mark.parametrize("target, length", LENGTHS)
-@on_core
+@on_pairs("length, name", TARGETS, [1, 63, 77, 127, 129, 1000], CORE)
 def test_lengths(target: Target, length: int, name: str):
     check(make_case(target, num_queries=length, modulation=MODULATIONS[name](FRAMES)), target)
 
@@ -168,16 +156,12 @@ def test_key_weight(target: Target, name: str, num_keys: int, text: bool):
     )  # fmt: skip
 
 
-@on_targets
-@pytest.mark.parametrize("decay", [0.0, 50.0])
-@pytest.mark.parametrize("preset", [Modulation.fame, Modulation.region_mask])
+@on_pairs("decay, preset", TARGETS, [0.0, 50.0], [Modulation.fame, Modulation.region_mask])
 def test_decay(target: Target, decay: float, preset: Callable[..., Modulation]):
     check(make_case(target, modulation=preset(FRAMES, decay=decay)), target)
 
 
-@on_targets
-@pytest.mark.parametrize("strength", [None, 1.0])
-@pytest.mark.parametrize("text", [False, True])
+@on_pairs("strength, text", TARGETS, [None, 1.0], [False, True])
 def test_rows_without_keys(target: Target, strength: float | None, text: bool):
     """Frame 0 sees nothing, and frame 1 its own regions only, so that its tokens in no region see nothing."""
     bias = torch.full((2, FRAMES, 1 if text else FRAMES), -math.inf)
@@ -208,10 +192,9 @@ def _aligned(case: Case, query_size: Tensor, key_size: Tensor) -> Case:
     return replace(case, query=query, key=key)
 
 
-@on_targets
-@pytest.mark.parametrize("name", ["plain", "videograin", "fame", "fame_strength"])
-@pytest.mark.parametrize("many", [False, True])
-@pytest.mark.parametrize("spread", ["wide", "narrow"])
+@on_pairs(
+    "name, many, spread", TARGETS, ["plain", "videograin", "fame", "fame_strength"], [False, True], ["wide", "narrow"]
+)
 def test_large_logits(target: Target, name: str, many: bool, spread: str):
     """Logits of +-1e4: rows that hold both ends, and rows of nearly equal ones."""
     num_keys = target.many_keys if many else 70
@@ -228,9 +211,7 @@ def test_large_logits(target: Target, name: str, many: bool, spread: str):
     check(case, target, case.to("cpu") if target.dtype == torch.float32 else None)
 
 
-@on_targets
-@pytest.mark.parametrize("name", ["plain", "videograin", "fame"])
-@pytest.mark.parametrize("many", [False, True])
+@on_pairs("name, many", TARGETS, ["plain", "videograin", "fame"], [False, True])
 def test_products_beyond_half_range(target: Target, name: str, many: bool):
     """<q, k> past 65504 where the logits are not: the scale comes before anything is stored in float16."""
     modulation, num_keys = MODULATIONS[name](FRAMES), target.many_keys if many else 70
@@ -282,10 +263,9 @@ def test_items_with_frames_of_their_own(target: Target, sides: str, name: str):
     check(replace(case, query_layout=layouts[0], key_layout=layouts[1]), target)
 
 
-@on_backends
-@pytest.mark.parametrize("layout_batch", [None, 2])
-@pytest.mark.parametrize("factor_batch", [(), (2,)])
-@pytest.mark.parametrize("name, weighted", [("videograin", True), ("fame", True), ("fame", False)])
+@on_pairs(
+    "layout_batch, factor_batch, name, weighted", FLOAT32, [None, 2], [(), (2,)], ["videograin", "fame"], [True, False]
+)
 def test_batched_factors(
     target: Target, layout_batch: int | None, factor_batch: tuple[int, ...], name: str, weighted: bool
 ):
@@ -309,7 +289,7 @@ def test_empty_batch(target: Target, layout_batch: int | None, name: str):
     assert out.shape == (0, 1, 9, 16) and lse.shape == (0, 1, 9)
 
 
-@pytest.mark.parametrize("target", [*TARGETS, Target("reference", torch.float32).param()])
+@pytest.mark.parametrize("target", [target.param() for target in (*TARGETS, Target("reference", torch.float32))])
 @on_modulations
 def test_zero_keys(target: Target, name: str):
     case = make_case(target, num_queries=9, num_keys=0, modulation=MODULATIONS[name](FRAMES))
@@ -325,9 +305,7 @@ def test_zero_queries(target: Target, name: str):
     assert out.shape == (1, 1, 0, 16) and lse.shape == (1, 1, 0)
 
 
-@on_targets
-@pytest.mark.parametrize("text", [False, True])
-@pytest.mark.parametrize("strength", [0.0, 0.7])
+@on_pairs("text, strength", TARGETS, [False, True], [0.0, 0.7])
 def test_positive_bias(target: Target, text: bool, strength: float):
     bias = torch.tensor([[3.0, 0.0], [-1.0, 8.0]])[:, :, None].repeat(1, 1, 1 if text else FRAMES)
     bias[..., -1] += 1.5
@@ -485,9 +463,7 @@ def test_factors_with_strides(target: Target, how: str, num_keys: int | None):
     check(case, target)
 
 
-@on_targets
-@pytest.mark.parametrize("head_dim", [20, 40, 72])
-@pytest.mark.parametrize("name", ["plain", "region_mask", "fame", "fame_strength"])
+@on_pairs("head_dim, name", TARGETS, [20, 40, 72], ["plain", "region_mask", "fame", "fame_strength"])
 def test_out_without_lse(target: Target, head_dim: int, name: str):
     """Where lse is not asked for, kernels may sum the weights as rounded: out keeps the rule."""
     case = make_case(
@@ -507,11 +483,16 @@ def onednn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> b
     return request.param
 
 
-@pytest.mark.parametrize("target", [SDPA[0].param(), SDPA[2].param()])
-@pytest.mark.parametrize("name", ["plain", "region_mask", "fame", "fame_strength", "fame_sparse", "random"])
 @pytest.mark.parametrize("coarse", [False, True])
-@pytest.mark.parametrize("size", [2**12, 2**26])
-@pytest.mark.parametrize("layouts", [None, 3])
+@on_pairs(
+    "name, size, layouts, onednn",
+    [SDPA[0], SDPA[2]],
+    ["plain", "region_mask", "fame", "fame_strength", "fame_sparse", "random"],
+    [2**12, 2**26],
+    [None, 3],
+    [True, False],
+    indirect=["onednn"],
+)
 def test_chunks(
     target: Target, name: str, coarse: bool, size: int, layouts: int | None, onednn: bool,
     monkeypatch: pytest.MonkeyPatch,

@@ -1,0 +1,292 @@
+"""The faults that `run.py` plants, and the tests that must fail with each."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Fault(NamedTuple):
+    """Replaces `old`, which the file must hold exactly once, with `new`; `tests` are arguments of pytest."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+ATTENTION = "tests/core/test_attention.py"
+SHORT = "tests/kernels/test_short_sequences.py"
+ADAPTER = "tests/adapter/test_adapter.py"
+
+
+def interpreted(test: str, *words: str) -> tuple[str, ...]:
+    """A test's float32 cases on the kernels in the interpreter, whose ids hold the words."""
+    return (test, "-k", " and ".join(["triton-fp32-cpu", *words]))
+
+
+# One kernel each: tiles, tiles with exclusion, one pass over tiles, two passes over tiles, few keys, streamed keys,
+# short sequences.
+PLAIN = interpreted(f"{ATTENTION}::test_presets", "plain")
+EXCLUDING = interpreted(f"{ATTENTION}::test_presets", "region_mask")
+ONE_PASS = interpreted(f"{ATTENTION}::test_presets", "fame")
+TWO_PASSES = interpreted(f"{ATTENTION}::test_presets", "random")
+WEIGHTED_TILES = interpreted(f"{ATTENTION}::test_key_weight", "97")
+FEW_KEYS = interpreted(f"{ATTENTION}::test_text_keys", "77")
+WEIGHTED_FEW_KEYS = interpreted(f"{ATTENTION}::test_key_weight", "77")
+STREAMED_KEYS = interpreted(f"{ATTENTION}::test_text_keys", "512")
+SEQUENCES = interpreted(f"{SHORT}::test_presets", "8")
+PROCESSORS = ("tests/adapter/test_processors.py",)
+
+KERNEL_FAULTS = [
+    Fault(
+        "lse in base-2 units",
+        "kernels/softmax.py",
+        "tl.log2(tl.where(empty, 1.0, row_sum))) * LN2)",
+        "tl.log2(tl.where(empty, 1.0, row_sum))))",
+        PLAIN,
+    ),
+    Fault(
+        "a short tile sums one key too many",
+        "kernels/softmax.py",
+        "tl.where(tl.arange(0, weights.shape[1]) < length, 1.0, 0.0)",
+        "tl.where(tl.arange(0, weights.shape[1]) <= length, 1.0, 0.0)",
+        PLAIN,
+    ),
+    Fault(
+        "the accumulator is not rescaled to a new row maximum",
+        "kernels/softmax.py",
+        "acc_head, acc_tail = rescale(acc_head, acc_tail, factor, TAIL)\n    return weights",
+        "return weights",
+        PLAIN,
+    ),
+    Fault(
+        "two groups merge without the lse of their union",
+        "kernels/softmax.py",
+        "other / total, top + tl.log(total)",
+        "other / total, top",
+        ONE_PASS,
+    ),
+    Fault(
+        "short tiles run through the loop without a bounds mask",
+        "kernels/attention.py",
+        "            True, False, BLOCK_K",
+        "            False, False, BLOCK_K",
+        PLAIN,
+    ),
+    Fault(
+        "the bias of a tile pair comes one iteration late",
+        "kernels/key_loop.py",
+        "entry_of(pair_value + 1, pair + 1, last)",
+        "entry_of(pair_value + 1, pair, last)",
+        EXCLUDING[:2] + ("triton-fp32-cpu and region_mask_leaky",),
+    ),
+    Fault(
+        "the key loop starts at its second pair",
+        "kernels/key_loop.py",
+        "    for pair in range(first, last):",
+        "    for pair in range(first + 1, last):",
+        PLAIN,
+    ),
+    Fault(
+        "the lowest logit of a row is its highest",
+        "kernels/extremes.py",
+        "tl.minimum(low_parts, part_minima(logits, PARTS))",
+        "tl.minimum(low_parts, part_maxima(logits, PARTS))",
+        TWO_PASSES,
+    ),
+    Fault(
+        "a short tile's extremes include the key after it",
+        "kernels/tiles.py",
+        "tl.minimum(lane, length - 1) if SHORT and REPEAT else lane",
+        "tl.minimum(lane, length) if SHORT and REPEAT else lane",
+        TWO_PASSES,
+    ),
+    Fault(
+        "short tiles of the same region are pulled to the lowest logit",
+        "kernels/modulated.py",
+        "row_high if part % 2 == 0 else row_low",
+        "row_high if part == 0 else row_low",
+        TWO_PASSES,
+    ),
+    Fault(
+        "tiles whose weights lost their precision are not done again",
+        "kernels/modulated.py",
+        "(least < least_sum).to(tl.int32)",
+        "(least < 0.0).to(tl.int32)",
+        interpreted(f"{ATTENTION}::test_rows_far_below_their_pivot"),
+    ),
+    Fault(
+        "a weighted key is pulled twice",
+        "kernels/modulated.py",
+        "            strength = 0.0\n",
+        "",
+        WEIGHTED_TILES,
+    ),
+    Fault(
+        "one pass: the two groups exchange their strengths",
+        "kernels/one_pass.py",
+        "strength * (strength_other if LAST else strength_same)",
+        "strength * (strength_same if LAST else strength_other)",
+        ONE_PASS,
+    ),
+    Fault(
+        "one pass: a group's lse leaves out what its logits were pulled to",
+        "kernels/one_pass.py",
+        "row_lse + pull * strength_other *",
+        "row_lse + 0.0 * strength_other *",
+        ONE_PASS,
+    ),
+    Fault(
+        "one pass: the merge takes every row strength as 1",
+        "kernels/one_pass.py",
+        "pull = base2_scale * LN2 * strength\n",
+        "pull = base2_scale * LN2\n",
+        ONE_PASS,
+    ),
+    Fault(
+        "the column of ones lies over the last channel",
+        "kernels/pack.py",
+        "tl.where(dim[None, :] == D, 1.0, block)",
+        "tl.where(dim[None, :] == D - 1, 1.0, block)",
+        interpreted(f"{ATTENTION}::test_out_without_lse", "40"),
+    ),
+    Fault(
+        "logits are pushed away from the extremes",
+        "kernels/pairs.py",
+        "        return s - pull\n",
+        "        return s + pull\n",
+        FEW_KEYS,
+    ),
+    Fault(
+        "key weights are read and not used",
+        "kernels/pairs.py",
+        "s - weight[None, :] * pull",
+        "s - pull",
+        WEIGHTED_FEW_KEYS,
+    ),
+    Fault(
+        "excluded keys count among a row's extremes",
+        "kernels/pairs.py",
+        'bias_other[:, None]) > -float("inf")',
+        'bias_other[:, None]) >= -float("inf")',
+        WEIGHTED_FEW_KEYS,
+    ),
+    Fault(
+        "the last query tile is lost",
+        "kernels/few_keys.py",
+        "tl.cdiv(num_queries, BLOCK_Q), programs_per_head",
+        "num_queries // BLOCK_Q, programs_per_head",
+        FEW_KEYS,
+    ),
+    Fault(
+        "the second block of keys is missing from the extremes",
+        "kernels/few_keys.py",
+        "                high, low = widen(rest_s, rest_same, bias_same, bias_other, high, low, HAS_BIAS)\n",
+        "",
+        FEW_KEYS,
+    ),
+    Fault(
+        "the sum of the weights is not rescaled to a new row maximum",
+        "kernels/streamed_keys.py",
+        "row_sum * shrink + real_sum",
+        "row_sum + real_sum",
+        STREAMED_KEYS,
+    ),
+    Fault(
+        "pairs of the same region are pulled to the lowest logit",
+        "kernels/short_sequences.py",
+        "tl.where(strength > 0, 0.0,",
+        "tl.where(strength < 0, 0.0,",
+        SEQUENCES,
+    ),
+    Fault(
+        "pairs of the same region read the table of the others",
+        "kernels/short_sequences.py",
+        "same_place = place + query_frames * key_frames",
+        "same_place = place",
+        SEQUENCES,
+    ),
+    Fault(
+        "all batch items take the plan of the first",
+        "kernels/launch.py",
+        "return tensor.stride(0) if tensor.shape[0] > 1 else 0",
+        "return 0",
+        interpreted(f"{ATTENTION}::test_batched_layouts", "both", "fame"),
+    ),
+]
+
+ADAPTER_FAULTS = [
+    Fault(
+        "norm_q is left out",
+        "fame_accel/adapter/processors.py",
+        "query if attn.norm_q is None else attn.norm_q(query)",
+        "query",
+        PROCESSORS,
+    ),
+    Fault(
+        "norm_k is left out",
+        "fame_accel/adapter/processors.py",
+        "key if attn.norm_k is None else attn.norm_k(key)",
+        "key",
+        PROCESSORS,
+    ),
+    Fault(
+        "norm_cross is left out",
+        "fame_accel/adapter/processors.py",
+        "text = attn.norm_encoder_hidden_states(text)",
+        "pass",
+        PROCESSORS,
+    ),
+    Fault(
+        "the residual connection is left out",
+        "fame_accel/adapter/processors.py",
+        "out = out + hidden_states",
+        "pass",
+        PROCESSORS,
+    ),
+    Fault(
+        "rescale_output_factor is left out",
+        "fame_accel/adapter/processors.py",
+        "return out / attn.rescale_output_factor",
+        "return out",
+        PROCESSORS,
+    ),
+    Fault(
+        "the unconditional part is modulated too",
+        "fame_accel/adapter/processors.py",
+        "state.chunks - 1 if",
+        "0 if",
+        PROCESSORS,
+    ),
+    Fault(
+        "every part takes the text of the first",
+        "fame_accel/adapter/processors.py",
+        "encoder_hidden_states[:: state.frames]",
+        "encoder_hidden_states[: state.chunks]",
+        PROCESSORS,
+    ),
+    Fault(
+        "the schedule is linear",
+        "fame_accel/adapter/state.py",
+        "        schedule **= self.config.power\n",
+        "",
+        PROCESSORS,
+    ),
+    Fault(
+        "odd sizes are halved downwards",
+        "fame_accel/adapter/state.py",
+        "(height + 1) // 2, (width + 1) // 2",
+        "height // 2, width // 2",
+        (f"{ADAPTER}", "-k", "odd"),
+    ),
+    Fault(
+        "a prompt changed in place is taken for the one known",
+        "fame_accel/adapter/state.py",
+        " and known_version == version",
+        "",
+        (f"{ADAPTER}", "-k", "prompt"),
+    ),
+]
+
+FAULTS = [*KERNEL_FAULTS, *ADAPTER_FAULTS]
