@@ -96,7 +96,7 @@ $(COMPAT_DEPS): requirements/torch.txt requirements/pinned.txt requirements/comp
 	$(COMPAT_PIP) install -q -r requirements/compat.txt
 	@touch $@
 
-$(READY): $(DEPS) pyproject.toml setup.py
+$(READY): $(DEPS) pyproject.toml
 	$(PIP) install -q --no-build-isolation --no-deps -e .
 	@touch $@
 

@@ -152,3 +152,25 @@ def test_options_change_the_output(cross: bool, options: dict[str, object]):
     attn.norm_q = attn.norm_k = attn.norm_cross = None
     attn.residual_connection, attn.rescale_output_factor = False, 1.0
     assert (out - layer.run()).abs().max() > 1e-2
+
+
+def test_odd_sizes_that_halve_twice():
+    """Levels have the sizes that the UNet's convolutions of stride 2 leave: 10 x 6, 5 x 3, 3 x 2, 2 x 1."""
+    config = fa.FameConfig(layout(), self_modulation=fa.Modulation.fame(FRAMES), levels=(1, 2, 4, 8))
+    state = FameState(config)
+    state.prepare(torch.zeros(FRAMES, 4, 10, 6), TIMESTEP, None)
+    halve, latents = torch.nn.Conv2d(1, 1, 3, stride=2, padding=1), torch.zeros(1, 1, 10, 6)
+    for _ in range(4):
+        height, width = latents.shape[2:]
+        assert torch.equal(state.level(height * width).layout.region, layout().tokens(height, width).region)
+        latents = halve(latents)
+
+
+def test_prompt_changed_in_place_is_checked_again():
+    """Between two steps, in the tensor that the step before found to be one prompt."""
+    layer = make_layer(True, {}, active=True)
+    sample = torch.zeros(2 * FRAMES, 4, SIZE, SIZE)
+    layer.state.prepare(sample, TIMESTEP, layer.text)
+    layer.text[-1] += 1
+    with pytest.raises(ValueError, match="must share one prompt"):
+        layer.state.prepare(sample, TIMESTEP, layer.text)

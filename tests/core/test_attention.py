@@ -135,6 +135,13 @@ def test_row_strength(target: Target, value: float | None, name: str):
 
 
 @on_targets
+def test_strengths_of_same_and_other_regions(target: Target):
+    """Two numbers, neither of them 0 or 1."""
+    strength = torch.tensor([0.3, 0.8])[:, None, None].expand(2, FRAMES, FRAMES)
+    check(make_case(target, modulation=Modulation(strength), row_strength=torch.rand(target.tokens)), target)
+
+
+@on_targets
 def test_row_strength_zero_turns_strength_off(target: Target):
     case = make_case(target, num_queries=65, modulation=Modulation.fame(FRAMES), row_strength=torch.zeros(65))
     unmodulated = Modulation(bias_table=case.modulation.bias_table)

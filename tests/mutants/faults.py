@@ -17,7 +17,6 @@ class Fault(NamedTuple):
 
 ATTENTION = "tests/core/test_attention.py"
 SHORT = "tests/kernels/test_short_sequences.py"
-ADAPTER = "tests/adapter/test_adapter.py"
 
 
 def interpreted(test: str, *words: str) -> tuple[str, ...]:
@@ -128,7 +127,7 @@ KERNEL_FAULTS = [
         "kernels/one_pass.py",
         "strength * (strength_other if LAST else strength_same)",
         "strength * (strength_same if LAST else strength_other)",
-        ONE_PASS,
+        interpreted(f"{ATTENTION}::test_strengths_of_same_and_other_regions"),
     ),
     Fault(
         "one pass: a group's lse leaves out what its logits were pulled to",
@@ -278,14 +277,14 @@ ADAPTER_FAULTS = [
         "fame_accel/adapter/state.py",
         "(height + 1) // 2, (width + 1) // 2",
         "height // 2, width // 2",
-        (f"{ADAPTER}", "-k", "odd"),
+        (f"{PROCESSORS[0]}::test_odd_sizes_that_halve_twice",),
     ),
     Fault(
         "a prompt changed in place is taken for the one known",
         "fame_accel/adapter/state.py",
         " and known_version == version",
         "",
-        (f"{ADAPTER}", "-k", "prompt"),
+        (f"{PROCESSORS[0]}::test_prompt_changed_in_place_is_checked_again",),
     ),
 ]
 
