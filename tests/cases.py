@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
@@ -40,9 +40,11 @@ class Target:
         """More than the few-keys paths take; few in the interpreter, where a time table reaches the tiles."""
         return 40 if self.backend == "triton" and self.device == "cpu" else 530
 
-    def param(self, *values: object, marks: Iterable[pytest.MarkDecorator] = ()) -> ParameterSet:
+    def param(self, *values: object) -> ParameterSet:
         """A parameter of pytest: the target, and values of other arguments."""
-        marks = [*marks, *([pytest.mark.gpu] if self.device == "cuda" else [])]
+        marks = [pytest.mark.gpu] if self.device == "cuda" else []
+        if self in TRITON[1:]:  # the kernels in another precision: half of the time that the interpreter takes
+            marks.append(pytest.mark.slow)
         if self.backend == "triton" and self.device == "cpu":
             ready = find_spec("triton") is not None and os.environ.get("TRITON_INTERPRET") == "1"
             marks.append(pytest.mark.skipif(not ready, reason="needs Triton and TRITON_INTERPRET=1"))

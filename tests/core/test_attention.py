@@ -100,9 +100,15 @@ def test_head_dims(target: Target, head_dim: int, text: bool):
     )  # fmt: skip
 
 
-@on_pairs("length, name", TARGETS, [1, 63, 77, 127, 129, 1000], CORE)
+@on_pairs("length, name", TARGETS, [1, 63, 77, 127, 129], CORE)
 def test_lengths(target: Target, length: int, name: str):
     check(make_case(target, num_queries=length, modulation=MODULATIONS[name](FRAMES)), target)
+
+
+@pytest.mark.slow
+@on_pairs("name", TARGETS, CORE)
+def test_many_tokens(target: Target, name: str):
+    check(make_case(target, num_queries=1000, modulation=MODULATIONS[name](FRAMES)), target)
 
 
 @on_backends
@@ -259,10 +265,10 @@ def test_batched_layouts(target: Target, sides: str, name: str):
 @pytest.mark.parametrize("name", ["fame_strength", "region_mask", "random"])
 def test_items_with_frames_of_their_own(target: Target, sides: str, name: str):
     modulation = MODULATIONS[name](FRAMES)
-    case = make_case(target, num_queries=12, num_keys=15, batch=3, heads=2, kind="two", modulation=modulation)
+    case = make_case(target, num_queries=12, num_keys=15, batch=2, kind="two", modulation=modulation)
 
     def own(tokens: int, batched: bool) -> TokenLayout:
-        shape = (3, tokens) if batched else (tokens,)
+        shape = (2, tokens) if batched else (tokens,)
         region, frame = (torch.randint(high, shape).to(target.device) for high in (4, FRAMES))
         return TokenLayout(region, frame, FRAMES)
 
@@ -423,7 +429,7 @@ def test_permuting_tokens_permutes_the_output(target: Target, name: str):
 @on_backends
 @on_modulations
 def test_renaming_regions_changes_nothing(target: Target, name: str):
-    case = make_case(target, num_queries=60, kind="overlapping", modulation=MODULATIONS[name](FRAMES))
+    case = make_case(target, num_queries=40, kind="overlapping", modulation=MODULATIONS[name](FRAMES))
     new_place = torch.tensor([30, 7, 0], device=target.device)
     bits = case.query_layout.region[0, :, None] >> torch.arange(3, device=target.device) & 1
     renamed = TokenLayout((bits << new_place).sum(1), case.query_layout.frame[0], FRAMES)
@@ -566,7 +572,7 @@ def test_threads(name: str, coarse: bool, onednn: bool, two_threads: None, monke
     monkeypatch.setattr(
         products, "_onednn_product", lambda *sides: names.add(threading.current_thread().name) or real(*sides)
     )
-    case = make_case(SDPA[0], batch=2, heads=3, num_queries=990, num_keys=530, modulation=MODULATIONS[name](FRAMES))
+    case = make_case(SDPA[0], batch=2, heads=3, num_queries=330, num_keys=530, modulation=MODULATIONS[name](FRAMES))
     check(case, SDPA[0])
     assert names and all(thread.startswith("fame_accel") for thread in names)
     out, lse = case.run("sdpa")
@@ -601,7 +607,7 @@ def test_threads_raise(onednn: bool, two_threads: None, monkeypatch: pytest.Monk
 def test_threads_after_a_fork(onednn: bool, two_threads: None):
     """In a child, where the parent's threads are not: another process, as pytest's own must not be forked."""
     code = """
-import os, signal, torch
+import os, torch
 from fame_accel import Modulation, TokenLayout, layout_attention
 from fame_accel.bindings import products
 products._has_avx512, products.ONEDNN_WORK, products.THREADED_WORK = lambda: True, 0, 0
@@ -611,13 +617,12 @@ layout = TokenLayout(torch.ones(600, dtype=torch.int32), torch.zeros(600, dtype=
 call = lambda: layout_attention(x, x, x, layout, modulation=Modulation.fame(1), backend="sdpa")
 out = call()
 if os.fork() == 0:
-    signal.alarm(30)
     torch.set_num_threads(1)  # OpenMP's own threads do not outlive a fork
     torch.get_num_threads = lambda: 2
     os._exit(0 if torch.equal(call(), out) else 1)
 print(os.waitstatus_to_exitcode(os.wait()[1]))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=90)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "0", done.stderr
 
 

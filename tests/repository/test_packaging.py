@@ -130,23 +130,6 @@ assert callable(command.load())
     run_python("-c", code, cwd=elsewhere, first_on_path=site)
 
 
-def test_type_checker_reads_the_installed_package(wheel, tmp_path):
-    """py.typed is found, and kernels and bindings with it."""
-    pytest.importorskip("mypy")
-    pip_install("--target", tmp_path / "site", wheel, cwd=tmp_path)
-    shutil.copy(ROOT / "tests/typing/user_script.py", tmp_path)
-    (tmp_path / "mypy.ini").write_text("[mypy]\n[mypy-triton.*]\nignore_missing_imports = True\n")
-    arguments = (
-        "--config-file",
-        "mypy.ini",
-        "--follow-imports=silent",
-        "--cache-dir",
-        tmp_path / "cache",
-        "user_script.py",
-    )
-    run_python("-m", "mypy", *arguments, cwd=tmp_path, first_on_path=tmp_path / "site")
-
-
 def test_editable_install(tree, tmp_path):
     builder = venv.EnvBuilder(symlinks=os.name != "nt")
     builder.create(tmp_path / "venv")
