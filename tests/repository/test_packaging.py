@@ -24,10 +24,8 @@ print(json.dumps([list(package.__path__)[0] for package in packages]))
 """
 # What must not be there: a second copy of the package, and what stands beside it in the repository.
 STRANGERS = """
-for name in ("setup", "fame_accel", "tests", "benchmarks"):
-    try: __import__(f"fame_accel.{name}")
-    except ModuleNotFoundError: pass
-    else: raise AssertionError(name)
+from importlib.util import find_spec
+assert not any(find_spec(f"fame_accel.{name}") for name in ("setup", "fame_accel", "tests", "benchmarks"))
 """
 
 
