@@ -1,22 +1,18 @@
 """Torch operators over the kernels, in the namespace torch.ops.fame_accel."""
 
-from . import chunked_ops, grouped_ops, pair_ops, tile_ops
-from .chunked_ops import chunked_attention
 from .device import triton_unavailable
-from .grouped_ops import grouped_attention
+from .library import declare, empty_outputs
 from .pair_ops import few_keys_attention, short_sequences_attention
+from .sdpa_ops import sdpa_attention
 from .tile_ops import tile_attention, tile_shape
 
 __all__ = [
-    "chunked_attention",
-    "chunked_ops",
+    "declare",
+    "empty_outputs",
     "few_keys_attention",
-    "grouped_attention",
-    "grouped_ops",
-    "pair_ops",
+    "sdpa_attention",
     "short_sequences_attention",
     "tile_attention",
-    "tile_ops",
     "tile_shape",
     "triton_unavailable",
 ]

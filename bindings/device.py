@@ -1,39 +1,37 @@
 """Where the Triton kernels run: CUDA and ROCm devices, and CPU tensors under TRITON_INTERPRET=1.
 
-fp32 matrix products run in full precision unless torch.set_float32_matmul_precision asks for "high" or "medium"
+float32 matrix products run in full precision unless torch.set_float32_matmul_precision asks for "high" or "medium"
 (then tf32).
 """
 
 from __future__ import annotations
 
+import re
 from functools import cache
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-try:
-    import triton
+if TYPE_CHECKING:
+    from fame_accel.kernels.launch import Call
 
-    _VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
-    # as it was when the kernels were decorated
-    _INTERPRETED = _VERSION >= (3, 6) and triton.knobs.runtime.interpret
-except ImportError:
-    triton, _VERSION, _INTERPRETED = None, (0, 0), False
+OLDEST_TRITON = (3, 6)
 
 
 def triton_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why the kernels cannot run on this device and dtype, with the remedy; None where they can."""
-    if triton is None:
-        return "triton is not installed: pip install triton, or use backend='sdpa'"
-    if _VERSION < (3, 6):
-        return f"the kernels need triton 3.6 or newer, found {triton.__version__}: upgrade it, or use backend='sdpa'"
+    problem = _import_triton()[1]
+    if problem is not None:
+        return problem
     if device.type == "meta":
         return None
     if device.type == "cuda":
         return _too_old(device)
     if device.type != "cpu":
         return f"the Triton kernels do not run on {device.type} devices: use backend='sdpa'"
-    if not _INTERPRETED:
+    if not _is_interpreted():
         return (
             "the Triton kernels run on CPU tensors only in the interpreter: set TRITON_INTERPRET=1 before Python "
             "starts, or use backend='sdpa'"
@@ -43,19 +41,57 @@ def triton_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
+@cache
+def _import_triton() -> tuple[ModuleType | None, str | None]:
+    """The module, or None and what is wrong with it; imported on first use, as it takes a while."""
+    try:
+        import triton
+    except ModuleNotFoundError as error:
+        if error.name == "triton":
+            return None, "triton is not installed: pip install triton, or use backend='sdpa'"
+        return None, _broken(error)
+    except Exception as error:  # a broken installation may raise anything
+        return None, _broken(error)
+    version = getattr(triton, "__version__", None)
+    numbers = re.match(r"(\d+)\.(\d+)", version) if isinstance(version, str) else None
+    if numbers is None or (int(numbers[1]), int(numbers[2])) < OLDEST_TRITON:
+        oldest = ".".join(map(str, OLDEST_TRITON))
+        return None, (
+            f"the kernels need triton {oldest} or newer, found version {version!r}: upgrade it, or use backend='sdpa'"
+        )
+    return triton, None
+
+
+def _broken(error: Exception) -> str:
+    reason = " ".join(str(error).split())
+    return (
+        f"triton is installed but cannot be imported ({type(error).__name__}: {reason}): reinstall it, or use "
+        "backend='sdpa'"
+    )
+
+
+@cache
+def _is_interpreted() -> bool:
+    """As it is when the kernels are first asked for."""
+    triton = _import_triton()[0]
+    return triton is not None and bool(triton.knobs.runtime.interpret)
+
+
 def require(query: Tensor) -> None:
+    """RuntimeError where the kernels cannot run on the query's device and dtype."""
     reason = triton_unavailable(query.device, query.dtype)
     if reason is not None:
         raise RuntimeError(reason)
 
 
-def run(call, like: Tensor) -> None:
+def run(call: Call, like: Tensor) -> None:
+    """Launch a kernel on the device of `like`."""
     with torch.cuda.device_of(like):
         call.kernel[call.grid](**call.arguments, **call.options)
 
 
 def precision(dtype: torch.dtype) -> str:
-    """How fp32 products are computed: tf32 where torch is told to, on NVIDIA chips."""
+    """Triton's name for the precision of float32 products: tf32 where torch is set to it, on NVIDIA chips."""
     if dtype != torch.float32 or torch.version.hip:
         return "ieee"
     return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
@@ -67,13 +103,13 @@ def _too_old(device: torch.device) -> str | None:
         return None
     if torch.version.hip:
         chip = torch.cuda.get_device_properties(device).gcnArchName.split(":")[0]
-        new = chip.startswith(("gfx9", "gfx11", "gfx12"))
+        supported = chip.startswith(("gfx9", "gfx11", "gfx12"))
     else:
         major, minor = torch.cuda.get_device_capability(device)
-        chip, new = f"sm_{major}{minor}", (major, minor) >= (7, 5)
-    return (
-        None if new else f"the Triton kernels need sm_75 or newer, gfx9, gfx11 or gfx12, not {chip}: use backend='sdpa'"
-    )
+        chip, supported = f"sm_{major}{minor}", (major, minor) >= (7, 5)
+    if supported:
+        return None
+    return f"the Triton kernels need sm_75 or newer, gfx9, gfx11 or gfx12, not {chip}: use backend='sdpa'"
 
 
 @cache
@@ -91,6 +127,5 @@ def family(device: torch.device) -> str:
 
 @cache
 def programs(device: torch.device) -> int:
-    """Programs that keep the device busy, for kernels that divide their work among as many: four a multiprocessor; few
-    in the interpreter."""
+    """How many programs keep the device busy: four on each multiprocessor; few in the interpreter."""
     return 4 * torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4

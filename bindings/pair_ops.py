@@ -1,4 +1,4 @@
-"""Operators on the Triton kernels that find regions and tables per pair of tokens: no plan."""
+"""Operators on the Triton kernels that find regions and tables per pair of tokens: no tiles."""
 
 from __future__ import annotations
 
@@ -30,12 +30,14 @@ def _few_keys_attention(
     out, lse = empty_outputs(query)
     chip = (family(query.device), query.shape[-1], query.element_size())
     launch = choose_launch("few_keys", *chip) if key.shape[2] <= FEW_KEYS else None
-    tensors = (query, key, value, out, lse, query_region, query_frame, key_region, strength, bias, row_strength)
-    how = (key_weight, scale, precision(query.dtype))
+    arguments = (
+        query, key, value, out, lse, query_region, query_frame, key_region, strength, bias, row_strength, key_weight,
+        scale, precision(query.dtype),
+    )  # fmt: skip
     if launch is None:
-        run(streamed_keys_call(*tensors, *how, choose_launch("streamed_keys", *chip)), query)
+        run(streamed_keys_call(*arguments, choose_launch("streamed_keys", *chip)), query)
     else:
-        run(few_keys_call(*tensors, *how, programs(query.device), launch), query)
+        run(few_keys_call(*arguments, programs(query.device), launch), query)
     return out, lse
 
 
@@ -72,15 +74,15 @@ def _short_sequences_attention(
 
 few_keys_attention = declare(
     "few_keys_attention",
-    "(Tensor query, Tensor key, Tensor value, Tensor query_region, Tensor query_frame, Tensor key_region, "
-    "Tensor? strength, Tensor? bias, Tensor? row_strength, Tensor? key_weight, float scale)",
+    "Tensor query, Tensor key, Tensor value, Tensor query_region, Tensor query_frame, Tensor key_region, "
+    "Tensor? strength, Tensor? bias, Tensor? row_strength, Tensor? key_weight, float scale",
     _few_keys_attention,
     ("CUDA", "CPU"),
 )
 short_sequences_attention = declare(
     "short_sequences_attention",
-    "(Tensor query, Tensor key, Tensor value, Tensor query_region, Tensor query_frame, Tensor key_region, "
-    "Tensor key_frame, Tensor? strength, Tensor? bias, Tensor? row_strength, Tensor? key_weight, float scale)",
+    "Tensor query, Tensor key, Tensor value, Tensor query_region, Tensor query_frame, Tensor key_region, "
+    "Tensor key_frame, Tensor? strength, Tensor? bias, Tensor? row_strength, Tensor? key_weight, float scale",
     _short_sequences_attention,
     ("CUDA", "CPU"),
 )

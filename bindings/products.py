@@ -1,7 +1,7 @@
 """Attention from two matrix products, in chunks whose logits stay in the cache.
 
-On x86 with AVX-512, products of float32 go to oneDNN, one head at a time: MKL, which torch takes otherwise, was
-half as fast on an AMD processor. There each thread has chunks of its own in large calls.
+On x86 with AVX-512, float32 products go to oneDNN, one head at a time: MKL, which torch takes otherwise, was half as
+fast on an AMD processor. In large calls each thread then has chunks of its own.
 """
 
 from __future__ import annotations
@@ -17,24 +17,30 @@ from itertools import groupby, product
 import torch
 from torch import Tensor
 
-from .strides import readable
-from .threads import each
+from .strides import with_supported_strides
+from .threads import run_in_threads
 
 CHUNK_BYTES = 8 << 20  # logits of one chunk: small enough to stay in a CPU's last-level cache
-ONEDNN_WORK = 1 << 23  # multiplications of one product, from which on its calls are worth it
-# of a call: less is done before the threads that split operators stop waiting for more, and leave their cores
+ONEDNN_WORK = 1 << 23  # multiplications of one product from which on calling oneDNN pays
+# multiplications of a call from which on each thread has chunks of its own: a shorter call ends before the threads that
+# split operators stop spinning and leave their cores
 THREADED_WORK = 1 << 32
-Place = tuple[slice, slice, slice]  # items, heads and rows of a chunk
+ChunkIndex = tuple[slice, slice, slice]  # items, heads and rows of a chunk
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Batch items, heads and query rows whose logits are worked on at once; pairs: the logits of a whole chunk;
-    pairwise: whether tensors of its pairs of tokens share the cache with them; onednn: whether its products go there;
-    threads: how many have chunks of their own, 1 where the operators are split over threads.
+    """The size of a chunk: how many batch items, heads and query rows have their logits worked on at once.
 
-    Measured on CPUs: with torch's batched product, few keys go best a head at a time; with more, products of fewer
-    than 128 rows, or of a single head, cost more than a larger chunk does.
+    Measured on CPUs: with torch's batched product, few keys go best one head at a time; with more keys, products of
+    fewer than 128 rows, or of a single head, cost more than a larger chunk does.
+
+    Attributes:
+        items, heads, rows: of a whole chunk.
+        pairs: logits of a whole chunk.
+        pairwise: whether tensors over its pairs of tokens share the cache with the logits.
+        onednn: whether its products go to oneDNN.
+        threads: how many threads have chunks of their own; 1 where operators are split over threads.
     """
 
     items: int
@@ -68,8 +74,8 @@ class Chunk:
         rows = _even(queries, min(rows, max(16, most // (heads * keys))))
         return cls(1, heads, rows, heads * rows * keys, pairwise)
 
-    def places(self, batch: int, heads: int, queries: int) -> Iterator[Place]:
-        """Every chunk: pairwise, heads in turn for the same rows, else the rows of a head."""
+    def chunks(self, batch: int, heads: int, queries: int) -> Iterator[ChunkIndex]:
+        """All chunks: where pairwise, the heads of the same rows in turn, otherwise the rows of a head in turn."""
         items = range(0, batch, self.items)
         starts = range(0, heads, self.heads), range(0, queries, self.rows)
         for item, first, second in product(items, *(reversed(starts) if self.pairwise else starts)):
@@ -78,81 +84,91 @@ class Chunk:
 
 
 class ChunkedAttention:
-    """softmax(z) @ v of query [B, H, Nq, D] with key and value [B, H, Nk, D], chunk by chunk: `logits`, then whatever
-    makes z of them in place, then `finish`, which writes to out, like the query, and lse [B, H, Nq] float32 or None;
-    pairwise as in Chunk."""
+    """softmax(z) @ v, chunk by chunk: `logits`, then whatever turns them into z in place, then `finish`.
+
+    Args:
+        query, key, value: [B, H, Nq, D], and twice [B, H, Nk, D].
+        scale: of the logits.
+        out: like the query; `finish` writes to it.
+        lse: float32 [B, H, Nq], or None where it is not wanted.
+        pairwise: as in `Chunk`.
+    """
 
     def __init__(
         self, query: Tensor, key: Tensor, value: Tensor, scale: float, out: Tensor, lse: Tensor | None,
         pairwise: bool = False,
     ) -> None:  # fmt: skip
-        if query.device.type == "cuda":  # cuBLAS, too, has its limits
-            query, key, value = map(readable, (query, key, value))
+        if query.device.type == "cuda":
+            query, key, value = map(with_supported_strides, (query, key, value))
         self._query, self._scale, self._out, self._lse = query, scale, out, lse
-        self._own = threading.local()
+        self._of_thread = threading.local()
         self._chunk = Chunk.of(query.device, *query.shape[:3], *key.shape[2:], pairwise)
         self._key, self._value = key.float(), value  # logits may pass float16's range
-        if self._chunk.onednn:  # which is slow where the rows of a head do not lie side by side
+        if self._chunk.onednn:  # slow where the rows of a head do not lie side by side
             self._key, self._value = (x if x[0, 0].is_contiguous() else x.contiguous() for x in (self._key, value))
         else:
             self._memory = self._key.new_empty(self._chunk.pairs)  # one for all chunks
 
-    def each(self, task: Callable[[list[Place]], None]) -> None:
-        """Every chunk in one of the lists that `task` is called with, maybe in threads; pairwise, a list has the heads
-        of the same items and rows."""
-        places = list(self._chunk.places(*self._query.shape[:3]))
+    def run(self, task: Callable[[list[ChunkIndex]], None]) -> None:
+        """Call `task` with lists of chunks, all chunks in all, perhaps in threads.
+
+        Where pairwise, a list holds the heads of the same items and rows.
+        """
+        chunks = list(self._chunk.chunks(*self._query.shape[:3]))
         if self._chunk.pairwise:
-            lists = [list(alike) for _, alike in groupby(places, lambda place: (place[0], place[2]))]
+            lists = [list(alike) for _, alike in groupby(chunks, lambda chunk: (chunk[0], chunk[2]))]
         else:
-            number = min(len(places), 4 * self._chunk.threads)
-            ends = [part * len(places) // number for part in range(number + 1)]
-            lists = [places[start:stop] for start, stop in itertools.pairwise(ends)]
+            number = min(len(chunks), 4 * self._chunk.threads)
+            ends = [part * len(chunks) // number for part in range(number + 1)]
+            lists = [chunks[start:stop] for start, stop in itertools.pairwise(ends)]
         if self._chunk.threads > 1:
-            each(task, lists, self._chunk.threads)
+            run_in_threads(task, lists, self._chunk.threads)
         else:
             for part in lists:
                 task(part)
 
-    def logits(self, place: Place) -> Tensor:
+    def logits(self, chunk: ChunkIndex) -> Tensor:
         """scale * q @ k^T [B, H, rows, Nk] of a chunk, float32."""
-        items, heads, _ = place
-        query, key = self._query[place].float(), self._key[items, heads]
+        items, heads, _ = chunk
+        query, key = self._query[chunk].float(), self._key[items, heads]
         if self._chunk.onednn:
             return _onednn_product((query[0, 0] * self._scale).contiguous(), key[0, 0])[None, None]
         size = (*query.shape[:3], key.shape[2])
         logits = self._memory[: math.prod(size)].view(math.prod(size[:2]), *size[2:])
         sides = query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2)
-        if query.device.type not in ("cpu", "cuda"):  # elsewhere what the memory held may be read for all that
+        if query.device.type not in ("cpu", "cuda"):  # elsewhere beta=0 may not keep NaN of the memory out
             return torch.bmm(sides[0] * self._scale, sides[1], out=logits).view(size)
         return torch.baddbmm(logits, *sides, beta=0, alpha=self._scale, out=logits).view(size)
 
-    def finish(self, logits: Tensor, place: Place) -> None:
-        """out and lse of a chunk; its logits are used up."""
+    def finish(self, logits: Tensor, chunk: ChunkIndex) -> None:
+        """Write out and lse of a chunk; its logits are overwritten."""
         highest = logits.amax(-1) if self._lse is not None else None
         # on a CPU the weights take the logits' place, which is in the cache
         weights = torch.softmax(logits, -1, out=logits if logits.device.type == "cpu" else None)
-        value = self._value[place[:2]]
+        value = self._value[chunk[:2]]
         if self._chunk.onednn and value.dtype == torch.float32:
-            centred, mean = self._centred(value[0, 0], place[:2])
-            self._out[place] = _onednn_product(weights[0, 0], centred.T).add_(mean)
+            centered, mean = self._centered(value[0, 0], chunk[:2])
+            self._out[chunk] = _onednn_product(weights[0, 0], centered.T).add_(mean)
         else:
-            self._out[place] = weights.to(value.dtype) @ value
+            self._out[chunk] = weights.to(value.dtype) @ value
         if self._lse is not None:  # the largest weight is 1 / sum exp(logits - highest)
-            self._lse[place] = highest - weights.amax(-1).log()
+            self._lse[chunk] = highest - weights.amax(-1).log()
 
-    def _centred(self, value: Tensor, head: tuple[slice, slice]) -> tuple[Tensor, Tensor]:
-        """Values [Nk, D] less their mean, and that: oneDNN adds key by key, and where weights and values are alike its
-        rounding errors, too, add up."""
-        own = self._own.__dict__
-        if own.get("head") != head:
-            own.clear()  # its memory is free for these
+    def _centered(self, value: Tensor, head: tuple[slice, slice]) -> tuple[Tensor, Tensor]:
+        """Values [Nk, D] less their mean, and the mean.
+
+        oneDNN adds key by key, so that its rounding errors add up where weights and values are alike.
+        """
+        kept = self._of_thread.__dict__
+        if kept.get("head") != head:
+            kept.clear()  # its memory is free for the next
             mean = value.mean(0)
-            own.update(head=head, centred=value - mean, mean=mean)
-        return own["centred"], own["mean"]
+            kept.update(head=head, centered=value - mean, mean=mean)
+        return kept["centered"], kept["mean"]
 
 
 def onednn_pays(device: torch.device, queries: int, keys: int, head_dim: int) -> bool:
-    """Whether the products of one head are large enough for oneDNN, where it is the faster one."""
+    """Whether oneDNN is there, is faster than MKL, and the products of one head are large enough for it."""
     return device.type == "cpu" and torch.backends.mkldnn.enabled and _has_avx512() and (
         queries * keys * head_dim >= ONEDNN_WORK
     )  # fmt: skip
@@ -160,8 +176,8 @@ def onednn_pays(device: torch.device, queries: int, keys: int, head_dim: int) ->
 
 @cache
 def _has_avx512() -> bool:
-    there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return there and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    has_onednn = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return has_onednn and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def _onednn_product(left: Tensor, right: Tensor) -> Tensor:
@@ -170,5 +186,5 @@ def _onednn_product(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _even(queries: int, most: int) -> int:
-    """Rows a chunk, at most `most`, such that the last chunk is hardly shorter."""
+    """Rows of a chunk, at most `most`, such that the last chunk is hardly shorter."""
     return math.ceil(queries / math.ceil(queries / most))

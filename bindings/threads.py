@@ -1,5 +1,8 @@
-"""Work in which each thread runs its operators alone: operators that are split over threads wait for all of them at
-every end, and a thread that the system holds back then holds up the others."""
+"""Work in which each thread runs its torch operators alone.
+
+An operator that is split over threads waits for all of them at its end, so a thread that the system holds back holds up
+the others.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ Task = TypeVar("Task")
 _starting = threading.Lock()
 
 
-def each(work: Callable[[Task], None], tasks: Sequence[Task], threads: int) -> None:
-    """work(task) of every task, without gradients."""
+def run_in_threads(work: Callable[[Task], None], tasks: Sequence[Task], threads: int) -> None:
+    """Call `work(task)` for every task, without gradients, in `threads` threads."""
     inference = torch.is_inference_mode_enabled()
 
     def run(task: Task) -> None:
@@ -32,8 +35,10 @@ def each(work: Callable[[Task], None], tasks: Sequence[Task], threads: int) -> N
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads that stay, as oneDNN makes its kernels anew in each. One takes its number for operators from torch's
-    global one when it first asks."""
+    """A pool that stays, as oneDNN makes its kernels anew in each thread.
+
+    A thread takes its number of threads for operators from torch's global one when it first asks for it.
+    """
     pool = ThreadPoolExecutor(threads, "fame_accel")
     started = threading.Barrier(threads + 1)
 
@@ -55,7 +60,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def _forget_threads() -> None:
-    """A forked process has none of them."""
+    """A forked process has none of its parent's threads."""
     global _starting
     _starting = threading.Lock()
     _pool.cache_clear()

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from .device import family, precision, require, run
 from .library import declare, empty_outputs
 
+if TYPE_CHECKING:
+    from fame_accel.kernels.launch import Launch
 
-@torch.compiler.assume_constant_result
+
 def tile_shape(
     device: torch.device, dtype: torch.dtype, head_dim: int, modulated: bool, one_pass: bool
 ) -> tuple[int, int]:
-    """(block_q, block_k) that a plan for `tile_attention` with these arguments must be cut to."""
+    """(block_q, block_k) to which a plan for `tile_attention` with these arguments is best cut."""
     launch = _launch(device, head_dim, dtype.itemsize, modulated, one_pass)
     return launch.block_q, launch.block_k
 
@@ -34,14 +38,14 @@ def _tile_attention(
     one_pass: bool,
     strength_other: float,
     strength_same: float,
-    most_bias: float,
+    max_bias: float,
     block_q: int,
     block_k: int,
     exact_lse: bool,
 ) -> tuple[Tensor, Tensor]:
     """Layout attention over the pure tiles of a plan cut to block_q and block_k; see kernels/attention.py for shapes.
 
-    Without exact_lse, lse is to the rounding of the dtype where that is cheaper.
+    Without exact_lse, lse is as exact as the query's dtype where that is cheaper.
     """
     require(query)
     from fame_accel.kernels.attention import attention_call
@@ -61,12 +65,15 @@ def _tile_attention(
             f"key has {key.shape[2]} tokens, the kernels take fewer than {2**31 // width} of {width} channels "
             "(head_dim padded): split the keys and merge by lse"
         )
-    how = precision(query.dtype)
+    product_precision = precision(query.dtype)
     packed_k, packed_v = (key.new_empty(*key.shape[:3], width) for _ in range(2))
     run(pack_call(key, value, packed_k, packed_v, key_order), query)
     plan = (query_order, tiles, pair_span, pair_value)
     if not modulated:
-        run(attention_call(query, packed_k, packed_v, out, lse, *plan, scale, how, launch, exact_lse), query)
+        run(
+            attention_call(query, packed_k, packed_v, out, lse, *plan, scale, product_precision, launch, exact_lse),
+            query,
+        )
         return out, lse
     high, low = torch.empty_like(lse), torch.empty_like(lse)
     tensors = (query, packed_k, packed_v, out, lse, high, low)
@@ -75,22 +82,23 @@ def _tile_attention(
         for last in (False, True):
             run(one_pass_call(
                 *tensors, parked, group_lse, row_strength, *plan,
-                strength_same, strength_other, scale, how, last, launch, exact_lse,
+                strength_same, strength_other, scale, product_precision, last, launch, exact_lse,
             ), query)  # fmt: skip
         return out, lse
     if key_weight is not None:
         items = max(len(key_weight), len(key_order))
         key_weight = key_weight.expand(items, -1).gather(1, key_order.expand(items, -1).long())
-    run(extremes_call(query, packed_k, high, low, *plan[:3], how, launch), query)
+    run(extremes_call(query, packed_k, high, low, *plan[:3], product_precision, launch), query)
     again = torch.empty(tiles.shape[1] * lse.shape[0] * lse.shape[1], dtype=torch.int32, device=lse.device)
     for pinned in (True, False):
         run(modulated_call(
-            *tensors, row_strength, key_weight, again, *plan, most_bias, scale, how, pinned, launch, exact_lse,
+            *tensors, row_strength, key_weight, again, *plan, max_bias, scale, product_precision, pinned, launch,
+            exact_lse,
         ), query)  # fmt: skip
     return out, lse
 
 
-def _launch(device: torch.device, head_dim: int, element_size: int, modulated: bool, one_pass: bool):
+def _launch(device: torch.device, head_dim: int, element_size: int, modulated: bool, one_pass: bool) -> Launch:
     from fame_accel.kernels.launch_table import choose_launch, planned_kernel
 
     return choose_launch(planned_kernel(modulated, one_pass), family(device), head_dim, element_size)
@@ -98,10 +106,10 @@ def _launch(device: torch.device, head_dim: int, element_size: int, modulated: b
 
 tile_attention = declare(
     "tile_attention",
-    "(Tensor query, Tensor key, Tensor value, Tensor query_order, Tensor key_order, Tensor tiles, "
+    "Tensor query, Tensor key, Tensor value, Tensor query_order, Tensor key_order, Tensor tiles, "
     "Tensor pair_span, Tensor pair_value, Tensor? row_strength, Tensor? key_weight, float scale, bool modulated, "
-    "bool one_pass, float strength_other, float strength_same, float most_bias, SymInt block_q, SymInt block_k, "
-    "bool exact_lse)",
+    "bool one_pass, float strength_other, float strength_same, float max_bias, SymInt block_q, SymInt block_k, "
+    "bool exact_lse",
     _tile_attention,
     ("CUDA", "CPU"),
 )

@@ -7,8 +7,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .library import empty_outputs
-from .products import ChunkedAttention, Place, onednn_pays
-from .strides import readable
+from .products import ChunkedAttention, ChunkIndex, onednn_pays
+from .strides import with_supported_strides
+
+CUDA_BATCH = 65_535  # items of one call: the memory-efficient kernel's grid has one entry each, and no more
 
 
 def attend(
@@ -16,18 +18,24 @@ def attend(
 ) -> tuple[Tensor, Tensor]:
     """softmax(scale * q @ k^T + key_bias) @ v and its lse.
 
-    query [B, H, Nq, D], key and value [B, H, Nk, D] with Nk >= 1; key_bias [Nk] float32, finite, or None. Returns
-    out [B, H, Nq, D] in the query's dtype and lse [B, H, Nq] float32, which may be anything without with_lse.
+    Args:
+        query, key, value: [B, H, Nq, D], and twice [B, H, Nk, D] with Nk >= 1.
+        key_bias: float32 [Nk], finite, or None.
+        scale: of the logits.
+        with_lse: whether lse is wanted.
+
+    Returns:
+        out [B, H, Nq, D] in the query's dtype, and lse float32 [B, H, Nq], undefined without `with_lse`.
     """
     if query.device.type == "cuda":
-        return _attend_cuda(query, key, value, key_bias, scale)
+        return _attend_cuda_in_parts(query, key, value, key_bias, scale)
     if takes_chunks(query.device, query.dtype, query.shape[2], *key.shape[2:]):
         return _attend_chunked(query, key, value, key_bias, scale, with_lse)
     return _attend_cpu(query, key, value, key_bias, scale)
 
 
 def takes_chunks(device: torch.device, dtype: torch.dtype, queries: int, keys: int, head_dim: int) -> bool:
-    """Whether attention goes by matrix products in chunks: there is nothing else, or it is faster."""
+    """Whether attention goes by matrix products in chunks, because there is nothing else or it is faster."""
     if device.type not in ("cpu", "cuda"):
         return True
     # few queries do not make up for keys that are copied
@@ -37,10 +45,20 @@ def takes_chunks(device: torch.device, dtype: torch.dtype, queries: int, keys: i
 def _attend_cpu(
     query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
-    # the kernel reads rows as if their numbers lay side by side
+    # the kernel assumes that the channels of a row lie side by side
     query, key, value = (x if x.stride(-1) == 1 else x.contiguous() for x in (query, key, value))
     mask = None if key_bias is None else key_bias[None, None, None]
     return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, attn_mask=mask, scale=scale)
+
+
+def _attend_cuda_in_parts(
+    query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    sides = (side.split(CUDA_BATCH) for side in (query, key, value))
+    parts = [_attend_cuda(*part, key_bias, scale) for part in zip(*sides, strict=True)]
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat([out for out, _ in parts]), torch.cat([lse for _, lse in parts])
 
 
 def _attend_cuda(
@@ -51,7 +69,7 @@ def _attend_cuda(
     num_keys = key.shape[2]
     if head_dim % 8:
         query, key, value = (pad(x, (0, -head_dim % 8)) for x in (query, key, value))
-    query, key, value = (readable(x, aligned=True) for x in (query, key, value))
+    query, key, value = (with_supported_strides(x, aligned=True) for x in (query, key, value))
     bias, top = None, 0.0
     if key_bias is not None:  # in the query's dtype, whose range it may pass: counted from its maximum
         top = key_bias.max()
@@ -67,13 +85,13 @@ def _attend_chunked(
     out, lse = empty_outputs(query)
     chunked = ChunkedAttention(query, key, value, scale, out, lse if with_lse else None)
 
-    def attend_to(places: list[Place]) -> None:
-        for place in places:
-            logits = chunked.logits(place)
+    def attend_to(chunks: list[ChunkIndex]) -> None:
+        for chunk in chunks:
+            logits = chunked.logits(chunk)
             if key_bias is not None:
                 logits += key_bias
-            chunked.finish(logits, place)
+            chunked.finish(logits, chunk)
             del logits  # its memory is free for the next
 
-    chunked.each(attend_to)
+    chunked.run(attend_to)
     return out, lse

@@ -12,6 +12,7 @@ from fame_accel._version import __version__
 from fame_accel.core.attention import layout_attention
 from fame_accel.core.layout import SpaceTimeLayout, TokenLayout
 from fame_accel.core.modulation import Modulation, time_weights
+from fame_accel.core.planning import AttentionPlan, plan_attention
 
 if TYPE_CHECKING:
     from fame_accel.adapter import (
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from fame_accel.pipeline import FameVideoEditPipeline, FameVideoEditXLPipeline
 
 __all__ = [
+    "AttentionPlan",
     "FameConfig",
     "FameCrossAttnProcessor",
     "FameHandle",
@@ -37,6 +39,7 @@ __all__ = [
     "__version__",
     "apply_fame",
     "layout_attention",
+    "plan_attention",
     "reference",
     "restore_fame",
     "time_weights",

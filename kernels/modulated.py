@@ -89,7 +89,7 @@ def _attend(
 @triton.jit
 def modulated_kernel(
     q, k, v, out, lse, high, low, row_strength, key_weight, again, query_order, tiles, pair_span, pair_value,
-    num_heads, num_tiles, num_queries, num_keys, base2_scale, most_bias, least_sum,
+    num_heads, num_tiles, num_queries, num_keys, base2_scale, max_bias, least_sum,
     order_stride, tiles_stride, strength_stride, weight_stride,
     stride_qb, stride_qh, stride_qn, stride_qd, stride_ob, stride_oh, stride_on, stride_od,
     PINNED: tl.constexpr, HAS_ROW_STRENGTH: tl.constexpr, HAS_KEY_WEIGHT: tl.constexpr,
@@ -117,7 +117,7 @@ def modulated_kernel(
             key_weight += batch * weight_stride
         acc_head, acc_tail, row_max, sum_parts = zero_state(BLOCK_Q, HEAD, TAIL, PARTS)
         if PINNED:
-            row_max = base2_scale * row_high + most_bias
+            row_max = base2_scale * row_high + max_bias
         # full tiles in the same region and in others, then short ones
         for part in tl.static_range(4):
             acc_head, acc_tail, row_max, sum_parts = _attend(
@@ -142,18 +142,18 @@ def modulated_kernel(
 def modulated_call(
     q: Any, k: Any, v: Any, out: Any, lse: Any, high: Any, low: Any, row_strength: Any, key_weight: Any, again: Any,
     query_order: Any, tiles: Any, pair_span: Any, pair_value: Any,
-    most_bias: float, scale: float, precision: str, pinned: bool, launch: Launch,
+    max_bias: float, scale: float, precision: str, pinned: bool, launch: Launch,
     exact_lse: bool = True,
 ) -> Call:  # fmt: skip
     """One of the two launches for these tensors; shapes as in the heading. row_strength and key_weight are None where
-    they are 1; most_bias: the largest B, in base-2 units; exact_lse as in `attention`."""
+    they are 1; max_bias: the largest B, in base-2 units; exact_lse as in `attention`."""
     headroom, least_sum = _room(v)
     return tiled_call(
         modulated_kernel, q, k, out, query_order, tiles, precision, launch,
         SUMS=exact_lse or q.shape[3] == k.shape[3],
         v=v, lse=lse, high=high, low=low, row_strength=row_strength, key_weight=key_weight, again=again,
         pair_span=pair_span, pair_value=pair_value, base2_scale=scale * math.log2(math.e),
-        most_bias=most_bias - headroom, least_sum=least_sum,
+        max_bias=max_bias - headroom, least_sum=least_sum,
         strength_stride=0 if row_strength is None else item_stride(row_strength),
         weight_stride=0 if key_weight is None else item_stride(key_weight),
         PINNED=pinned, HAS_ROW_STRENGTH=row_strength is not None, HAS_KEY_WEIGHT=key_weight is not None,

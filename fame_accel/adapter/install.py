@@ -14,31 +14,37 @@ from torch import Tensor
 
 from fame_accel.adapter.config import FameConfig
 from fame_accel.adapter.processors import FameCrossAttnProcessor, FameSelfAttnProcessor
-from fame_accel.adapter.state import FameState
+from fame_accel.adapter.state import FameState, Layer
 
 
 class FameHandle:
-    """What `apply_fame` returns; `restore()` or leaving the `with` block puts the former processors back.
+    """What `apply_fame` returns; `restore()`, or leaving the `with` block, puts the former processors back.
 
-    processors: the installed ones by their diffusers name; config: as given.
+    Attributes:
+        processors: the installed ones by their diffusers name.
+        config: as given.
     """
 
     def __init__(self, called: torch.nn.Module, unet: UNet2DConditionModel, config: FameConfig) -> None:
         self.config = config
         self._unet = unet
         self._originals = dict(unet.attn_processors)
-        self._state = FameState(config)
-        self.processors = {}
+        self.processors: dict[str, FameSelfAttnProcessor | FameCrossAttnProcessor] = {}
+        layers = []
         for name, original in self._originals.items():
             processor = self._processor_for(name)
             if processor is not None:
-                processor.state, processor.original = self._state, original
+                processor.installed, processor.original = True, original
                 self.processors[name] = processor
+                attn = unet.get_submodule(name.removesuffix(".processor"))
+                head_dim = attn.inner_dim // attn.heads
+                layers.append(Layer(processor, _halvings(name, len(unet.config.down_block_types)), head_dim))
         if not self.processors:
             raise ValueError("config modulates neither self- nor cross-attention: set self_modulation or token_regions")
+        self._state = FameState(config, layers)
         unet.set_attn_processor(self._originals | self.processors)
         _HANDLES[unet] = self
-        self._hook = called.register_forward_pre_hook(self._before_forward, with_kwargs=True)
+        self._hook: Any = called.register_forward_pre_hook(self._before_forward, with_kwargs=True)
 
     def _processor_for(self, name: str) -> FameSelfAttnProcessor | FameCrossAttnProcessor | None:
         if name.endswith(".attn1.processor") and self.config.self_modulation is not None:
@@ -49,7 +55,7 @@ class FameHandle:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Within the block every step is plain, whatever its timestep: for an unconditional pass of its own."""
+        """Within the block every step is plain, whatever its timestep: for a separate unconditional pass."""
         self._state.paused = True
         try:
             yield
@@ -96,13 +102,23 @@ _FORWARD = ("sample", "timestep", "encoder_hidden_states")
 
 
 def apply_fame(model_or_pipeline: Any, config: FameConfig) -> FameHandle:
-    """Give a pipeline's UNet FAME attention.
+    """Give a pipeline's UNet FAME attention. Needs the `diffusers` extra.
 
-    model_or_pipeline: a diffusers UNet2DConditionModel, or a pipeline with one as `.unet` (StableDiffusionPipeline,
-    Img2Img, ControlNet, ControlNetImg2Img), called with the frames of the clip as its batch: a list with the prompt
-    once per frame. A model wrapped by torch.compile, or with compile_repeated_blocks, keeps its compiled code from step
-    to step. Returns a handle with `.restore()`, usable in a `with` statement. Raises TypeError for another
-    model, RuntimeError where processors are installed already or could not work. Needs the `diffusers` extra.
+    A model wrapped by torch.compile, or with compile_repeated_blocks, keeps its compiled code from step to step and
+    from clip to clip.
+
+    Args:
+        model_or_pipeline: a diffusers UNet2DConditionModel, or a pipeline with one as `.unet` (StableDiffusionPipeline,
+            Img2Img, ControlNet, ControlNetImg2Img). It must be called with the frames of the clip as its batch: a list
+            with the prompt once per frame.
+        config: the regions, modulations and schedule of the edit.
+
+    Returns:
+        A handle with `.restore()`, usable in a `with` statement.
+
+    Raises:
+        TypeError: another model.
+        RuntimeError: FAME attention is installed already, or could not work with the processors that are.
     """
     if not isinstance(config, FameConfig):
         raise TypeError(f"config must be a FameConfig, got {type(config).__name__}")
@@ -135,6 +151,17 @@ def restore_fame(model_or_pipeline: Any) -> None:
     handle = _HANDLES.get(getattr(called, "_orig_mod", called))
     if handle is not None:
         handle.restore()
+
+
+def _halvings(name: str, levels: int) -> int:
+    """How often the latents are halved on the way to a layer of a UNet with so many levels."""
+    block, _, rest = name.partition(".")
+    if block == "mid_block":
+        return levels - 1
+    index = rest.partition(".")[0]
+    if block not in ("down_blocks", "up_blocks") or not index.isdigit():
+        raise ValueError(f"model_or_pipeline has an attention layer in a place unknown to FAME: {name}")
+    return int(index) if block == "down_blocks" else levels - 1 - int(index)
 
 
 def _argument(args: tuple, kwargs: dict[str, Any], position: int, name: str) -> Tensor | Any:

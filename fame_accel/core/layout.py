@@ -1,37 +1,48 @@
-"""Layouts: which region bits and which frame each token has.
+"""Layouts: which regions and which frame each token belongs to.
 
-A region is one bit of an int32 bitset, so at most 31 of them; regions may overlap and tokens may lie in none.
+A region is one bit of an int32 bitset, so there are at most 31. Regions may overlap, and tokens may lie in none.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from fame_accel.core.named import Named
+from fame_accel.core.cache import WeakCache
+from fame_accel.core.tracing import has_values
+
+if TYPE_CHECKING:
+    from fame_accel.core.planning import AttentionPlan
 
 MAX_REGIONS = 31
-_CACHED_PLANS = 32
+_INTEGERS = (torch.int32, torch.int64, torch.int16, torch.uint8)
 
 
-class TokenLayout(Named):
+class TokenLayout:
     """Region bitset and frame index of every token on one side of an attention.
 
-    region: integer tensor [N] or [B, N], a bitset below 2**31 per token, 0 = in no region. frame: integer tensor of
-    the same shape, in [0, num_frames). Immutable: plans are cached on it. Attributes `region` and `frame` are int32
-    [P, N] with P = B, or 1 where one layout serves every batch item (`batch` is then None).
+    A layout is immutable: the plans of calls that use it are cached on it. Layouts are equal where their contents are.
+
+    Args:
+        region: integer tensor [N] or [B, N], a bitset below 2**31 per token; 0 means in no region.
+        frame: integer tensor of the same shape and device, in [0, num_frames).
+        num_frames: number of frames, at least 1.
+
+    Attributes:
+        region, frame: int32 [P, N], where P is B, or 1 where one layout serves every batch item.
+        batch: B, or None where one layout serves every batch item.
+        num_frames, num_tokens: as the names say.
+
+    Raises:
+        TypeError: `region` or `frame` is not an integer tensor.
+        ValueError: shapes, devices or values do not fit.
     """
 
     def __init__(self, region: Tensor, frame: Tensor, num_frames: int) -> None:
         for name, value in (("region", region), ("frame", frame)):
-            if not isinstance(value, Tensor) or value.dtype not in (
-                torch.int32,
-                torch.int64,
-                torch.int16,
-                torch.uint8,
-            ):
+            if not isinstance(value, Tensor) or value.dtype not in _INTEGERS:
                 kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
                 raise TypeError(f"{name} must be an integer tensor [N] or [B, N], got {kind}")
         if region.dim() not in (1, 2):
@@ -47,49 +58,67 @@ class TokenLayout(Named):
         self.batch = region.shape[0] if region.dim() == 2 else None
         self.num_frames = num_frames
         self.num_tokens = region.shape[-1]
-        self.region = torch.atleast_2d(region).to(torch.int32, copy=True).contiguous()
-        self.frame = torch.atleast_2d(frame).to(torch.int32, copy=True).contiguous()
-        self.plans: OrderedDict[object, object] = OrderedDict()
-        self.take_name()
+        with torch.inference_mode(False):  # a layout made there is used elsewhere too
+            self.region = torch.atleast_2d(region).to(torch.int32, copy=True).contiguous()
+            self.frame = torch.atleast_2d(frame).to(torch.int32, copy=True).contiguous()
+        self.plans: WeakCache[AttentionPlan] = WeakCache()
 
     @property
     def device(self) -> torch.device:
+        """The device of `region` and `frame`."""
         return self.region.device
 
     def to(self, device: torch.device | str) -> TokenLayout:
-        """This layout on another device (itself where it is there already)."""
-        if torch.empty(0, device=device).device == self.device:  # "cuda" is the current one
+        """This layout on another device; itself where it is there already."""
+        if torch.empty(0, device=device).device == self.device:  # "cuda" means the current one
             return self
-        shape = (-1,) if self.batch is None else (self.batch, -1)
-        return TokenLayout(self.region.to(device).view(shape), self.frame.to(device).view(shape), self.num_frames)
+        region, frame = (side.to(device).view(self._shape) for side in (self.region, self.frame))
+        return TokenLayout(region, frame, self.num_frames)
 
     def size_regularization(self, key_layout: TokenLayout | None = None) -> Tensor:
-        """1 - the fraction of keys that share a region with each token: float32 [N] or [B, N], in [0, 1].
+        """1 - the fraction of keys that share a region with each token, as in DenseDiffusion and VideoGrain.
 
-        The size term of DenseDiffusion and VideoGrain: large regions are modulated less. Counted over distinct
-        bitsets, not over pairs of tokens.
+        Tokens of large regions are thereby modulated less.
+
+        Args:
+            key_layout: layout of the keys; default this one.
+
+        Returns:
+            float32 [N], or [B, N] where either layout has a batch, in [0, 1].
         """
         key_layout = self if key_layout is None else key_layout
-        sides = max(self.region.shape[0], key_layout.region.shape[0])
+        items = max(self.region.shape[0], key_layout.region.shape[0])
         rows = []
-        for item in range(sides):
+        for item in range(items):  # counted over distinct bitsets, not over pairs of tokens
             query = self.region[item % self.region.shape[0]]
             key = key_layout.region[item % key_layout.region.shape[0]]
             distinct, inverse = query.unique(return_inverse=True)
             bitset, count = key.unique(return_counts=True)
             shared = ((distinct[:, None] & bitset[None, :]) != 0) * count
-            rows.append((1 - shared.sum(1) / max(key.numel(), 1))[inverse])
+            fraction = shared.sum(1).to(torch.float32) / max(key.numel(), 1)
+            rows.append((1 - fraction)[inverse])
         return rows[0] if self.batch is None and key_layout.batch is None else torch.stack(rows)
 
-    def cached(self, key: object, build) -> object:
-        """The value kept under `key`, built on first use; the least recently used of many is dropped."""
-        if key in self.plans:
-            self.plans.move_to_end(key)
-        else:
-            self.plans[key] = build()
-            if len(self.plans) > _CACHED_PLANS:
-                self.plans.popitem(last=False)
-        return self.plans[key]
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return (self.num_tokens,) if self.batch is None else (self.batch, self.num_tokens)
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return (
+            isinstance(other, TokenLayout)
+            and (self._shape, self.num_frames, self.device) == (other._shape, other.num_frames, other.device)
+            and torch.equal(self.region, other.region)
+            and torch.equal(self.frame, other.frame)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self._shape, self.num_frames, self.device))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles carry no plans."""
+        return TokenLayout, (self.region.view(self._shape), self.frame.view(self._shape), self.num_frames)
 
     def __repr__(self) -> str:
         batch = "" if self.batch is None else f"batch={self.batch}, "
@@ -99,7 +128,7 @@ class TokenLayout(Named):
 class SpaceTimeLayout:
     """Regions of a video at full resolution, from which the token layout of any layer is sampled.
 
-    Build it with `from_masks`. `num_frames`, `num_regions`, `height` and `width` describe the masks.
+    Make one with `from_masks`. Attributes: num_frames, num_regions, height and width of the masks.
     """
 
     def __init__(self, bits: Tensor, num_regions: int) -> None:
@@ -110,8 +139,15 @@ class SpaceTimeLayout:
 
     @classmethod
     def from_masks(cls, masks: Tensor) -> SpaceTimeLayout:
-        """masks: bool [regions, frames, height, width]; bit r of a token is mask r. Overlaps and pixels in no
-        region are allowed. TypeError for another dtype, ValueError for more than 31 regions or an empty axis."""
+        """The layout of a video from one mask per region and frame.
+
+        Args:
+            masks: bool [regions, frames, height, width]; mask r sets bit r. Masks may overlap or leave pixels out.
+
+        Raises:
+            TypeError: `masks` is not a bool tensor.
+            ValueError: more than 31 regions, or no frame, height or width.
+        """
         if not isinstance(masks, Tensor) or masks.dtype != torch.bool:
             kind = masks.dtype if isinstance(masks, Tensor) else type(masks).__name__
             raise TypeError(f"masks must be a bool tensor [regions, frames, height, width], got {kind}")
@@ -128,31 +164,34 @@ class SpaceTimeLayout:
         return cls(bits, masks.shape[0])
 
     def tokens(self, height: int, width: int, device: torch.device | str | None = None) -> TokenLayout:
-        """Token layout of a [frames, height, width] feature map: frame-major, row-major, cached.
+        """The token layout of a feature map [frames, height, width], frame-major and row-major; cached.
 
-        Bits are resampled as `interpolate(mode="nearest")` does. device: default that of the masks.
+        Args:
+            height, width: size of the feature map; bits are resampled as `interpolate(mode="nearest")` does.
+            device: of the layout; default that of the masks.
         """
         for name, value in (("height", height), ("width", width)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} must be an int >= 1, got {value!r}")
         device = self._bits.device if device is None else torch.device(device)
         key = (height, width, device)
-        if key not in self._tokens:
+        layout = self._tokens.get(key)
+        if layout is None:
             rows, columns = _nearest(self.height, height), _nearest(self.width, width)
             bits = self._bits.to(device)[:, rows.to(device)][:, :, columns.to(device)]
-            frame = torch.arange(self.num_frames, device=device).repeat_interleave(height * width)
-            self._tokens[key] = TokenLayout(bits.flatten(), frame, self.num_frames)
-        return self._tokens[key]
+            frame = torch.arange(self.num_frames, dtype=torch.int32, device=device).repeat_interleave(height * width)
+            layout = self._tokens.setdefault(key, TokenLayout(bits.flatten(), frame, self.num_frames))
+        return layout
 
 
 def _nearest(size: int, target: int) -> Tensor:
     """Index of the source sample that interpolate(mode="nearest") takes for each of `target` outputs."""
-    index = torch.arange(size, dtype=torch.float32)[None, None]
+    index = torch.arange(size, dtype=torch.float32, device="cpu")[None, None]
     return torch.nn.functional.interpolate(index, size=target, mode="nearest")[0, 0].long()
 
 
 def _check_range(name: str, values: Tensor, stop: int, why: str) -> None:
-    if values.numel():
+    if values.numel() and has_values(values):
         low, high = (int(v) for v in values.aminmax())
         if low < 0 or high >= stop:
             raise ValueError(f"{name} must lie in [0, {stop}) ({why}), got values in [{low}, {high}]")

@@ -1,7 +1,7 @@
 """Modulation: the strength table A and the bias table B of one attention, and their presets.
 
-Both tables are [2, query frames, key frames]; index 0 holds pairs of tokens in different regions, index 1 pairs in
-the same region. A in [0, 1] pulls a logit towards its row's extreme, B in [-inf, inf) is added and -inf excludes.
+Both tables are [2, query frames, key frames]. Index 0 holds pairs of tokens in different regions, index 1 pairs in the
+same region. A in [0, 1] moves a logit toward its row's extreme. B in [-inf, inf) is added; -inf excludes the pair.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fame_accel.core.named import Named
+from fame_accel.core.tracing import has_values
 
 Decay = float | Tensor
 Keep = int | Sequence[int] | Tensor | Literal["self", "first", "first_previous"]
@@ -23,15 +23,23 @@ Keep = int | Sequence[int] | Tensor | Literal["self", "first", "first_previous"]
 def time_weights(
     num_frames: int, rate: float, kind: Literal["exponential", "gaussian", "linear"] = "exponential"
 ) -> Tensor:
-    """Weights w(dt) of frame pairs, float64 [num_frames, num_frames] in [0, 1], 1 on the diagonal.
+    """Weights w(dt) of frame pairs that lie dt = |query frame - key frame| apart.
 
-    With dt = |query frame - key frame|: exponential exp(-rate * dt), gaussian exp(-(rate * dt)**2 / 2), linear
-    max(0, 1 - rate * dt). `rate` is per frame, finite and not negative.
+    Args:
+        num_frames: number of frames, at least 1.
+        rate: decay per frame, finite and at least 0.
+        kind: "exponential" is exp(-rate * dt), "gaussian" exp(-(rate * dt)**2 / 2), "linear" max(0, 1 - rate * dt).
+
+    Returns:
+        float64 [num_frames, num_frames] on the CPU, in [0, 1], 1 on the diagonal.
+
+    Raises:
+        ValueError: an argument is out of range.
     """
     _check_count("num_frames", num_frames)
     if not (isinstance(rate, (int, float)) and math.isfinite(rate) and rate >= 0):
         raise ValueError(f"rate must be a finite number >= 0, got {rate!r}")
-    frame = torch.arange(num_frames, dtype=torch.float64)
+    frame = torch.arange(num_frames, dtype=torch.float64, device="cpu")
     step = rate * (frame[:, None] - frame[None, :]).abs()
     if kind == "exponential":
         return torch.exp(-step)
@@ -45,32 +53,32 @@ def time_weights(
 _MOST_BIAS = 1e6
 
 
-class Modulation(Named):
+class Modulation:
     """Tables of one modulation, kept as float32 on the CPU; immutable, equal and hashable by content.
 
-    strength_table: [2, Fq, Fk] in [0, 1], None means 0. bias_table: [2, Fq, Fk], None means 0; -inf excludes the pair,
-    finite values lie within 1e6 (past it float32 would round the logits away). A positive bias is allowed. Raises
-    TypeError for what is not a floating tensor and ValueError for wrong shapes, values out of range and NaN.
+    Args:
+        strength_table: A, a floating tensor [2, Fq, Fk] in [0, 1]; None means 0.
+        bias_table: B, a floating tensor [2, Fq, Fk]; None means 0. -inf excludes a pair. Finite values lie within
+            +-1e6, as float32 would round the logits away past it. A positive bias is allowed.
+
+    Raises:
+        TypeError: a table is not a floating tensor.
+        ValueError: wrong shapes, values out of range, or NaN.
     """
 
     def __init__(self, strength_table: Tensor | None = None, bias_table: Tensor | None = None) -> None:
         self.strength_table = _table("strength_table", strength_table)
         self.bias_table = _table("bias_table", bias_table)
         strength, bias = self.strength_table, self.bias_table
-        if strength is not None and not bool(((strength >= 0) & (strength <= 1)).all()):
-            raise ValueError(f"strength_table must lie in [0, 1], got values in {_span(strength)}")
-        if bias is not None and not bool((bias < math.inf).all()):
-            raise ValueError(f"bias_table must lie in [-inf, inf) without NaN, got values in {_span(bias)}")
-        if bias is not None and bool(((bias.abs() > _MOST_BIAS) & (bias > -math.inf)).any()):
-            raise ValueError(
-                f"bias_table must be -inf, which excludes a pair, or within +-{_MOST_BIAS:g}, got {_span(bias)}"
-            )
+        if strength is not None and has_values(strength):
+            _check_strength(strength)
+        if bias is not None and has_values(bias):
+            _check_bias(bias)
         if strength is not None and bias is not None and strength.shape != bias.shape:
             raise ValueError(
                 "strength_table and bias_table must have one shape, "
                 f"got {tuple(strength.shape)} and {tuple(bias.shape)}"
             )
-        self.take_name()
 
     @property
     def frames_shape(self) -> tuple[int, int] | None:
@@ -100,10 +108,12 @@ class Modulation(Named):
 
     @classmethod
     def region_mask(cls, num_frames: int, decay: Decay = 0.0, leakage: float = 0.0) -> Modulation:
-        """Hard region mask with time decay: same region log w(dt), different region log(leakage * w(dt)).
+        """A hard region mask with time decay: B is log w(dt) in the same region, log(leakage * w(dt)) elsewhere.
 
-        decay: rate of exp(-rate * dt) per frame, or a [F, F] table of weights in [0, 1]. leakage in [0, 1] is the
-        weight left to pairs in different regions; 0 excludes them.
+        Args:
+            num_frames: number of frames.
+            decay: rate of exp(-rate * dt) per frame, or a table [F, F] of weights in [0, 1].
+            leakage: weight in [0, 1] left to pairs in different regions; 0 excludes them.
         """
         if not (isinstance(leakage, (int, float)) and 0 <= leakage <= 1):
             raise ValueError(f"leakage must lie in [0, 1], got {leakage!r}")
@@ -114,20 +124,25 @@ class Modulation(Named):
     def videograin(cls, num_frames: int, key_frames: int | None = None) -> Modulation:
         """VideoGrain's ST-Layout modulation: A = 1, B = 0 (ICLR 2025, arXiv 2502.17258).
 
-        key_frames: frames on the key side where it differs; 1 for text tokens.
+        Args:
+            num_frames: number of query frames.
+            key_frames: number of key frames where it differs; 1 for text tokens.
         """
         _check_count("num_frames", num_frames)
         keys = num_frames if key_frames is None else _check_count("key_frames", key_frames)
-        return cls(strength_table=torch.ones(2, num_frames, keys, dtype=torch.float32))
+        return cls(strength_table=torch.ones(2, num_frames, keys, dtype=torch.float32, device="cpu"))
 
     @classmethod
     def fame(
         cls, num_frames: int, decay: Decay = 0.1, decay_on: Literal["weights", "strength"] = "weights"
     ) -> Modulation:
-        """FAME's temporal modulation (arXiv 2510.22960; the abstract leaves the formula open, this is ours).
+        """FAME's temporal modulation (arXiv 2510.22960; the abstract leaves the formula open, this one is ours).
 
-        decay_on="weights": A = 1 and B = log w(dt), so that time decay weighs the softmax. decay_on="strength":
-        A = w(dt) and B = 0, so that distant frames are modulated less. decay as in `region_mask`.
+        Args:
+            num_frames: number of frames.
+            decay: as in `region_mask`.
+            decay_on: "weights" is A = 1 and B = log w(dt): time decay weighs the softmax. "strength" is A = w(dt) and
+                B = 0: distant frames are modulated less.
         """
         weights = _weights(num_frames, decay)
         both = torch.stack([weights, weights])
@@ -139,24 +154,40 @@ class Modulation(Named):
 
     @classmethod
     def frames(cls, num_frames: int, keep: Keep) -> Modulation:
-        """Attention restricted to the key frames of `keep` (see `keep_frames`), otherwise plain."""
+        """Plain attention restricted to the key frames that `keep` names; see `keep_frames`."""
         _check_count("num_frames", num_frames)
-        return cls(bias_table=torch.zeros(2, num_frames, num_frames, dtype=torch.float32)).keep_frames(keep)
+        return cls(bias_table=_zeros(num_frames, num_frames)).keep_frames(keep)
 
     def keep_frames(self, keep: Keep) -> Modulation:
-        """This modulation with every key frame that `keep` leaves out excluded.
+        """This modulation with every key frame excluded that `keep` does not name.
 
-        keep: an int r keeps the window |dt| <= r; a sequence of frame indices keeps those for every query frame;
-        a bool [Fq, Fk] table is taken as it is; "self", "first" (Text2Video-Zero) and "first_previous"
-        (Tune-A-Video, FateZero) name the usual sparse patterns.
+        Args:
+            keep: an int r keeps the window |dt| <= r. A sequence of frame indices keeps these for every query frame.
+                A bool table [Fq, Fk] says it pair by pair. "self", "first" (Text2Video-Zero) and "first_previous"
+                (Tune-A-Video, FateZero) name the usual sparse patterns.
+
+        Raises:
+            TypeError, ValueError: `keep` is none of these, or this modulation has no tables.
         """
         if self.frames_shape is None:
             raise ValueError("keep_frames needs a modulation with tables; use Modulation.frames(num_frames, keep)")
         kept = _kept(keep, *self.frames_shape)
-        bias = self.bias_table
-        if bias is None:
-            bias = torch.zeros(2, *self.frames_shape, dtype=torch.float32)
+        bias = _zeros(*self.frames_shape) if self.bias_table is None else self.bias_table
         return Modulation(self.strength_table, bias.masked_fill(~kept, -math.inf))
+
+
+def _check_strength(table: Tensor) -> None:
+    if not bool(((table >= 0) & (table <= 1)).all()):
+        raise ValueError(f"strength_table must lie in [0, 1], got values in {_span(table)}")
+
+
+def _check_bias(table: Tensor) -> None:
+    if not bool((table < math.inf).all()):
+        raise ValueError(f"bias_table must lie in [-inf, inf) without NaN, got values in {_span(table)}")
+    if bool(((table.abs() > _MOST_BIAS) & (table > -math.inf)).any()):
+        raise ValueError(
+            f"bias_table must be -inf, which excludes a pair, or within +-{_MOST_BIAS:g}, got {_span(table)}"
+        )
 
 
 def _table(name: str, table: Tensor | None) -> Tensor | None:
@@ -184,9 +215,13 @@ def _weights(num_frames: int, decay: Decay) -> Tensor:
     return weights
 
 
+def _zeros(query_frames: int, key_frames: int) -> Tensor:
+    return torch.zeros(2, query_frames, key_frames, dtype=torch.float32, device="cpu")
+
+
 def _kept(keep: Keep, query_frames: int, key_frames: int) -> Tensor:
-    query = torch.arange(query_frames)[:, None]
-    key = torch.arange(key_frames)[None, :]
+    query = torch.arange(query_frames, device="cpu")[:, None]
+    key = torch.arange(key_frames, device="cpu")[None, :]
     if isinstance(keep, str):
         patterns = {
             "self": query == key,
@@ -209,7 +244,7 @@ def _kept(keep: Keep, query_frames: int, key_frames: int) -> Tensor:
         raise TypeError(f"keep must be an int, a sequence of frame indices, a bool table or a name, got {keep!r}")
     if not all(0 <= f < key_frames for f in frames):
         raise ValueError(f"keep must hold frame indices in [0, {key_frames}), got {list(frames)}")
-    return torch.isin(key, torch.tensor(frames)).expand(query_frames, key_frames)
+    return torch.isin(key, torch.tensor(frames, device="cpu")).expand(query_frames, key_frames)
 
 
 def _check_count(name: str, value: int) -> int:

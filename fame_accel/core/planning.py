@@ -1,211 +1,199 @@
-"""The plan of one attention: tokens ordered into runs, runs cut into pure tiles, tiles listed per query tile.
-
-A run is a stretch of tokens, after ordering, with one region bitset and one class of frames; frames that a
-modulation's tables do not tell apart share a class, so a modulation without time dependence has runs that span all
-frames. A tile never crosses a run, hence every pair of tiles has scalar `same`, A and B. Cost: a sort of the tokens
-and (query runs x key tiles) list entries; nothing of size N x N.
-"""
+"""AttentionPlan: all that a backend needs to know of two layouts and a modulation, made once and used by every call."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from fame_accel import bindings
+from fame_accel.core.backend import resolve_backend
 from fame_accel.core.layout import TokenLayout
 from fame_accel.core.modulation import Modulation
+from fame_accel.core.pytrees import constant, register_pytree
+from fame_accel.core.runs import RunPlan, run_plan
+from fame_accel.core.tables import Tables, merge_frames
+from fame_accel.core.tiles import TilePlan, tile_plan
+from fame_accel.core.validation import check_layouts
 
-MOST_PAIRS = 2**27  # list entries of one item: 2 GiB
+UNTILED_KEYS = 512  # keys of one frame, up to which regions and tables are looked up pair by pair
+# The short-sequences kernel takes up to SHORT_SEQUENCE tokens, and rows of up to SHORT_ROW_BYTES, as wider ones do not
+# fit the shared memory of every chip. From SHORT_BATCH items on, its programs are full; fewer are left to other
+# kernels, which divide one item among programs.
+SHORT_SEQUENCE, SHORT_BATCH, SHORT_ROW_BYTES = 32, 4, 640
 
 
-@dataclass(frozen=True)
-class Tables:
-    """A modulation with the frames it does not tell apart merged into classes.
+@register_pytree
+@dataclass(frozen=True, eq=False)
+class AttentionPlan:
+    """The plan of an attention; make it with `plan_attention`, outside of compiled code.
 
-    query_class [Fq] and key_class [Fk] int64; strength and bias [2, query classes, key classes] float32 on the CPU,
-    None where all zero; by_region: whether `same` matters at all; strength_pair: (A for different, A for same) where
-    A depends on `same` alone, (0, 0) where it is zero, otherwise None.
+    A plan is a pytree of tensors and constants. Compiled code takes its tensors as inputs, so that plans of other masks
+    do not compile it again.
+
+    Attributes:
+        backend: "triton", "sdpa" or "reference".
+        kernel: what the backend runs: "tiles", "few_keys" or "short_sequences" of triton, "runs" or "chunks" of sdpa,
+            "reference".
+        query_region, query_frame: int32 [P, Nq] of the query layout; P is the batch, or 1 for all items. Where all
+            items of short sequences have the same frames, `query_frame` and `key_frame` are [1, N].
+        key_region, key_frame: int32 [P, Nk] of the key layout.
+        strength, bias: float32 [2, Fq, Fk], on the layouts' device, or [2, Fq] for few keys; None where 0 everywhere.
+        tiles: of kernel "tiles", otherwise None.
+        runs: of kernel "runs", otherwise None.
     """
 
-    query_class: Tensor
-    key_class: Tensor
+    query_region: Tensor
+    query_frame: Tensor
+    key_region: Tensor
+    key_frame: Tensor
     strength: Tensor | None
     bias: Tensor | None
-    by_region: bool
-    strength_pair: tuple[float, float] | None
-    key_classes: int
+    tiles: TilePlan | None
+    runs: RunPlan | None
+    backend: str = constant()
+    kernel: str = constant()
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the layouts, where the calls must be too."""
+        return self.query_region.device
+
+    def check_fit(self, query: Tensor, key: Tensor) -> None:
+        """ValueError where the plan is not for a query [B, H, Nq, D] and key [B, H, Nk, D] of these shapes."""
+        for name, region, side in (("queries", self.query_region, query), ("keys", self.key_region, key)):
+            items, tokens = region.shape
+            if tokens != side.shape[2]:
+                raise ValueError(f"plan is for {tokens} {name}, got {side.shape[2]}")
+            if items not in (1, side.shape[0]):
+                raise ValueError(f"plan is for a batch of {items}, but query has batch {side.shape[0]}")
+        if self.device != query.device:
+            raise ValueError(f"plan is on {self.device}, but query is on {query.device}: plan layouts on that device")
+        if self.kernel == "short_sequences" and query.shape[-1] * query.element_size() > SHORT_ROW_BYTES:
+            raise ValueError(
+                f"plan is for rows of at most {SHORT_ROW_BYTES} bytes, got D {query.shape[-1]} of {query.dtype}: "
+                "give plan_attention the head_dim and dtype"
+            )
 
 
-@dataclass(frozen=True)
-class Runs:
-    """One side in order: order [P, N] int32 token indices on the layout's device; table [runs, 5] int64 on the CPU
-    with columns (batch item, start, stop, bitset, frame class), sorted by item, bitset, class."""
-
-    order: Tensor
-    table: Tensor
+_PLAIN = Modulation()
 
 
-@dataclass(frozen=True)
-class TilePlan:
-    """Pure tiles and, per query tile, its key tiles that are not excluded; all on the layouts' device.
+def plan_attention(
+    query_layout: TokenLayout,
+    key_layout: TokenLayout | None = None,
+    modulation: Modulation | None = None,
+    *,
+    backend: str = "auto",
+    head_dim: int = 64,
+    dtype: torch.dtype = torch.float16,
+    weighted_keys: bool = False,
+) -> AttentionPlan:
+    """Plan the attention of two layouts under a modulation, to be given to `layout_attention` as `plan`.
 
-    query_order [P, Nq], key_order [P, Nk] int32: token index at each place of the order.
-    tiles [P, T, 7] int32, the ones with the most pairs first: place, length, first pair, and the ends of its pairs
-    that are full and in the same region, full, short and in the same region, short. Length 0 pads.
-    pair_span [L, 2] int32: (place, length) of the key tile; pair_value [L, 2] float32: A, and B in base-2 units.
-    most_bias: the largest B there.
+    Calls without a plan find theirs on their layouts, so a plan matters in compiled code: its tensors are inputs there,
+    and plans of other masks run the same code.
+
+    Args:
+        query_layout, key_layout: regions and frames of the tokens; `key_layout` defaults to `query_layout`.
+        modulation: the tables; None is plain attention.
+        backend: as in `layout_attention`; the plan is for this backend alone.
+        head_dim, dtype: of the queries. They decide which kernel and which tiles are fastest.
+        weighted_keys: whether the calls will give a `key_weight`; with the wrong choice they are right, but slower.
+
+    Raises:
+        TypeError, ValueError: an argument does not fit; the message names it.
+        RuntimeError: the backend cannot run on the layouts' device.
     """
-
-    query_order: Tensor
-    key_order: Tensor
-    tiles: Tensor
-    pair_span: Tensor
-    pair_value: Tensor
-    block_q: int
-    block_k: int
-    most_bias: float
-
-
-@dataclass(frozen=True)
-class GroupPlan:
-    """Runs of both sides, for a backend that takes one query run at a time."""
-
-    query: Runs
-    key: Runs
+    key_layout = query_layout if key_layout is None else key_layout
+    modulation = _PLAIN if modulation is None else modulation
+    check_layouts(query_layout, key_layout, modulation)
+    if key_layout.device != query_layout.device:
+        raise ValueError(f"key_layout is on {key_layout.device}, but query_layout is on {query_layout.device}")
+    if None not in (query_layout.batch, key_layout.batch) and query_layout.batch != key_layout.batch:
+        raise ValueError(f"key_layout has batch {key_layout.batch}, but query_layout has batch {query_layout.batch}")
+    batch = query_layout.batch or key_layout.batch or 1
+    backend = resolve_backend(backend, query_layout.device, dtype)
+    return find_plan(query_layout, key_layout, modulation, backend, batch, head_dim, dtype, weighted_keys)
 
 
-def merge_frames(modulation: Modulation, query_frames: int, key_frames: int) -> Tables:
-    """`modulation` over classes of frames that its tables treat alike."""
-    tables = torch.zeros(4, query_frames, key_frames, dtype=torch.float32)
-    if modulation.strength_table is not None:
-        tables[:2] = modulation.strength_table
-    if modulation.bias_table is not None:
-        tables[2:] = modulation.bias_table
-    query_class = tables.transpose(0, 1).flatten(1).unique(dim=0, return_inverse=True)[1]
-    key_class = tables.permute(2, 0, 1).flatten(1).unique(dim=0, return_inverse=True)[1]
-    merged = tables.new_empty(4, int(query_class.max()) + 1, int(key_class.max()) + 1)
-    merged[:, query_class[:, None], key_class[None, :]] = tables
-    strength = merged[:2] if bool(merged[:2].any()) else None
-    bias = merged[2:] if bool(merged[2:].any()) else None
-    by_region = strength is not None or (bias is not None and not torch.equal(bias[0], bias[1]))
-    pair: tuple[float, float] | None = (0.0, 0.0)
-    if strength is not None:
-        flat = strength.flatten(1)
-        pair = (flat[0, 0].item(), flat[1, 0].item()) if bool((flat == flat[:, :1]).all()) else None
-    return Tables(query_class, key_class, strength, bias, by_region, pair, merged.shape[2])
+def find_plan(
+    query_layout: TokenLayout,
+    key_layout: TokenLayout,
+    modulation: Modulation,
+    backend: str,
+    batch: int,
+    head_dim: int,
+    dtype: torch.dtype,
+    weighted_keys: bool,
+) -> AttentionPlan:
+    """The plan of checked arguments, cached on the query layout."""
+    plans = query_layout.plans
+
+    def merged() -> Tables:
+        return merge_frames(modulation, query_layout.num_frames, key_layout.num_frames)
+
+    tables: Tables = plans.get(key_layout, ("tables", modulation), merged)
+    kernel = _choose_kernel(query_layout, key_layout, tables, backend, batch, head_dim * dtype.itemsize)
+    blocks = None
+    if kernel == "tiles":
+        one_pass = tables.strength_pair is not None and not weighted_keys
+        blocks = bindings.tile_shape(query_layout.device, dtype, head_dim, tables.strength is not None, one_pass)
+
+    def build() -> AttentionPlan:
+        with torch.inference_mode(False):  # a plan made there is used elsewhere too
+            return _make_plan(query_layout, key_layout, modulation, tables, backend, kernel, blocks)
+
+    return plans.get(key_layout, (backend, kernel, blocks, modulation), build)
 
 
-def find_runs(layout: TokenLayout, frame_class: Tensor, by_region: bool, items: int) -> Runs:
-    """Order and runs of one side for `items` batch items (a shared layout repeats where items > 1)."""
-    region = layout.region if by_region else torch.zeros_like(layout.region)
-    classes = frame_class.to(layout.device)[layout.frame.long()]
-    key = region.long() * (int(frame_class.max()) + 1) + classes
-    ordered, order = key.sort(dim=-1, stable=True)
-    order = order.to(torch.int32).expand(items, -1).contiguous()
-    rows = []
-    for item, line in enumerate(ordered.expand(items, -1)):
-        _, count = line.unique_consecutive(return_counts=True)
-        stop = count.cumsum(0)
-        start = stop - count
-        first = order[item].long()[start]
-        bits, frames = region[item % len(region)][first], classes[item % len(classes)][first]
-        rows.append(torch.stack([torch.full_like(start, item), start, stop, bits.long(), frames], 1))
-    return Runs(order, torch.cat(rows).cpu())
+def _choose_kernel(
+    query_layout: TokenLayout, key_layout: TokenLayout, tables: Tables, backend: str, batch: int, row_bytes: int
+) -> str:
+    num_keys = key_layout.num_tokens
+    if backend == "triton":
+        short = max(query_layout.num_tokens, num_keys) <= SHORT_SEQUENCE
+        if short and batch >= SHORT_BATCH and row_bytes <= SHORT_ROW_BYTES:
+            return "short_sequences"
+        return "few_keys" if num_keys <= UNTILED_KEYS and tables.key_classes == 1 else "tiles"
+    if backend == "sdpa":
+        return "runs" if tables.strength is None or num_keys > UNTILED_KEYS else "chunks"
+    return backend
 
 
-def group_plan(query_layout: TokenLayout, key_layout: TokenLayout, tables: Tables) -> GroupPlan | None:
-    """None where the runs of queries are too many or too short for it to pay."""
-    items, tokens = _items(query_layout, key_layout), query_layout.num_tokens
-    modulated, by_frame = tables.strength is not None, tables.strength_pair is None
-    if not is_coarse(items, items * tokens, modulated, by_frame):  # each item has a run at least
-        return None
-    query, key = _both_runs(query_layout, key_layout, tables)
-    return GroupPlan(query, key) if is_coarse(len(query.table), items * tokens, modulated, by_frame) else None
-
-
-def is_coarse(query_runs: int, tokens: int, modulated: bool, by_frame: bool) -> bool:
-    """Whether runs of queries are few and long enough to be attended to one by one: modulated, in several passes; by
-    frame, also run by run of keys."""
-    few, worthwhile = (16, 256 if by_frame else 64) if modulated else (64, 32)  # tokens; measured on a CPU
-    return query_runs <= few or worthwhile * query_runs <= tokens
-
-
-def tile_plan(
-    query_layout: TokenLayout, key_layout: TokenLayout, tables: Tables, block_q: int, block_k: int
-) -> TilePlan:
-    """Plan with query tiles of at most `block_q` tokens and key tiles of at most `block_k`."""
-    query, key = _both_runs(query_layout, key_layout, tables)
-    parts = [_item_plan(query.table, key.table, item, tables, block_q, block_k) for item in range(len(query.order))]
-    offset, tiles = 0, []
-    for part_tiles, spans, _ in parts:
-        tiles.append(part_tiles + torch.tensor([0, 0, *[offset] * 5]))
-        offset += len(spans)
-    if offset >= 2**30:  # the kernels count twice that in int32
-        raise ValueError(f"query_layout and key_layout give {offset} pairs of tiles over the batch: split the batch")
-    device = query_layout.device
-    values = torch.cat([values for _, _, values in parts])
-    return TilePlan(
-        query.order,
-        key.order,
-        torch.nn.utils.rnn.pad_sequence(tiles, batch_first=True).to(torch.int32).to(device),
-        torch.cat([spans for _, spans, _ in parts]).to(torch.int32).to(device),
-        values.to(device),
-        block_q,
-        block_k,
-        values[:, 1].max().item() if len(values) else 0.0,
+def _make_plan(
+    query_layout: TokenLayout,
+    key_layout: TokenLayout,
+    modulation: Modulation,
+    tables: Tables,
+    backend: str,
+    kernel: str,
+    blocks: tuple[int, int] | None,
+) -> AttentionPlan:
+    query_frame, key_frame = query_layout.frame, key_layout.frame
+    strength, bias = (
+        table.to(query_layout.device) if table is not None and bool(table.any()) else None
+        for table in (modulation.strength_table, modulation.bias_table)
+    )
+    if kernel == "short_sequences":
+        query_frame, key_frame = _shared(query_frame), _shared(key_frame)
+    elif kernel == "few_keys":  # the tables do not depend on the key's frame
+        strength, bias = (None if table is None else table[:, :, 0].contiguous() for table in (strength, bias))
+    return AttentionPlan(
+        query_layout.region,
+        query_frame,
+        key_layout.region,
+        key_frame,
+        strength,
+        bias,
+        tile_plan(query_layout, key_layout, tables, *blocks) if blocks is not None else None,
+        run_plan(query_layout, key_layout, tables) if kernel == "runs" else None,
+        backend,
+        kernel,
     )
 
 
-def _items(query_layout: TokenLayout, key_layout: TokenLayout) -> int:
-    return max(query_layout.region.shape[0], key_layout.region.shape[0])
-
-
-def _both_runs(query_layout: TokenLayout, key_layout: TokenLayout, tables: Tables) -> tuple[Runs, Runs]:
-    items = _items(query_layout, key_layout)
-    query = find_runs(query_layout, tables.query_class, tables.by_region, items)
-    key = find_runs(key_layout, tables.key_class, tables.by_region, items)
-    return query, key
-
-
-def _item_plan(
-    query_runs: Tensor, key_runs: Tensor, item: int, tables: Tables, block_q: int, block_k: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Tiles [T, 7], pair spans [L, 2] and pair values [L, 2] of one batch item, pairs counted from 0."""
-    query_runs = query_runs[query_runs[:, 0] == item]
-    key_runs = key_runs[key_runs[:, 0] == item]
-    query_tiles, key_tiles = _cut(query_runs, block_q), _cut(key_runs, block_k)
-    if len(query_runs) * len(key_tiles) > MOST_PAIRS:
-        raise ValueError(
-            f"query_layout and key_layout fall into {len(query_runs)} and {len(key_runs)} runs of one region set and "
-            "frame, too many to plan tiles for: smooth or merge the masks, or use backend='sdpa'"
-        )
-    bits_q, bits_k = query_runs[:, None, 3], key_runs[None, :, 3]
-    same = ((bits_q & bits_k) != 0).long()
-    place = (same, query_runs[:, None, 4], key_runs[None, :, 4])
-    strength = torch.zeros(same.shape, dtype=torch.float32) if tables.strength is None else tables.strength[place]
-    bias = torch.zeros(same.shape, dtype=torch.float32) if tables.bias is None else tables.bias[place]
-    run, tile = (bias > -math.inf)[:, key_tiles[:, 2]].nonzero(as_tuple=True)
-    key_run = key_tiles[tile, 2]
-    # by query run: full before short, the same region before others
-    kind = 2 * (key_tiles[tile, 1] < block_k).long() + 1 - same[run, key_run]
-    kind, order = (4 * run + kind).sort(stable=True)
-    run, tile, key_run = run[order], tile[order], key_run[order]
-    count = torch.bincount(kind, minlength=4 * len(query_runs)).view(-1, 4)
-    ends = count.flatten().cumsum(0).view(-1, 4)
-    lists = torch.cat([ends[:, :1] - count[:, :1], ends], 1)
-    values = torch.stack([strength[run, key_run], bias[run, key_run] * math.log2(math.e)], 1)
-    # the longest lists first, so that no long one starts when the others are done
-    query_tiles = query_tiles[count.sum(1)[query_tiles[:, 2]].sort(descending=True, stable=True)[1]]
-    return torch.cat([query_tiles[:, :2], lists[query_tiles[:, 2]]], 1), key_tiles[tile, :2], values
-
-
-def _cut(runs: Tensor, block: int) -> Tensor:
-    """Tiles [T, 3] (start, length, run) of at most `block` tokens each."""
-    length = runs[:, 2] - runs[:, 1]
-    pieces = (length + block - 1) // block
-    run = torch.arange(len(runs)).repeat_interleave(pieces)
-    piece = torch.arange(len(run)) - (pieces.cumsum(0) - pieces)[run]
-    start = runs[run, 1] + piece * block
-    return torch.stack([start, torch.minimum(runs[run, 2] - start, torch.tensor(block)), run], 1)
+def _shared(frame: Tensor) -> Tensor:
+    """[1, N] of [P, N] where all items have the same frames, as pixels do."""
+    return frame[:1] if bool((frame == frame[:1]).all()) else frame

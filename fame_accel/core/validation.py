@@ -1,31 +1,34 @@
-"""Checking the arguments of layout attention, once for every backend."""
+"""Checks of the arguments of layout attention, the same for every backend."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from fame_accel.core.layout import TokenLayout
 from fame_accel.core.modulation import Modulation
+from fame_accel.core.tracing import has_values, unwrapped
 
 MAX_HEAD_DIM = 256
+# float32 logits stay finite up to it: products of float16 rows reach 256 * 65504**2 = 1.1e12, which leaves 3e26
+MAX_SCALE = 1e25
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+_PLAIN = Modulation()
 
 
 @dataclass(frozen=True)
-class Arguments:
-    """Arguments of one call, checked and with the defaults filled in.
+class Call:
+    """Checked arguments of one call, defaults filled in.
 
-    query [B, H, Nq, D], key and value [B, H, Nk, D]; row_strength [P, Nq] and key_weight [P, Nk] float32 with
-    P in (1, B), or None for 1.
+    Attributes:
+        query_layout, key_layout, modulation: as given, or their defaults.
+        row_strength, key_weight: float32 [P, Nq] and [P, Nk] with P in (1, B), or None for 1.
+        scale: of the logits.
     """
 
-    query: Tensor
-    key: Tensor
-    value: Tensor
     query_layout: TokenLayout
     key_layout: TokenLayout
     modulation: Modulation
@@ -34,25 +37,40 @@ class Arguments:
     scale: float
 
 
-_PLAIN = Modulation()
-
-
-def check(
+def check_call(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    query_layout: TokenLayout,
+    query_layout: TokenLayout | None,
     key_layout: TokenLayout | None,
     modulation: Modulation | None,
     row_strength: Tensor | None,
     key_weight: Tensor | None,
     scale: float | None,
     doubles: bool = False,
-) -> Arguments:
-    """Arguments of one call, or a TypeError, ValueError or RuntimeError that names the argument at fault."""
-    _check_tensors(query, key, value, doubles)
-    key_layout = _check_layouts(query, key, query_layout, key_layout)
+) -> Call:
+    """The checked arguments of a call with layouts; float64 is allowed where `doubles`.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: the message names the argument, what came and what was wanted.
+    """
+    check_tensors(query, key, value, doubles)
+    if query_layout is None:
+        raise TypeError("query_layout must be a fame_accel.TokenLayout, got None; only a plan replaces it")
+    key_layout = query_layout if key_layout is None else key_layout
     modulation = _PLAIN if modulation is None else modulation
+    check_layouts(query_layout, key_layout, modulation)
+    for name, layout, tensor in (("query_layout", query_layout, query), ("key_layout", key_layout, key)):
+        check_side(name, layout.num_tokens, layout.batch, layout.device, tensor)
+    factors = check_factors(query, key, row_strength, key_weight)
+    return Call(query_layout, key_layout, modulation, *factors, check_scale(scale, query.shape[-1]))
+
+
+def check_layouts(query_layout: TokenLayout, key_layout: TokenLayout, modulation: Modulation) -> None:
+    """TypeError or ValueError where these do not belong together."""
+    for name, layout in (("query_layout", query_layout), ("key_layout", key_layout)):
+        if not isinstance(layout, TokenLayout):
+            raise TypeError(f"{name} must be a fame_accel.TokenLayout, got {type(layout).__name__}")
     if not isinstance(modulation, Modulation):
         raise TypeError(f"modulation must be a fame_accel.Modulation or None, got {type(modulation).__name__}")
     frames = (query_layout.num_frames, key_layout.num_frames)
@@ -61,17 +79,10 @@ def check(
             f"modulation has tables for (query, key) frames {modulation.frames_shape}, "
             f"but query_layout and key_layout have {frames}"
         )
-    row_strength = _check_vector("row_strength", row_strength, query)
-    key_weight = _check_vector("key_weight", key_weight, key)
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    if not isinstance(scale, (int, float)) or isinstance(scale, bool):
-        raise TypeError(f"scale must be a number or None, got {type(scale).__name__}")
-    if not 0 < scale < math.inf:
-        raise ValueError(f"scale must be finite and > 0, got {scale!r}")
-    return Arguments(query, key, value, query_layout, key_layout, modulation, row_strength, key_weight, float(scale))
 
 
-def _check_tensors(query: Tensor, key: Tensor, value: Tensor, doubles: bool) -> None:
+def check_tensors(query: Tensor, key: Tensor, value: Tensor, doubles: bool) -> None:
+    """Query, key and value: types, dtypes, shapes, devices, and that no derivative is asked for."""
     allowed = (*_DTYPES, torch.float64) if doubles else _DTYPES
     for name, tensor in (("query", query), ("key", key), ("value", value)):
         if not isinstance(tensor, Tensor):
@@ -85,11 +96,7 @@ def _check_tensors(query: Tensor, key: Tensor, value: Tensor, doubles: bool) -> 
             raise TypeError(f"{name} must have the dtype of query, {query.dtype}, got {tensor.dtype}")
         if tensor.device != query.device:
             raise ValueError(f"{name} must be on the device of query, {query.device}, got {tensor.device}")
-        if tensor.requires_grad and torch.is_grad_enabled():
-            raise RuntimeError(
-                f"{name} requires grad, but layout attention has no backward: "
-                "call it under torch.no_grad() or pass a detached tensor"
-            )
+        _refuse_derivatives(name, tensor)
     batch, heads, _, head_dim = query.shape
     if not 1 <= head_dim <= MAX_HEAD_DIM:
         raise ValueError(f"query must have a head_dim from 1 to {MAX_HEAD_DIM}, got {head_dim}")
@@ -102,44 +109,63 @@ def _check_tensors(query: Tensor, key: Tensor, value: Tensor, doubles: bool) -> 
             )
 
 
-def _check_layouts(
-    query: Tensor, key: Tensor, query_layout: TokenLayout, key_layout: TokenLayout | None
-) -> TokenLayout:
-    key_layout = query_layout if key_layout is None else key_layout
-    for name, layout, tensor in (("query_layout", query_layout, query), ("key_layout", key_layout, key)):
-        if not isinstance(layout, TokenLayout):
-            raise TypeError(f"{name} must be a fame_accel.TokenLayout, got {type(layout).__name__}")
-        if layout.num_tokens != tensor.shape[2]:
-            raise ValueError(
-                f"{name} has {layout.num_tokens} tokens, but its side of the attention has {tensor.shape[2]}"
-            )
-        if layout.batch not in (None, tensor.shape[0]):
-            raise ValueError(f"{name} has batch {layout.batch}, but query has batch {tensor.shape[0]}")
-        if layout.device != tensor.device:
-            raise ValueError(
-                f"{name} is on {layout.device}, but query is on {tensor.device}: use {name}.to({str(tensor.device)!r})"
-            )
-    return key_layout
+def check_side(name: str, tokens: int, batch: int | None, device: torch.device, side: Tensor) -> None:
+    """Whether a layout with these tokens, batch and device fits its side of the attention."""
+    if tokens != side.shape[2]:
+        raise ValueError(f"{name} has {tokens} tokens, but its side of the attention has {side.shape[2]}")
+    if batch not in (None, side.shape[0]):
+        raise ValueError(f"{name} has batch {batch}, but query has batch {side.shape[0]}")
+    if device != side.device:
+        raise ValueError(f"{name} is on {device}, but query is on {side.device}: use {name}.to({str(side.device)!r})")
 
 
-def _check_vector(name: str, vector: Tensor | None, side: Tensor) -> Tensor | None:
-    """`vector` as float32 [P, N] with P in (1, B)."""
-    if vector is None:
+def check_scale(scale: float | None, head_dim: int) -> float:
+    """The scale as a float; default head_dim ** -0.5."""
+    scale = int(head_dim) ** -0.5 if scale is None else scale  # int: a traced size is none
+    if not isinstance(scale, (int, float)) or isinstance(scale, bool):
+        raise TypeError(f"scale must be a number or None, got {type(scale).__name__}")
+    if not 0 < scale <= MAX_SCALE:
+        raise ValueError(f"scale must be finite, > 0 and at most {MAX_SCALE:g}, got {scale!r}")
+    return float(scale)
+
+
+def check_factors(
+    query: Tensor, key: Tensor, row_strength: Tensor | None, key_weight: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Both factors as float32 [P, N] with P in (1, B); None stays None."""
+    return _check_factor("row_strength", row_strength, query), _check_factor("key_weight", key_weight, key)
+
+
+def _check_factor(name: str, factor: Tensor | None, side: Tensor) -> Tensor | None:
+    if factor is None:
         return None
     batch, tokens = side.shape[0], side.shape[2]
-    if not isinstance(vector, Tensor) or not vector.is_floating_point():
-        kind = vector.dtype if isinstance(vector, Tensor) else type(vector).__name__
+    if not isinstance(factor, Tensor) or not factor.is_floating_point():
+        kind = factor.dtype if isinstance(factor, Tensor) else type(factor).__name__
         raise TypeError(f"{name} must be a floating tensor [N] or [B, N], got {kind}")
-    if tuple(vector.shape) not in ((tokens,), (batch, tokens)):
-        raise ValueError(f"{name} must have shape [{tokens}] or [{batch}, {tokens}], got {tuple(vector.shape)}")
-    if vector.device != side.device:
-        raise ValueError(f"{name} must be on the device of query, {side.device}, got {vector.device}")
-    if vector.requires_grad and torch.is_grad_enabled():
-        raise RuntimeError(f"{name} requires grad, but layout attention has no backward: pass a detached tensor")
-    inside = ((vector >= 0) & (vector <= 1)).all()
+    if tuple(factor.shape) not in ((tokens,), (batch, tokens)):
+        raise ValueError(f"{name} must have shape [{tokens}] or [{batch}, {tokens}], got {tuple(factor.shape)}")
+    if factor.device != side.device:
+        raise ValueError(f"{name} must be on the device of query, {side.device}, got {factor.device}")
+    _refuse_derivatives(name, factor)
+    inside = ((factor >= 0) & (factor <= 1)).all()
     message = f"{name} must lie in [0, 1] without NaN"
-    if torch.compiler.is_compiling() or vector.device.type == "cuda":
-        torch._assert_async(inside, message)  # no synchronisation: the device reports it
-    elif vector.device.type != "meta" and not bool(inside):
-        raise ValueError(f"{message}, got values from {vector.min().item():g} to {vector.max().item():g}")
-    return torch.atleast_2d(vector).to(torch.float32).contiguous()
+    if torch.compiler.is_compiling() or factor.device.type == "cuda":
+        torch._assert_async(inside, message)  # the device reports it, nothing waits
+    elif has_values(factor) and not bool(unwrapped(inside).all()):
+        values = unwrapped(factor)
+        raise ValueError(f"{message}, got values from {values.min().item():g} to {values.max().item():g}")
+    return torch.atleast_2d(factor).to(torch.float32).contiguous()
+
+
+def _refuse_derivatives(name: str, tensor: Tensor) -> None:
+    if tensor.requires_grad and torch.is_grad_enabled():
+        raise RuntimeError(
+            f"{name} requires grad, but layout attention has no backward: "
+            "call it under torch.no_grad() or pass a detached tensor"
+        )
+    if forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None:
+        raise RuntimeError(
+            f"{name} carries a tangent of forward-mode AD, but layout attention has no derivative: "
+            "pass its primal, torch.autograd.forward_ad.unpack_dual(x).primal"
+        )

@@ -20,7 +20,6 @@ from fame_accel.core.modulation import Modulation
 from fame_accel.fairness import Debias, Injection
 from fame_accel.pipeline import frames as media
 from fame_accel.pipeline import schedule
-from fame_accel.pipeline.compiled import more_compiled_variants
 from fame_accel.pipeline.noise import Conditions, Control, NoisePredictor, chunks
 from fame_accel.pipeline.text import EditText
 
@@ -270,7 +269,7 @@ class VideoEdit:
 
     @contextmanager
     def _steps(self, config: FameConfig, steps: int, title: str) -> Iterator[tuple[FameHandle, Any]]:
-        with more_compiled_variants(), apply_fame(self, config) as handle, self.progress_bar(total=steps) as bar:
+        with apply_fame(self, config) as handle, self.progress_bar(total=steps) as bar:
             bar.set_description(getattr(self, "_progress_bar_config", {}).get("desc", title))
             yield handle, bar
 

@@ -39,9 +39,8 @@ from cases import (
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from fame_accel import Modulation, TokenLayout, bindings, layout_attention
+from fame_accel import Modulation, TokenLayout, layout_attention, plan_attention
 from fame_accel.bindings import products
-from fame_accel.core import attention
 
 # Lanes past the end of a short tile overflow before they are masked.
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp2:RuntimeWarning")
@@ -512,10 +511,9 @@ def test_chunks(
 ):  # fmt: skip
     """One chunk of everything, and many of some rows of some heads; by runs of tokens, and by pairs."""
     monkeypatch.setattr("fame_accel.bindings.products.CHUNK_BYTES", size)
-    monkeypatch.setattr("fame_accel.core.planning.is_coarse", lambda *_: coarse)
-    reached = "grouped_attention" if coarse else "chunked_attention"
-    other = "chunked_attention" if coarse else "grouped_attention"
-    monkeypatch.setattr(bindings, other, lambda *_: pytest.fail(f"{other} ran instead of {reached}"))
+    monkeypatch.setattr("fame_accel.core.runs.is_coarse", lambda *_: coarse)
+    other = "attend_pairwise" if coarse else "attend_runs"
+    monkeypatch.setattr(f"fame_accel.bindings.sdpa_ops.{other}", lambda *_: pytest.fail(f"{other} ran"))
     check(
         make_case(
             target, batch=3, heads=3, num_queries=990, num_keys=530, kind="two", layout_batch=layouts,
@@ -670,14 +668,17 @@ def test_rows_far_below_their_pivot(target: Target):
 
 @pytest.mark.parametrize("target", [t.param() for t in TRITON[:1]])
 def test_launches_changed_after_planning(target: Target, monkeypatch: pytest.MonkeyPatch):
-    """A plan is cut to the tiles of its time, and runs with them."""
+    """A plan is cut to the tiles of its time, and runs with them; a call without one is planned anew."""
     from fame_accel.kernels import launch_table
     from fame_accel.kernels.launch import Launch
 
-    case = make_case(target, modulation=Modulation.fame(FRAMES))
-    layouts = (case.query_layout.name, case.query_layout.name, case.modulation.name)
-    plan = attention._tile_plan(*layouts, *bindings.tile_shape(case.query.device, target.dtype, 16, True, True))
-    entries = launch_table._TABLE["tiled"]["interpreter"]
-    monkeypatch.setitem(entries, (256, 4), Launch(16, 16, 1, 1))
-    monkeypatch.setattr(attention, "_tile_plan", lambda *_: plan)
-    check(case, target)
+    case = make_case(target, num_queries=20, modulation=Modulation.fame(FRAMES))
+    options = dict(backend="triton", head_dim=16, dtype=target.dtype)
+    plan = plan_attention(case.query_layout, case.key_layout, case.modulation, **options)
+    monkeypatch.setitem(launch_table._TABLE["tiled"]["interpreter"], (256, 4), Launch(16, 16, 1, 1))
+    changed = plan_attention(case.query_layout, case.key_layout, case.modulation, **options)
+    assert changed.tiles.block_q == 16 != plan.tiles.block_q
+    wanted = case.run("triton")
+    for one in (plan, changed):
+        got = layout_attention(case.query, case.key, case.value, plan=one, scale=case.scale)
+        torch.testing.assert_close(got, wanted[0] if isinstance(wanted, tuple) else wanted)

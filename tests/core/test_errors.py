@@ -17,6 +17,7 @@ from cases import FRAMES, MODULATIONS, SDPA, TRITON, Target, layout, make_case
 from torch import Tensor, full, ones
 
 from fame_accel import Modulation, bindings, layout_attention, reference
+from fame_accel.core import operators
 
 B, H, N, K, D = 2, 3, 12, 9, 16
 
@@ -89,6 +90,8 @@ FACTORS = {
     "scale negative": (dict(scale=-1), ValueError, "scale.*> 0.*-1"),
     "scale NaN": (dict(scale=math.nan), ValueError, "scale.*finite.*nan"),
     "scale infinite": (dict(scale=math.inf), ValueError, "scale.*finite.*inf"),
+    "scale that overflows": (dict(scale=1e30), ValueError, r"scale.*at most 1e\+25, got 1e\+30"),
+    "scale past floats": (dict(scale=10**400), ValueError, "scale.*at most 1e.25, got 1000"),
 }
 BAD = {**TENSORS, **LAYOUTS, **FACTORS}
 
@@ -189,7 +192,7 @@ def test_a_failing_backend_is_not_swapped(target: Target, name: str, monkeypatch
     def fail(*_: object) -> None:
         raise RuntimeError("the operator failed")
 
-    for operator in ("tile_attention", "few_keys_attention", "grouped_attention", "chunked_attention"):
+    for operator in ("tile_attention", "few_keys_attention", "sdpa_attention"):
         monkeypatch.setattr(bindings, operator, fail)
     case = make_case(target, num_queries=12, modulation=MODULATIONS[name](FRAMES))
     with pytest.raises(RuntimeError, match="the operator failed"):
@@ -202,8 +205,8 @@ def test_a_backend_runs_its_own_operators(target: Target, name: str, monkeypatch
     def fail(*_: object) -> None:
         raise AssertionError("an operator of another backend ran")
 
-    operators = ("tile_attention", "few_keys_attention", "grouped_attention", "chunked_attention")
-    for operator in operators[2:] if target.backend == "triton" else operators[:2]:
+    triton = ("tile_attention", "few_keys_attention")
+    for operator in ("sdpa_attention",) if target.backend == "triton" else triton:
         monkeypatch.setattr(bindings, operator, fail)
-    monkeypatch.setattr(reference, "evaluate", fail)
+    monkeypatch.setattr(operators, "reference_attention", fail)
     make_case(target, num_queries=12, modulation=MODULATIONS[name](FRAMES)).run(target.backend)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import pickle
 from collections.abc import Callable
 
@@ -12,8 +11,7 @@ import torch
 from cases import KINDS, layout
 from torch import Tensor
 
-from fame_accel import Modulation, SpaceTimeLayout, TokenLayout
-from fame_accel.core.named import Named, by_name
+from fame_accel import SpaceTimeLayout, TokenLayout
 
 
 def _masks(regions: int, frames: int, height: int, width: int, share: float = 0.4) -> Tensor:
@@ -94,18 +92,12 @@ def test_to_the_same_device_is_the_same_layout():
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
-@pytest.mark.parametrize("make", [lambda: layout(5), lambda: Modulation.fame(2)], ids=["layout", "modulation"])
-def test_copies_have_names_of_their_own(make: Callable[[], Named], copied: Callable[[Named], Named]):
-    """And outlive the original."""
-    one = make()
+@pytest.mark.parametrize("batch", [None, 2])
+def test_copies_are_equal_and_carry_no_plans(copied: Callable[[TokenLayout], TokenLayout], batch: int | None):
+    one = layout(6, batch=batch)
+    one.plans.get(one, "key", list)
     other = copied(one)
-    assert other.name != one.name and by_name(other.name) is other and by_name(one.name) is one
-    gone = one.name
-    del one
-    gc.collect()
-    with pytest.raises(KeyError):
-        by_name(gone)
-    assert by_name(other.name) is other
+    assert other == one and other.batch == one.batch and len(other.plans) == 0 and len(one.plans) == 1
 
 
 def _brute_size_regularization(query: Tensor, key: Tensor) -> Tensor:
@@ -142,12 +134,22 @@ def test_token_layout_takes_integers(dtype: torch.dtype):
     assert "tokens=3" in repr(one) and "frames=2" in repr(one)
 
 
-def test_cached_builds_once_and_forgets_the_least_recent():
-    one, built = layout(3), []
+def test_plans_are_built_once_and_the_least_recent_forgotten():
+    one, other, built = layout(3), layout(3), []
     for key in (*range(100), 99, 0):
-        assert one.cached(key, lambda key=key: built.append(key) or key) == key
+        assert one.plans.get(other, key, lambda key=key: built.append(key) or key) == key
     assert built == [*range(100), 0]
     assert len(one.plans) < 100
+    one.plans.get(layout(3), 0, lambda: built.append("another owner"))
+    assert built[-1] == "another owner"
+
+
+def test_layouts_are_equal_by_content():
+    region, frame = torch.tensor([0, 1, 3]), torch.tensor([0, 1, 1])
+    one = TokenLayout(region, frame, 2)
+    assert one == TokenLayout(region.clone(), frame.clone(), 2) and hash(one) == hash(TokenLayout(region, frame, 2))
+    assert one != TokenLayout(region + 1, frame, 2) and one != TokenLayout(region, 1 - frame, 2)
+    assert one != TokenLayout(region, frame, 3) and one != TokenLayout(region[None], frame[None], 2) and one != 0
 
 
 ZEROS = torch.zeros(4, dtype=torch.int32)

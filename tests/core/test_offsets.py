@@ -32,38 +32,20 @@ def _operator_arguments(name: str, query: Tensor) -> tuple:
     qkv = (query, query, query)
     return {
         "tile_attention": (
-            *qkv,
-            ints,
-            ints,
-            tiles,
-            spans,
-            values,
-            floats,
-            None,
-            0.125,
-            True,
-            True,
-            0.5,
-            1.0,
-            0.0,
-            128,
-            64,
-            True,
+            *qkv, ints, ints, tiles, spans, values, floats, None, 0.125, True, True, 0.5, 1.0, 0.0, 128, 64, True,
         ),
         "few_keys_attention": (*qkv, ints, ints, ints, table[..., 0], table[..., 0], floats, None, 0.125),
         "short_sequences_attention": (*qkv, ints, ints, ints, ints, table, table, floats, None, 0.125),
-        "grouped_attention": (*qkv, ints, ints, runs, runs, table, table, floats, 0.125, True),
-        "chunked_attention": (*qkv, ints, ints, ints, ints, table, table, floats, floats, 0.125, True),
-    }[name]
+        "sdpa_attention": (
+            *qkv, ints, ints, ints, ints, table, table, ints, ints, runs, runs, table, table, floats, None, 0.125, True,
+        ),
+    }[name]  # fmt: skip
 
 
 @pytest.mark.parametrize("how", ["meta", "fake"])
 @pytest.mark.parametrize(
     "name",
-    [
-        *("tile_attention", "few_keys_attention", "short_sequences_attention"),
-        *("grouped_attention", "chunked_attention"),
-    ],
+    ["tile_attention", "few_keys_attention", "short_sequences_attention", "sdpa_attention"],
 )
 def test_shapes_beyond_31_bits(name: str, how: str):
     shape = (2, 8, 2**21, 80)

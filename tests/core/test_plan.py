@@ -10,7 +10,10 @@ from cases import KINDS, MODULATIONS, layout, on_modulations
 from torch import Tensor
 
 from fame_accel import Modulation, TokenLayout
-from fame_accel.core.planning import Tables, TilePlan, group_plan, merge_frames, tile_plan
+from fame_accel.core import runs, tiles
+from fame_accel.core.runs import find_runs, run_plan
+from fame_accel.core.tables import Tables, merge_frames
+from fame_accel.core.tiles import TilePlan, tile_plan
 
 
 def _plan(
@@ -67,17 +70,17 @@ def _assert_plan_is_the_tables(query: TokenLayout, key: TokenLayout, modulation:
         assert torch.equal(got_same[pulled], same[pulled])
         counts = [ends[4] - ends[0] for _, length, *ends in plan.tiles[item].tolist() if length]
         assert counts == sorted(counts, reverse=True)
-        assert not seen.any() or plan.most_bias >= math.log2(math.e) * bias[seen].max().item() - 1e-5
+        assert not seen.any() or plan.max_bias >= math.log2(math.e) * bias[seen].max().item() - 1e-5
         torch.testing.assert_close(got_bias[seen], bias[seen], rtol=1e-6, atol=1e-6)
 
 
 def _assert_tiles_are_whole_and_pure(query: TokenLayout, tables: Tables, plan: TilePlan) -> None:
-    for item, tiles in enumerate(plan.tiles):
-        order, tiles = plan.query_order[item].long(), [tile for tile in tiles.tolist() if tile[1]]
-        tokens = torch.cat([order[start : start + length] for start, length, *_ in tiles])
+    for item, padded in enumerate(plan.tiles):
+        order, whole = plan.query_order[item].long(), [tile for tile in padded.tolist() if tile[1]]
+        tokens = torch.cat([order[start : start + length] for start, length, *_ in whole])
         assert torch.equal(tokens.sort()[0], torch.arange(query.num_tokens))
         regions, frames = _tokens(query, item)
-        for start, length, *_ in tiles:
+        for start, length, *_ in whole:
             rows = order[start : start + length]
             assert not tables.by_region or len(regions[rows].unique()) == 1
             assert len(tables.query_class[frames[rows]].unique()) == 1
@@ -141,7 +144,8 @@ def test_merged_frames_share_tiles():
     one = TokenLayout(torch.ones(64, dtype=torch.int32), torch.arange(64) % 8, 8)
     assert _plan(one, one, Modulation.videograin(8))[1].tiles.shape == (1, 2, 7)
     assert _plan(one, one, Modulation.fame(8))[1].tiles.shape == (1, 8, 7)
-    assert _plan(one, one, Modulation.frames(8, "first"))[1].pair_span.shape == (1, 2)
+    first = _plan(one, one, Modulation.frames(8, "first"))[1]
+    assert first.pair_span.tolist() == [[0, 8], [0, 0]]  # the second pads: sizes of 1 would be constants when compiled
 
 
 def test_size_is_far_below_pairs_of_tokens():
@@ -159,30 +163,62 @@ def test_empty_sides():
 
 
 @on_modulations
-def test_runs_of_short_sequences_are_not_looked_for(name: str, monkeypatch: pytest.MonkeyPatch):
-    """A plan would cost more than the attention of all pixels."""
-    monkeypatch.setattr("fame_accel.core.planning.find_runs", lambda *_: pytest.fail("looked for runs"))
+def test_fine_runs_are_not_taken_one_at_a_time(name: str):
+    """One call per run would cost more than the attention of all pixels."""
     pixels = layout(8, 8, batch=70)
-    assert group_plan(pixels, pixels, merge_frames(MODULATIONS[name](8) or Modulation(), 8, 8)) is None
+    tables = merge_frames(MODULATIONS[name](8) or Modulation(), 8, 8)
+    taken = run_plan(pixels, pixels, tables).query_runs
+    runs_of_pixels = len(find_runs(pixels, tables.query_class, tables.by_region, 70).table)
+    assert (int((taken[:, 2] > taken[:, 1]).sum()) > 0) == runs.is_coarse(
+        runs_of_pixels, 560, tables.strength is not None, tables.strength_pair is None
+    )
+    assert runs_of_pixels == 70 or not taken.any()
 
 
 @on_modulations
-@pytest.mark.parametrize("batches", [(None, None), (2, None), (2, 2)], ids=str)
-def test_groups_cover_each_side(
-    name: str, batches: tuple[int | None, int | None], monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("fame_accel.core.planning.is_coarse", lambda *_: True)
+@pytest.mark.parametrize("batches", [(None, None), (2, None), (None, 2), (2, 2)], ids=str)
+def test_runs_cover_each_side(name: str, batches: tuple[int | None, int | None], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(runs, "is_coarse", lambda *_: True)
     query, key = (layout(n, 3, batch=batch) for n, batch in zip((60, 80), batches, strict=True))
     tables = merge_frames(MODULATIONS[name](3) or Modulation(), 3, 3)
-    plan = group_plan(query, key, tables)
-    for side, runs, classes in ((query, plan.query, tables.query_class), (key, plan.key, tables.key_class)):
-        for item, order in enumerate(runs.order.long()):
+    plan = run_plan(query, key, tables)
+    sides = (
+        (query, plan.query_order, plan.query_runs, tables.query_class),
+        (key, plan.key_order, plan.key_runs, tables.key_class),
+    )
+    for side, orders, table, classes in sides:
+        assert table.shape[0] >= 2
+        for item, order in enumerate(orders.long()):
             assert torch.equal(order.sort()[0], torch.arange(side.num_tokens))
-            table = [row[1:] for row in runs.table.tolist() if row[0] == item]
-            assert [row[0] for row in table] == [0, *(row[1] for row in table[:-1])]
-            assert table[-1][1] == side.num_tokens
+            rows_of_item = [row[1:] for row in table.tolist() if row[0] == item and row[1] < row[2]]
+            assert [row[0] for row in rows_of_item] == [0, *(row[1] for row in rows_of_item[:-1])]
+            assert rows_of_item[-1][1] == side.num_tokens
             regions, frames = _tokens(side, item)
-            for start, stop, bits, frame_class in table:
+            for start, stop, bits, frame_class in rows_of_item:
                 rows = order[start:stop]
                 assert (classes[frames[rows]] == frame_class).all()
                 assert not tables.by_region or (regions[rows] == bits).all()
+
+
+def test_items_are_planned_in_parts_as_at_once(monkeypatch: pytest.MonkeyPatch):
+    pixels, other = layout(9, 3, batch=7), layout(9, 3)
+    tables = merge_frames(Modulation.fame(3), 3, 3)
+    for query, key in ((pixels, pixels), (other, pixels), (pixels, other)):
+        at_once = tile_plan(query, key, tables, 4, 4)
+        with monkeypatch.context() as patch:
+            patch.setattr(tiles, "_PAIRS_AT_ONCE", 40)
+            in_parts = tile_plan(query, key, tables, 4, 4)
+        for name in ("query_order", "key_order", "tiles", "pair_span", "pair_value"):
+            assert torch.equal(getattr(at_once, name), getattr(in_parts, name)), name
+
+
+def test_too_many_pairs_are_refused(monkeypatch: pytest.MonkeyPatch):
+    one = layout(60, 3, "mixed")
+    tables = merge_frames(Modulation.fame(3), 3, 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(tiles, "MAX_PAIRS", 10)
+        with pytest.raises(ValueError, match="query_layout and key_layout fall into .* smooth or merge the masks"):
+            tile_plan(one, one, tables, 16, 16)
+    monkeypatch.setattr(tiles, "MAX_PAIRS_OF_BATCH", 10)
+    with pytest.raises(ValueError, match="pairs of tiles over the batch: split the batch"):
+        tile_plan(one, one, tables, 16, 16)

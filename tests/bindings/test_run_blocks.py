@@ -8,8 +8,9 @@ import pytest
 import torch
 from cases import FRAMES, MODULATIONS, layout
 
-from fame_accel.bindings.groups import Span, blocks_of
-from fame_accel.core.planning import find_runs, merge_frames
+from fame_accel.bindings.run_blocks import Span, blocks_of
+from fame_accel.core.runs import find_runs
+from fame_accel.core.tables import merge_frames
 
 
 @pytest.mark.parametrize("name", [name for name in MODULATIONS if name != "plain"])
@@ -32,7 +33,7 @@ def test_blocks_cover_every_pair(name: str, kind: str):
 
     strength, bias = at_pairs(tables.strength), at_pairs(tables.bias)
     same = torch.tensor([[bits & own != 0 for own, _ in of_key] for bits, _ in of_query])
-    found_strength, found_bias = torch.zeros(50, 70), torch.full((50, 70), -math.inf)
+    got_strength, got_bias = torch.zeros(50, 70), torch.full((50, 70), -math.inf)
     lists = [None if table is None else table.tolist() for table in (tables.strength, tables.bias)]
     stop, before = 0, None
     for block in blocks_of(*sides, *lists):
@@ -42,15 +43,15 @@ def test_blocks_cover_every_pair(name: str, kind: str):
         seen = torch.cat([torch.arange(*stretch) for stretch in block.stretches])
         rows = torch.arange(*block.queries)
         for span, values in block.biases:
-            found_bias[rows[slice(*span)][:, None], seen] = 0.0 if values is None else values
-        for pulled in block.pulls:
-            own = rows[slice(*pulled.queries)][:, None]
-            for span, index in pulled.keys:
-                place = own, seen[slice(*span)]
-                assert bool((same[place] == bool(pulled.high[index])).all())
-                found_strength[place] = pulled.strength[index]
-    assert torch.equal(found_bias, bias)
-    assert torch.equal(found_strength, strength.masked_fill(bias == -math.inf, 0))
+            got_bias[rows[slice(*span)][:, None], seen] = 0.0 if values is None else values
+        for modulated in block.strengths:
+            own = rows[slice(*modulated.queries)][:, None]
+            for span, index in modulated.keys:
+                pairs = own, seen[slice(*span)]
+                assert bool((same[pairs] == bool(modulated.same_region[index])).all())
+                got_strength[pairs] = modulated.amount[index]
+    assert torch.equal(got_bias, bias)
+    assert torch.equal(got_strength, strength.masked_fill(bias == -math.inf, 0))
 
 
 def test_span_within():
