@@ -14,7 +14,7 @@ import fame_accel as fa
 pytest.importorskip("diffusers")
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 
-from fame_accel.adapter.state import FameState
+from fame_accel.adapter.state import FameState, Layer
 
 FRAMES, SIZE, HEADS, CHANNELS, TEXT_CHANNELS = 2, 4, 2, 16, 12
 PIXELS = SIZE * SIZE
@@ -47,8 +47,8 @@ def layout() -> fa.SpaceTimeLayout:
 
 
 @dataclass
-class Layer:
-    """An attention module, its inputs for two parts of a guided batch, and the state of a step."""
+class Module:
+    """An attention module with FAME's processor, inputs for two parts of a guided batch, and the state of a step."""
 
     attn: Attention
     hidden: Tensor  # [2 * FRAMES, PIXELS, CHANNELS]
@@ -56,15 +56,11 @@ class Layer:
     state: FameState
 
     def run(self) -> Tensor:
-        """Output of the module under FAME's processor."""
-        processor = fa.FameSelfAttnProcessor() if self.text is None else fa.FameCrossAttnProcessor()
-        processor.state, processor.original = self.state, AttnProcessor2_0()
-        self.attn.set_processor(processor)
         return self.attn(self.hidden, encoder_hidden_states=self.text)
 
 
 @torch.no_grad()
-def make_layer(cross: bool, options: dict[str, object], active: bool) -> Layer:
+def make_module(cross: bool, options: dict[str, object], active: bool) -> Module:
     options = dict(options)
     if not cross:
         options.pop("cross_attention_norm", None)
@@ -83,19 +79,22 @@ def make_layer(cross: bool, options: dict[str, object], active: bool) -> Layer:
         active_fraction=1.0 if active else 0.0,
         backend="sdpa",
     )
-    state = FameState(config)
+    processor = fa.FameCrossAttnProcessor() if cross else fa.FameSelfAttnProcessor()
+    processor.installed, processor.original = True, AttnProcessor2_0()
+    attn.set_processor(processor)
+    state = FameState(config, [Layer(processor, 0, CHANNELS // HEADS)])
     text = torch.randn(2, len(TOKEN_REGIONS), TEXT_CHANNELS).repeat_interleave(FRAMES, 0)
     state.prepare(torch.zeros(2 * FRAMES, 4, SIZE, SIZE), TIMESTEP, text)
-    return Layer(attn, torch.randn(2 * FRAMES, PIXELS, CHANNELS), text if cross else None, state)
+    return Module(attn, torch.randn(2 * FRAMES, PIXELS, CHANNELS), text if cross else None, state)
 
 
-def by_hand(layer: Layer) -> Tensor:
+def by_hand(module: Module) -> Tensor:
     """The layer written out: everything diffusers' Attention does around plain or modulated attention."""
-    attn, parts = layer.attn, 2
-    clip = layer.hidden.view(parts, FRAMES * PIXELS, CHANNELS)
+    attn, parts = module.attn, 2
+    clip = module.hidden.view(parts, FRAMES * PIXELS, CHANNELS)
     source = clip
-    if layer.text is not None:
-        source = layer.text[::FRAMES]
+    if module.text is not None:
+        source = module.text[::FRAMES]
         if attn.norm_cross is not None:
             source = attn.norm_cross(source)
     query, key, value = attn.to_q(clip), attn.to_k(source), attn.to_v(source)
@@ -106,7 +105,7 @@ def by_hand(layer: Layer) -> Tensor:
         key = attn.norm_k(key)
 
     tokens, schedule = layout().tokens(SIZE, SIZE), ((TIMESTEP - 1) / 1000) ** 5
-    if layer.text is None:
+    if module.text is None:
         arguments = dict(
             modulation=fa.Modulation.fame(FRAMES, decay=0.4), row_strength=schedule * tokens.size_regularization()
         )
@@ -119,58 +118,60 @@ def by_hand(layer: Layer) -> Tensor:
         )
     plain = fa.reference.layout_attention(query[:1], key[:1], value[:1], tokens, arguments.get("key_layout"))
     modulated = fa.reference.layout_attention(query[1:], key[1:], value[1:], tokens, **arguments)
-    out = attn.to_out[0](torch.cat([plain, modulated]).transpose(1, 2).flatten(2)).view_as(layer.hidden)
+    out = attn.to_out[0](torch.cat([plain, modulated]).transpose(1, 2).flatten(2)).view_as(module.hidden)
     if attn.residual_connection:
-        out = out + layer.hidden
+        out = out + module.hidden
     return out / attn.rescale_output_factor
 
 
 @on_layers
 @torch.no_grad()
 def test_modulated_steps(cross: bool, options: dict[str, object]):
-    layer = make_layer(cross, options, active=True)
-    torch.testing.assert_close(layer.run(), by_hand(layer), rtol=1e-5, atol=1e-5)
+    module = make_module(cross, options, active=True)
+    torch.testing.assert_close(module.run(), by_hand(module), rtol=1e-5, atol=1e-5)
 
 
 @on_layers
 @torch.no_grad()
 def test_plain_steps_equal_diffusers(cross: bool, options: dict[str, object]):
     """In self-attention, with the frames of a part joined to one sequence, as FAME has them at every step."""
-    layer = make_layer(cross, options, active=False)
-    out = layer.run()
-    layer.attn.set_processor(AttnProcessor2_0())
-    hidden = layer.hidden if cross else layer.hidden.view(2, FRAMES * PIXELS, CHANNELS)
-    torch.testing.assert_close(out, layer.attn(hidden, layer.text).view_as(out), rtol=1e-5, atol=1e-5)
+    module = make_module(cross, options, active=False)
+    out = module.run()
+    module.attn.set_processor(AttnProcessor2_0())
+    hidden = module.hidden if cross else module.hidden.view(2, FRAMES * PIXELS, CHANNELS)
+    torch.testing.assert_close(out, module.attn(hidden, module.text).view_as(out), rtol=1e-5, atol=1e-5)
 
 
 @on_layers
 @torch.no_grad()
 def test_options_change_the_output(cross: bool, options: dict[str, object]):
     """Otherwise the tests above could not tell a processor that leaves them out."""
-    layer = make_layer(cross, options, active=True)
-    out, attn = layer.run(), layer.attn
+    module = make_module(cross, options, active=True)
+    out, attn = module.run(), module.attn
     attn.norm_q = attn.norm_k = attn.norm_cross = None
     attn.residual_connection, attn.rescale_output_factor = False, 1.0
-    assert (out - layer.run()).abs().max() > 1e-2
+    assert (out - module.run()).abs().max() > 1e-2
 
 
 def test_odd_sizes_that_halve_twice():
     """Levels have the sizes that the UNet's convolutions of stride 2 leave: 10 x 6, 5 x 3, 3 x 2, 2 x 1."""
     config = fa.FameConfig(layout(), self_modulation=fa.Modulation.fame(FRAMES), levels=(1, 2, 4, 8))
-    state = FameState(config)
-    state.prepare(torch.zeros(FRAMES, 4, 10, 6), TIMESTEP, None)
+    layers = [Layer(fa.FameSelfAttnProcessor(), halvings, 8) for halvings in range(4)]
+    FameState(config, layers).prepare(torch.zeros(FRAMES, 4, 10, 6), TIMESTEP, None)
     halve, latents = torch.nn.Conv2d(1, 1, 3, stride=2, padding=1), torch.zeros(1, 1, 10, 6)
-    for _ in range(4):
+    for layer in layers:
         height, width = latents.shape[2:]
-        assert torch.equal(state.level(height * width).layout.region, layout().tokens(height, width).region)
+        call = layer.processor.call
+        assert call.tokens == height * width
+        assert torch.equal(call.plan.query_region, layout().tokens(height, width).region)
         latents = halve(latents)
 
 
 def test_prompt_changed_in_place_is_checked_again():
     """Between two steps, in the tensor that the step before found to be one prompt."""
-    layer = make_layer(True, {}, active=True)
+    module = make_module(True, {}, active=True)
     sample = torch.zeros(2 * FRAMES, 4, SIZE, SIZE)
-    layer.state.prepare(sample, TIMESTEP, layer.text)
-    layer.text[-1] += 1
+    module.state.prepare(sample, TIMESTEP, module.text)
+    module.text[-1] += 1
     with pytest.raises(ValueError, match="must share one prompt"):
-        layer.state.prepare(sample, TIMESTEP, layer.text)
+        module.state.prepare(sample, TIMESTEP, module.text)

@@ -58,6 +58,15 @@ def test_presets(target: Target, name: str):
     check(make_case(target, heads=2, modulation=MODULATIONS[name](FRAMES), row_strength=row_strength), target)
 
 
+@on_backends
+def test_modulations_in_turn(target: Target):
+    """On one layout, which keeps the plans."""
+    case = make_case(target, num_queries=40)
+    for _ in range(2):
+        for make in MODULATIONS.values():
+            check(replace(case, modulation=make(FRAMES)), target)
+
+
 @on_pairs("name, num_keys", FLOAT32, list(MODULATIONS), [77, 512, 530])
 def test_text_keys(target: Target, name: str, num_keys: int):
     modulation, row_strength = text_modulation(name), torch.rand(70)

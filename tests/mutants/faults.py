@@ -24,17 +24,18 @@ def interpreted(test: str, *words: str) -> tuple[str, ...]:
     return (test, "-k", " and ".join(["triton-fp32-cpu", *words]))
 
 
-# One kernel each: tiles, tiles with exclusion, one pass over tiles, two passes over tiles, few keys, streamed keys,
-# short sequences.
-PLAIN = interpreted(f"{ATTENTION}::test_presets", "plain")
-EXCLUDING = interpreted(f"{ATTENTION}::test_presets", "region_mask")
-ONE_PASS = interpreted(f"{ATTENTION}::test_presets", "fame")
+# One kernel each: tiles, one pass over tiles, two passes over tiles, few keys, streamed keys, short sequences.
+TILES = interpreted(f"{ATTENTION}::test_presets", "region_mask")  # region_mask_leaky too
+ONE_PASS = interpreted(f"{ATTENTION}::test_presets", "fame-")
 TWO_PASSES = interpreted(f"{ATTENTION}::test_presets", "random")
-WEIGHTED_TILES = interpreted(f"{ATTENTION}::test_key_weight", "97")
+WEIGHTED_TILES = interpreted(f"{ATTENTION}::test_key_weight", "97", "random")
 FEW_KEYS = interpreted(f"{ATTENTION}::test_text_keys", "fame-77")
 WEIGHTED_FEW_KEYS = interpreted(f"{ATTENTION}::test_key_weight", "77", "random")
 STREAMED_KEYS = interpreted(f"{ATTENTION}::test_text_keys", "fame-512")
-SEQUENCES = interpreted(f"{SHORT}::test_presets", "8")
+SEQUENCES = interpreted(f"{SHORT}::test_presets", "8-random")
+SDPA_RUNS = (f"{ATTENTION}::test_presets[fame-sdpa-fp32-cpu]",)
+SDPA_PAIRS = (f"{ATTENTION}::test_key_weight", "-k", "sdpa-fp32-cpu and 97 and random")
+PLAN = "tests/core/test_plan.py"
 PROCESSORS = ("tests/adapter/test_processors.py",)
 
 KERNEL_FAULTS = [
@@ -43,21 +44,21 @@ KERNEL_FAULTS = [
         "kernels/softmax.py",
         "tl.log2(tl.where(empty, 1.0, row_sum))) * LN2)",
         "tl.log2(tl.where(empty, 1.0, row_sum))))",
-        PLAIN,
+        TILES,
     ),
     Fault(
         "a short tile sums one key too many",
         "kernels/softmax.py",
         "tl.where(tl.arange(0, weights.shape[1]) < length, 1.0, 0.0)",
         "tl.where(tl.arange(0, weights.shape[1]) <= length, 1.0, 0.0)",
-        PLAIN,
+        TILES,
     ),
     Fault(
         "the accumulator is not rescaled to a new row maximum",
         "kernels/softmax.py",
         "acc_head, acc_tail = rescale(acc_head, acc_tail, factor, TAIL)\n    return weights",
         "return weights",
-        PLAIN,
+        TILES,
     ),
     Fault(
         "two groups merge without the lse of their union",
@@ -71,21 +72,21 @@ KERNEL_FAULTS = [
         "kernels/attention.py",
         "            True, False, BLOCK_K",
         "            False, False, BLOCK_K",
-        PLAIN,
+        TILES,
     ),
     Fault(
         "the bias of a tile pair comes one iteration late",
         "kernels/key_loop.py",
         "entry_of(pair_value + 1, pair + 1, last)",
         "entry_of(pair_value + 1, pair, last)",
-        EXCLUDING[:2] + ("triton-fp32-cpu and region_mask_leaky",),
+        TILES,
     ),
     Fault(
         "the key loop starts at its second pair",
         "kernels/key_loop.py",
         "    for pair in range(first, last):",
         "    for pair in range(first + 1, last):",
-        PLAIN,
+        TILES,
     ),
     Fault(
         "the lowest logit of a row is its highest",
@@ -253,23 +254,23 @@ ADAPTER_FAULTS = [
     ),
     Fault(
         "the unconditional part is modulated too",
-        "fame_accel/adapter/processors.py",
-        "state.chunks - 1 if",
-        "0 if",
+        "fame_accel/adapter/state.py",
+        'parts - 1 if self.config.guidance == "conditional" else 0',
+        "0",
         PROCESSORS,
     ),
     Fault(
         "every part takes the text of the first",
         "fame_accel/adapter/processors.py",
-        "encoder_hidden_states[:: state.frames]",
-        "encoder_hidden_states[: state.chunks]",
+        "encoder_hidden_states.unflatten(0, (-1, call.frames))[:, 0]",
+        "encoder_hidden_states.unflatten(0, (call.frames, -1))[0]",
         PROCESSORS,
     ),
     Fault(
         "the schedule is linear",
         "fame_accel/adapter/state.py",
-        "        schedule **= self.config.power\n",
-        "",
+        "(max(step - 1, 0.0) / steps) ** self.config.power",
+        "max(step - 1, 0.0) / steps",
         PROCESSORS,
     ),
     Fault(
@@ -288,4 +289,136 @@ ADAPTER_FAULTS = [
     ),
 ]
 
-FAULTS = [*KERNEL_FAULTS, *ADAPTER_FAULTS]
+PLAN_FAULTS = [
+    Fault(
+        "regions are shared only where the bitsets are equal",
+        "fame_accel/core/tiles.py",
+        "((query_runs[run, 3] & key_runs[key_run, 3]) != 0).long()",
+        "(query_runs[run, 3] == key_runs[key_run, 3]).long()",
+        (f"{PLAN}::test_presets", "-k", "overlapping and videograin"),
+    ),
+    Fault(
+        "excluded pairs are planned",
+        "fame_accel/core/tiles.py",
+        "seen = (bias > -math.inf)",
+        "seen = (bias >= -math.inf)",
+        (f"{PLAN}::test_presets", "-k", "mixed and region_mask"),
+    ),
+    Fault(
+        "the lists of pairs end one early",
+        "fame_accel/core/tiles.py",
+        "ends = count.flatten().cumsum(0).view(-1, 4)",
+        "ends = count.flatten().cumsum(0).view(-1, 4) - 1",
+        (f"{PLAN}::test_presets", "-k", "mixed and region_mask"),
+    ),
+    Fault(
+        "full key tiles are listed as short",
+        "fame_accel/core/tiles.py",
+        "(key_tiles[tile, 1] < block_k)",
+        "(key_tiles[tile, 1] <= block_k)",
+        (f"{PLAN}::test_presets", "-k", "mixed and region_mask"),
+    ),
+    Fault(
+        "the short last tile of a run is lost",
+        "fame_accel/core/tiles.py",
+        "pieces = (length + block - 1) // block",
+        "pieces = length // block",
+        (f"{PLAN}::test_presets", "-k", "mixed and region_mask"),
+    ),
+    Fault(
+        "frames that differ in the bias of one region alone share a class",
+        "fame_accel/core/tables.py",
+        "query_class = tables.transpose(0, 1)",
+        "query_class = tables[:3].transpose(0, 1)",
+        (f"{PLAN}::test_presets", "-k", "mixed and region_mask"),
+    ),
+    Fault(
+        "runs do not tell classes of frames apart",
+        "fame_accel/core/runs.py",
+        "(int(frame_class.max()) + 1) + classes",
+        "(int(frame_class.max()) + 1)",
+        (f"{PLAN}::test_presets", "-k", "mixed and region_mask"),
+    ),
+    Fault(
+        "tokens keep their own order",
+        "fame_accel/core/runs.py",
+        "Runs(order.to(torch.int32)",
+        "Runs(order.sort()[0].to(torch.int32)",
+        (f"{PLAN}::test_presets", "-k", "mixed and region_mask"),
+    ),
+    Fault(
+        "a layout takes the plan of another modulation",
+        "fame_accel/core/planning.py",
+        "(backend, kernel, blocks, modulation)",
+        "(backend, kernel, blocks)",
+        (f"{ATTENTION}::test_modulations_in_turn[sdpa-fp32-cpu]",),
+    ),
+]
+
+BINDING_FAULTS = [
+    Fault(
+        "runs: the highest and the lowest logit exchange places",
+        "bindings/run_attention.py",
+        "torch.cat([logits.amin(-1, keepdim=True), logits.amax(-1, keepdim=True)], -1)",
+        "torch.cat([logits.amax(-1, keepdim=True), logits.amin(-1, keepdim=True)], -1)",
+        SDPA_RUNS,
+    ),
+    Fault(
+        "runs: the output stays in the order of the plan",
+        "bindings/run_attention.py",
+        "out[batch].index_copy_(2, order_q.long(), ordered_out)",
+        "out[batch].copy_(ordered_out)",
+        SDPA_RUNS,
+    ),
+    Fault(
+        "runs: lse stays in the order of the plan",
+        "bindings/run_attention.py",
+        "lse[batch].index_copy_(2, order_q.long(), ordered_lse)",
+        "lse[batch].copy_(ordered_lse)",
+        SDPA_RUNS,
+    ),
+    Fault(
+        "pairs: row strengths are not used",
+        "bindings/pairwise.py",
+        "toward_low = toward_low * row_strength[:, None, rows, None]",
+        "pass",
+        SDPA_PAIRS,
+    ),
+    Fault(
+        "pairs: all are moved toward the highest logit",
+        "bindings/pairwise.py",
+        "toward_high = toward_low * same[:, None]",
+        "toward_high = toward_low",
+        SDPA_PAIRS,
+    ),
+    Fault(
+        "pairs: excluded keys count among a row's extremes",
+        "bindings/pairwise.py",
+        "torch.zeros_like(bias).masked_fill_(~shown, -math.inf)",
+        "torch.zeros_like(bias)",
+        SDPA_PAIRS,
+    ),
+    Fault(
+        "lse is the highest logit",
+        "bindings/products.py",
+        "highest - weights.amax(-1).log()",
+        "highest",
+        SDPA_PAIRS,
+    ),
+    Fault(
+        "torch's attention gets channels that do not lie side by side",
+        "bindings/torch_attention.py",
+        "(x if x.stride(-1) == 1 else x.contiguous() for x in (query, key, value))",
+        "(query, key, value)",
+        (f"{ATTENTION}::test_strides", "-k", "sdpa-fp32-cpu and plain"),
+    ),
+    Fault(
+        "key weights stay in the order of the keys",
+        "bindings/tile_ops.py",
+        "key_weight = key_weight.expand(items, -1).gather(1, key_order.expand(items, -1).long())",
+        "key_weight = key_weight.expand(items, -1).contiguous()",
+        WEIGHTED_TILES,
+    ),
+]
+
+FAULTS = [*KERNEL_FAULTS, *PLAN_FAULTS, *BINDING_FAULTS, *ADAPTER_FAULTS]

@@ -8,6 +8,7 @@ from typing_extensions import assert_type
 
 import fame_accel
 from fame_accel import (
+    AttentionPlan,
     FameConfig,
     FameHandle,
     FameVideoEditPipeline,
@@ -17,6 +18,7 @@ from fame_accel import (
     TokenLayout,
     apply_fame,
     layout_attention,
+    plan_attention,
     reference,
     restore_fame,
     time_weights,
@@ -41,6 +43,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, masks: Tensor, with_lse: b
     assert_type(both, tuple[Tensor, Tensor])
     either = layout_attention(query, key, value, layout, return_lse=with_lse)
     assert_type(either, Tensor | tuple[Tensor, Tensor])
+    plan = assert_type(plan_attention(layout, modulation=modulation, head_dim=64), AttentionPlan)
+    assert_type(layout_attention(query, key, value, plan=plan), Tensor)
+    assert_type(layout_attention(query, key, value, plan=plan, return_lse=True), tuple[Tensor, Tensor])
     assert_type(reference.layout_attention(query, key, value, layout), Tensor)
     assert_type(reference.layout_attention(query, key, value, layout, return_lse=True), tuple[Tensor, Tensor])
     return out
