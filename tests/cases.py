@@ -1,4 +1,4 @@
-"""Inputs of the parity tests, the places they run in, and the rule that judges the results."""
+"""Inputs of the parity tests, the backends and devices they run on, and the rule that judges the results."""
 
 from __future__ import annotations
 
@@ -137,8 +137,8 @@ def layout(
     shape = (tokens,) if batch is None else (batch, tokens)
     if kind == "one_token":
         region = torch.zeros(shape, dtype=torch.int64)
-        for bit, place in enumerate(torch.randperm(tokens)[:5].tolist()):
-            region[..., place] = 1 << bit
+        for bit, token in enumerate(torch.randperm(tokens)[:5].tolist()):
+            region[..., token] = 1 << bit
     else:
         bits = torch.tensor(KINDS[kind])
         region = bits[torch.randint(len(bits), shape)]
@@ -210,17 +210,17 @@ def make_case(
     return replace(Case(query, key, value, query_layout, key_layout), **arguments)
 
 
-def strided(x: Tensor, how: str) -> Tensor:
+def strided(x: Tensor, kind: str) -> Tensor:
     """x with other strides, or repeated along axes of stride 0."""
-    if how == "transposed":  # [B, N, H, D], as a projection leaves it
+    if kind == "transposed":  # [B, N, H, D], as a projection leaves it
         return x.transpose(1, 2).contiguous().transpose(1, 2)
-    if how == "head_dim_first":
+    if kind == "head_dim_first":
         return x.mT.contiguous().mT
-    if how == "sliced":
+    if kind == "sliced":
         wide = x.new_full([x.shape[0] + 1, x.shape[1] + 1, 2 * x.shape[2] + 1, 2 * x.shape[3] + 1], math.nan)
         wide[1:, 1:, 1::2, 1::2] = x
         return wide[1:, 1:, 1::2, 1::2]
-    if how == "expanded":
+    if kind == "expanded":
         return x[:1, :1].expand_as(x)
     return x[:, :, :1].expand_as(x)  # one_row
 
