@@ -22,9 +22,11 @@ from torch import Tensor
 
 from fame_accel.bench.environment import environment
 from fame_accel.bench.rows import append
+from fame_accel.core.parity import Verdict, error
 from fame_accel.demo.edit import DEBIAS, REGIONS, SOURCE_PROMPT, TARGET_PROMPT
 from fame_accel.demo.pipeline import random_controlnet, random_pipeline
 from fame_accel.media.clip import load_clip
+from fame_accel.media.frames import to_bytes
 from fame_accel.media.packages import quiet
 from fame_accel.media.person import region_masks
 from fame_accel.pipeline import FameVideoEditPipeline
@@ -59,13 +61,12 @@ def measure(
         ).frames
         with torch.no_grad():
             pixels = torch.cat([pipeline.vae.decode(z[None] / pipeline.vae.config.scaling_factor)[0] for z in latents])
-        return latents.double(), ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+        return latents.double(), to_bytes(pixels / 2 + 0.5)
 
     truth, _ = edited("reference", torch.float64)
     (eager, eager_pixels), (fused, fused_pixels) = (edited(name, torch.float32) for name in ("reference", backend))
-    errors = {name: _sizes(latents - truth) for name, latents in (("eager", eager), ("fused", fused))}
+    verdict = Verdict(error(fused, truth), error(eager, truth))
     near = ((fused_pixels.int() - eager_pixels.int()).abs() <= 1).double().mean().item()
-    within = all(errors["fused"][kind] <= 2 * errors["eager"][kind] + 1e-5 for kind in ("max", "mean"))
     return {
         "network": "UNet and ControlNet" if controlnet else "UNet",
         "guidance": guidance_scale,
@@ -73,15 +74,12 @@ def measure(
         "frames": frames,
         "size": size,
         "steps": steps,
-        **{f"{name}_{kind}": f"{value:.2e}" for name, kinds in errors.items() for kind, value in kinds.items()},
+        **{f"eager_{kind}": f"{value:.2e}" for kind, value in zip(("max", "mean"), verdict.eager, strict=True)},
+        **{f"fused_{kind}": f"{value:.2e}" for kind, value in zip(("max", "mean"), verdict.errors, strict=True)},
         "latent_deviation": f"{truth.std().item():.3f}",
         "values_within_1": f"{near:.6f}",
-        "passed": within and near >= 0.999 and bool(fused.isfinite().all()),
+        "passed": verdict.passed and near >= 0.999,
     }  # fmt: skip
-
-
-def _sizes(error: Tensor) -> dict[str, float]:
-    return {"max": error.abs().max().item(), "mean": error.abs().mean().item()}
 
 
 @cache

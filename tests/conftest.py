@@ -60,5 +60,5 @@ def launch_table(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.delenv(launch_table.VARIABLE, raising=False)
     monkeypatch.setattr(launch_table, "_TABLE", copy.deepcopy(launch_table._TABLE))
     monkeypatch.setattr(launch_table, "_from_variable", [])
-    monkeypatch.setattr(launch_table, "_unknown_said", set())
+    monkeypatch.setattr(launch_table, "_unknown_logged", set())
     return launch_table

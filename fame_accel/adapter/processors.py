@@ -25,14 +25,16 @@ class LayerCall:
 
     Attributes:
         plan: of the layer's attention over all frames.
+        parts: how many times the frames stand in the batch: 2 under classifier-free guidance.
         frames: number of frames, which follow each other in the batch.
         tokens: number of tokens of a frame.
         row_strength: float32 [1, frames * tokens] in [0, 1].
         key_weight: float32 [1, text tokens] in [0, 1], or None for 1.
-        plain_parts: int64 [1] on the CPU, how many parts of a guided batch, from the first on, get plain attention.
+        plain_parts: int64 [1] on the CPU, how many parts, from the first on, get plain attention.
     """
 
     plan: AttentionPlan
+    parts: int
     frames: int
     tokens: int
     row_strength: Tensor
@@ -97,7 +99,7 @@ class FameSelfAttnProcessor(_FameProcessor):
         call = self._configured(hidden_states, encoder_hidden_states is None, attention_mask)
         if call is None:
             return self.original(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
-        clip = hidden_states.unflatten(0, (-1, call.frames)).flatten(1, 2)
+        clip = hidden_states.unflatten(0, (call.parts, call.frames)).flatten(1, 2)
         return _project_out(attn, self._attend(attn, clip, clip, call), hidden_states)
 
 
@@ -119,8 +121,8 @@ class FameCrossAttnProcessor(_FameProcessor):
         call = self._configured(hidden_states, encoder_hidden_states is not None, attention_mask)
         if call is None or encoder_hidden_states is None:
             return self.original(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
-        clip = hidden_states.unflatten(0, (-1, call.frames)).flatten(1, 2)
-        text = encoder_hidden_states.unflatten(0, (-1, call.frames))[:, 0]
+        clip = hidden_states.unflatten(0, (call.parts, call.frames)).flatten(1, 2)
+        text = encoder_hidden_states.unflatten(0, (call.parts, call.frames))[:, 0]
         if attn.norm_cross:
             text = attn.norm_encoder_hidden_states(text)
         return _project_out(attn, self._attend(attn, clip, text, call), hidden_states)

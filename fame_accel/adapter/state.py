@@ -91,7 +91,7 @@ class FameState:
         plain = parts if not self.active else parts - 1 if self.config.guidance == "conditional" else 0
         self._plain_parts.fill_(plain)
         schedule = (max(step - 1, 0.0) / steps) ** self.config.power
-        for resolution in self._prepare_layers(sample):
+        for resolution in self._prepare_layers(sample, parts):
             torch.mul(resolution.self_size, self.config.self_factor * schedule, out=resolution.self_strength)
             if resolution.cross_size is not None and resolution.cross_strength is not None:
                 torch.mul(resolution.cross_size, self.config.cross_factor * schedule, out=resolution.cross_strength)
@@ -126,7 +126,7 @@ class FameState:
             raise ValueError(f"timestep must lie in [0, num_train_timesteps = {steps}], got {step}")
         return step
 
-    def _prepare_layers(self, sample: Tensor) -> list[Resolution]:
+    def _prepare_layers(self, sample: Tensor, parts: int) -> list[Resolution]:
         """Give every layer its call, and return the resolutions that have any."""
         device, dtype = sample.device, sample.dtype
         if torch.is_autocast_enabled(device.type):
@@ -141,7 +141,9 @@ class FameState:
                 for _ in range(layer.halvings):
                     height, width = (height + 1) // 2, (width + 1) // 2
                 resolutions[layer.halvings] = self._resolution(height, width, device)
-            layer.processor.call = self._call(resolutions[layer.halvings], layer.is_cross, layer.head_dim, dtype)
+            call = self._call(resolutions[layer.halvings], layer.is_cross, layer.head_dim, dtype)
+            call.parts = parts
+            layer.processor.call = call
         return list(resolutions.values())
 
     def _resolution(self, height: int, width: int, device: torch.device) -> Resolution:
@@ -175,7 +177,9 @@ class FameState:
                 key_layout, modulation = layout, self.config.self_modulation or Modulation()
                 strength, weight = resolution.self_strength, None
             plan = find_plan(layout, key_layout, modulation, backend, 1, head_dim, dtype, weight is not None)
-            resolution.calls[key] = LayerCall(plan, self.frames, resolution.tokens, strength, weight, self._plain_parts)
+            resolution.calls[key] = LayerCall(
+                plan, 1, self.frames, resolution.tokens, strength, weight, self._plain_parts
+            )
         return resolution.calls[key]
 
     def _prepare_text(self, text: Tensor | None, device: torch.device) -> None:

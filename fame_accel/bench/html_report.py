@@ -13,7 +13,7 @@ from fame_accel.bench.charts import Image, images
 from fame_accel.bench.rows import Row
 from fame_accel.bench.summary import BACKENDS, LABELS, OURS, Summary, groups, number, operation_told, ran, steps, wrong
 from fame_accel.bench.wording import EXPLAINED, answer, cells, in_mib, not_run, remarks, step_cells
-from fame_accel.media.frames import replacing
+from fame_accel.media.files import atomic_write
 
 _TITLES = ("provider", "milliseconds", "peak", "x as fast as eager", "x of plain attention", "error of allowed")
 _STEP_TITLES = ("provider", "time", "largest peak", "x as fast as eager", "x of plain attention")
@@ -104,7 +104,7 @@ def write_html(path: str | PathLike[str], summary: Summary) -> None:
         answer=first, more=f"<p>{' '.join(more)}</p>" if more else "",
         sections="\n".join(sections),
     )  # fmt: skip
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 

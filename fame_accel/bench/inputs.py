@@ -11,6 +11,7 @@ from torch import Tensor
 from fame_accel.bench.cases import Operation, Shape
 from fame_accel.core.layout import SpaceTimeLayout, TokenLayout
 from fame_accel.core.modulation import Modulation
+from fame_accel.core.presets import CROSS_FACTOR, SELF_FACTOR
 from fame_accel.tools.parity_cases import text_layout, three_regions
 
 
@@ -70,7 +71,7 @@ def make_inputs(shape: Shape, operation: Operation, device: torch.device, dtype:
     key_layout = layout if shape.text is None else text_layout(shape.text, device)
     row_strength = key_weight = None
     if operation.pulled:
-        row_strength = (1.0 if shape.text else 0.3) * size  # VideoGrain's factors
+        row_strength = (CROSS_FACTOR if shape.text else SELF_FACTOR) * size
         key_weight = torch.rand(shape.text, generator=generator, device=device) if shape.text else None
     modulation = operation.modulation(shape.frames, key_layout.num_frames)
     return Inputs(shape, operation, query, key, value, layout, key_layout, modulation, row_strength, key_weight)

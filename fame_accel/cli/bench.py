@@ -22,13 +22,12 @@ import torch
 
 from fame_accel.bench.cases import FAME, FAME_STRENGTH, REGION_MASK, VIDEOGRAIN, Operation, Shape
 from fame_accel.bench.rows import Row, append
+from fame_accel.cli.flags import size as parse_size
 from fame_accel.core.layout import MAX_REGIONS
-from fame_accel.media.arguments import parse_size
 from fame_accel.media.packages import require
 from fame_accel.tools.measure import freed_memory_is_kept, keep_freed_memory
 from fame_accel.tools.planner.network import FAMILIES, LATENT, read_network
 
-HELP = "measure what fused attention gains on this machine: time, memory, parity, as table, CSV, PNG and HTML"
 MODULATIONS = {
     "fame": FAME,
     "fame-strength": FAME_STRENGTH,

@@ -10,14 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fame_accel.media.frames import replacing
+from fame_accel.media.files import atomic_write
 from fame_accel.tools.doctor import problems, text
 from fame_accel.tools.doctor.backends import find_backends, find_launch_file, find_launches
 from fame_accel.tools.doctor.machine import find_machine
 from fame_accel.tools.doctor.packages import find_builds, find_packages
 from fame_accel.tools.doctor.self_test import Result, run_self_test
-
-HELP = "what this machine can run: versions, devices, backends, a parity self-test, suggestions"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +79,7 @@ def run_doctor(out: str | None = None) -> dict[str, Any]:
         "passed": all(result.passed for result in results),
     }
     if out is not None:
-        with replacing(out) as temporary:
+        with atomic_write(out) as temporary:
             temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         print(f"\nWrote {out}")
     return report

@@ -14,8 +14,8 @@ import argparse
 import math
 from pathlib import Path
 
+from fame_accel.cli.flags import size as parse_size
 from fame_accel.core.layout import SpaceTimeLayout
-from fame_accel.media.arguments import parse_size
 from fame_accel.media.masks import read_masks
 from fame_accel.media.packages import require
 from fame_accel.media.person import region_masks
@@ -26,7 +26,6 @@ from fame_accel.tools.planner.pairs import MODULATIONS
 from fame_accel.tools.planner.regions import EqualRegions, MaskRegions, Regions
 from fame_accel.tools.planner.report import Report
 
-HELP = "tell what an edit's attention takes before it is run: memory, work, predicted time, frames that fit"
 _REGIONS = 2
 
 

@@ -9,27 +9,28 @@ from fame_accel.media.packages import require
 
 
 def comparison_chart(path: str | PathLike[str], rows: list[dict[str, Any]]) -> None:
-    """Draw attention time, step time and peak memory of each backend as horizontal bars, as PNG.
+    """Draw a PNG with the attention time, step time and peak memory of each backend as horizontal bars.
 
     Args:
         path: the file to write.
-        rows: one a backend, drawn from the top: ``{"backend": str, "attention_s": float, "step_s": float,
-            "peak_mib": float}``, in seconds and MiB.
+        rows: one per backend, drawn from top to bottom: ``{"backend": str, "attention_s": float, "step_s": float,
+            "peak_mib": float}``, times in seconds and memory in MiB.
 
     Raises:
-        ValueError: no rows, a missing key, or a value that is negative or not finite.
+        ValueError: there are no rows, a key is missing, or a value is negative or not finite.
         ImportError: matplotlib is missing.
     """
     panels = {"attention_s": "attention", "step_s": "whole step", "peak_mib": "peak memory"}
+    required = {"backend", *panels}
     if not rows:
-        raise ValueError("rows must hold at least one backend")
+        raise ValueError("rows must have at least one backend")
     for row in rows:
-        missing = {"backend", *panels} - row.keys()
+        missing = required - row.keys()
         if missing:
-            raise ValueError(f"a row lacks {sorted(missing)}: {row}")
+            raise ValueError(f"rows must have the keys {sorted(required)}, but {sorted(missing)} are missing in {row}")
         if not all(0 <= row[key] < float("inf") for key in panels):
-            raise ValueError(f"times and memory must be finite and not negative: {row}")
-    # a Figure without pyplot draws with Agg and leaves the caller's matplotlib as it is
+            raise ValueError(f"the times and memory of a row must be finite and not negative: {row}")
+    # a Figure made without pyplot draws with Agg and does not change the caller's matplotlib
     figure_module = require("matplotlib.figure")
     figure = figure_module.Figure(figsize=(11, 1.3 + 0.5 * len(rows)), dpi=120, layout="constrained")
 
@@ -52,6 +53,7 @@ def comparison_chart(path: str | PathLike[str], rows: list[dict[str, Any]]) -> N
 
 
 def _unit(key: str, value: float) -> tuple[float, str]:
+    """Return the factor and name of the unit in which to show a value of MiB or seconds."""
     if key == "peak_mib":
         return (1 / 1024, "GiB") if value >= 10 * 1024 else (1, "MiB")
     if value >= 1:
@@ -60,6 +62,6 @@ def _unit(key: str, value: float) -> tuple[float, str]:
 
 
 def _three_digits(value: float) -> str:
-    """A value with three significant digits, never with an exponent."""
+    """Format a value with three significant digits, without an exponent."""
     decimals = 2 - math.floor(math.log10(value)) if value else 0
     return f"{value:.{max(decimals, 0)}f}"

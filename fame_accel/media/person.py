@@ -1,4 +1,4 @@
-"""Person masks: mediapipe's selfie segmentation network, run by OpenCV."""
+"""Masks of people, from mediapipe's selfie segmentation network run by OpenCV."""
 
 import torch
 from torch.nn.functional import interpolate
@@ -7,7 +7,7 @@ from fame_accel.media.frames import check_frames
 from fame_accel.media.packages import packaged_file, require
 
 NETWORK = ("mediapipe", "0.10.21", "mediapipe/modules/selfie_segmentation/selfie_segmentation.tflite")
-INPUT_SIZE = 256  # fixed in the network
+INPUT_SIZE = 256  # pixels a side, fixed in the network
 
 
 def person_masks(frames: torch.Tensor) -> torch.Tensor:
@@ -17,11 +17,11 @@ def person_masks(frames: torch.Tensor) -> torch.Tensor:
         frames: uint8 tensor [F, H, W, 3], RGB.
 
     Returns:
-        bool tensor [F, H, W] on the CPU, True on a person.
+        bool tensor [F, H, W] on the CPU, True on people.
 
     Raises:
-        ValueError: ``frames`` has another shape or dtype.
-        RuntimeError: some frame shows no person.
+        ValueError: ``frames`` has the wrong shape or dtype.
+        RuntimeError: a frame shows no person.
         ImportError: OpenCV or mediapipe's files are missing.
     """
     check_frames(frames)
@@ -45,7 +45,7 @@ def person_masks(frames: torch.Tensor) -> torch.Tensor:
 
 
 def region_masks(frames: torch.Tensor) -> tuple[torch.Tensor, list[str]]:
-    """Split each frame into the regions of an edit, person and background, which cover it without overlap.
+    """Split each frame into two regions that cover it without overlap: the person and the background.
 
     Args:
         frames: uint8 tensor [F, H, W, 3], RGB.

@@ -17,7 +17,7 @@ from fame_accel.media.drawing import (
     evenly_spread,
     line_height,
     load_font,
-    tinted,
+    tint_regions,
     wrap,
 )
 from fame_accel.media.frames import check_frames
@@ -32,17 +32,17 @@ SHEET_FRAMES, SHEET_COLUMNS, SHEET_WIDTH = 8, 4, 256
 
 
 def side_by_side_gif(path: str | PathLike[str], columns: dict[str, torch.Tensor], fps: float) -> None:
-    """Write videos next to each other as an endless GIF, each below its caption.
+    """Write videos side by side as a looping GIF, each below its caption.
 
-    Videos narrower than 192 pixels are enlarged by a whole factor.
+    Videos narrower than 192 pixels are enlarged by an integer factor.
 
     Args:
         path: the file to write.
-        columns: for each caption a uint8 tensor [F, H, W, 3], RGB, all of one shape.
-        fps: frames a second, above 0 to 50; GIF rounds the time of a frame to hundredths of a second.
+        columns: uint8 tensors [F, H, W, 3], RGB, all of one shape, by caption.
+        fps: frames per second, above 0 and at most 50. GIF rounds the time of a frame to 10 ms.
 
     Raises:
-        ValueError: no columns, other shapes or dtypes, or ``fps`` out of range.
+        ValueError: no columns, wrong or different shapes or dtypes, or ``fps`` out of range.
         ImportError: Pillow is missing.
     """
     if not 0 < fps <= 50:
@@ -52,10 +52,18 @@ def side_by_side_gif(path: str | PathLike[str], columns: dict[str, torch.Tensor]
 
 
 def side_by_side_video(path: str | PathLike[str], columns: dict[str, torch.Tensor], fps: float) -> None:
-    """Write videos next to each other as MP4, each below its caption, as :func:`side_by_side_gif` lays them out.
+    """Write videos side by side as an MP4 file, laid out as in :func:`side_by_side_gif`.
 
-    Args, errors: those of :func:`side_by_side_gif` and of :func:`fame_accel.media.video.write_video`, for which the
-        margin grows by a pixel where the sum would be odd.
+    An odd width or height, which yuv420p does not allow, gets one more pixel of margin.
+
+    Args:
+        path: the file to write, with the suffix .mp4.
+        columns: as in :func:`side_by_side_gif`.
+        fps: as in :func:`fame_accel.media.video.write_video`.
+
+    Raises:
+        ValueError: as in both functions.
+        ImportError: PyAV, numpy or Pillow is missing.
     """
     numpy = require("numpy")
     pictures = torch.stack([torch.from_numpy(numpy.array(sheet)) for sheet in _side_by_side(columns)])
@@ -70,16 +78,17 @@ def contact_sheet(
     names: Sequence[str],
     edited: torch.Tensor,
 ) -> None:
-    """Write up to 4 evenly spread frames in columns, source, regions and edited frame in rows, as one PNG.
+    """Write a PNG with up to 4 evenly spread frames in columns; the rows are source, regions and edited frames.
 
     Args:
         path: the file to write.
         source, edited: uint8 tensors [F, H, W, 3], RGB, of one shape.
-        masks: bool tensor [R, F, H, W]. Where regions overlap, their colours mix; from 8 regions on they repeat.
+        masks: bool tensor [R, F, H, W]. Where regions overlap, their colors mix. From the eighth region on, the colors
+            repeat.
         names: the R names, for the legend.
 
     Raises:
-        ValueError: shapes, dtypes or names do not fit together.
+        ValueError: the shapes, dtypes or names do not fit together.
         ImportError: Pillow is missing.
     """
     _check_regions(source, masks, names)
@@ -91,7 +100,7 @@ def contact_sheet(
     font = load_font()
     line = line_height(font)
     shown = evenly_spread(len(source), SHEET_COLUMNS)
-    width, height = SHEET_WIDTH, round(SHEET_WIDTH * source.shape[1] / source.shape[2])
+    width, height = _thumbnail_size(source)
     rows = ("source", "regions", "edited")
     first = GAP + max(round(font.getlength(row)) for row in rows) + GAP  # left of the first column
     legend = draw_legend(names, first + len(shown) * (width + GAP))
@@ -102,7 +111,7 @@ def contact_sheet(
     for column, frame in enumerate(shown):
         left = first + column * (width + GAP)
         draw.text((left, legend.height + line / 2 - 1), f"frame {frame}", INK, font, anchor="lm")
-        pictures = (source[frame], tinted(source[frame].cpu(), masks[:, frame].cpu()), edited[frame])
+        pictures = (source[frame], tint_regions(source[frame].cpu(), masks[:, frame].cpu()), edited[frame])
         for row, picture in enumerate(pictures):
             top = legend.height + line + row * (height + GAP)
             sheet.paste(as_image(picture).resize((width, height), image.Resampling.LANCZOS), (left, top))
@@ -112,27 +121,27 @@ def contact_sheet(
 
 
 def mask_overlay(path: str | PathLike[str], frames: torch.Tensor, masks: torch.Tensor, names: Sequence[str]) -> None:
-    """Write up to 8 evenly spread frames, their regions tinted and outlined, with a legend, as one PNG.
+    """Write a PNG with up to 8 evenly spread frames, their regions tinted and outlined, and a legend.
 
     Args:
         path: the file to write.
         frames: uint8 tensor [F, H, W, 3], RGB.
-        masks: bool tensor [R, F, H, W], 1 to 7 regions. Where regions overlap, their colours mix.
-        names: the R names.
+        masks: bool tensor [R, F, H, W], 1 to 7 regions. Where regions overlap, their colors mix.
+        names: the R names, for the legend.
 
     Raises:
-        ValueError: shapes, dtypes or names do not fit together, or there are not 1 to 7 regions.
+        ValueError: the shapes, dtypes or names do not fit together, or there are not 1 to 7 regions.
         ImportError: Pillow is missing.
     """
     _check_regions(frames, masks, names)
     if len(masks) > len(PALETTE):
-        raise ValueError(f"need 1 to {len(PALETTE)} regions, got {len(masks)}")
+        raise ValueError(f"masks must have 1 to {len(PALETTE)} regions, got {len(masks)}")
     image, image_draw = require("PIL.Image"), require("PIL.ImageDraw")
 
     shown = evenly_spread(len(frames), SHEET_FRAMES)
     across = min(len(shown), SHEET_COLUMNS)
     down = -(-len(shown) // across)
-    width, height = SHEET_WIDTH, round(SHEET_WIDTH * frames.shape[1] / frames.shape[2])
+    width, height = _thumbnail_size(frames)
     legend = draw_legend(names, GAP + across * (width + GAP))
     line = line_height(load_font())
     size = (max(GAP + across * (width + GAP), legend.width), legend.height + down * (line + height + GAP))
@@ -143,20 +152,25 @@ def mask_overlay(path: str | PathLike[str], frames: torch.Tensor, masks: torch.T
         left = GAP + index % across * (width + GAP)
         top = legend.height + index // across * (line + height + GAP)
         draw.text((left, top + line / 2 - 1), f"frame {frame}", INK, load_font(), anchor="lm")
-        picture = as_image(tinted(frames[frame].cpu(), masks[:, frame].cpu()))
+        picture = as_image(tint_regions(frames[frame].cpu(), masks[:, frame].cpu()))
         sheet.paste(picture.resize((width, height), image.Resampling.LANCZOS), (left, top + line))
     sheet.save(path, "PNG")
 
 
+def _thumbnail_size(frames: torch.Tensor) -> tuple[int, int]:
+    """Return (width, height) in pixels of a frame on a sheet."""
+    return SHEET_WIDTH, round(SHEET_WIDTH * frames.shape[1] / frames.shape[2])
+
+
 def _side_by_side(columns: dict[str, torch.Tensor]) -> Iterator["Image.Image"]:
-    """Each frame of all columns next to each other, below their captions."""
+    """Yield each frame as one picture: all columns side by side, below their captions."""
     if not columns:
         raise ValueError("columns must hold at least one video")
     for frames in columns.values():
         check_frames(frames)
     shapes = {tuple(frames.shape) for frames in columns.values()}
     if len(shapes) > 1:
-        raise ValueError(f"the columns must have one shape, got {sorted(shapes)}")
+        raise ValueError(f"columns must have one shape, got {sorted(shapes)}")
     image, image_draw = require("PIL.Image"), require("PIL.ImageDraw")
 
     (_, height, width, _) = shapes.pop()
@@ -183,18 +197,18 @@ def _check_regions(frames: torch.Tensor, masks: torch.Tensor, names: Sequence[st
         wanted = ", ".join(str(side) for side in frames.shape[:3])
         raise ValueError(f"masks must be bool [R, {wanted}], got {masks.dtype} {list(masks.shape)}")
     if len(names) != len(masks) or not len(masks):
-        raise ValueError(f"need at least one region and as many names, got {len(masks)} and {len(names)}")
+        raise ValueError(f"masks and names must be equally many, at least one, got {len(masks)} and {len(names)}")
 
 
 def _with_one_palette(sheets: list["Image.Image"]) -> list["Image.Image"]:
-    """Index RGB images by one palette, without dithering: colours that differ from frame to frame flicker."""
+    """Index RGB images by a shared palette, without dithering, as colors that change between frames would flicker."""
     image = require("PIL.Image")
     width, height = sheets[0].size
     strip = image.new("RGB", (width, height * len(sheets)))
     for index, sheet in enumerate(sheets):
         strip.paste(sheet, (0, index * height))
     strip = strip.quantize(256)
-    # quantize averages similar colours: the paper, at the corner, is to stay white
+    # quantize averages similar colors; keep the background, the pixel at the corner, white
     paper, palette = 3 * strip.getpixel((0, 0)), strip.getpalette()
     palette[paper : paper + 3] = PAPER
     strip.putpalette(palette)

@@ -1,4 +1,4 @@
-"""FAME edits of a clip as diffusers pipelines: `FameVideoEditPipeline` for Stable Diffusion 1.x and 2.x,
+"""Video edits as diffusers pipelines: `FameVideoEditPipeline` for Stable Diffusion 1.x and 2.x,
 `FameVideoEditXLPipeline` for Stable Diffusion XL."""
 
 from fame_accel.pipeline.stable_diffusion import FameVideoEditPipeline

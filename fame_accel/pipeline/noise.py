@@ -1,4 +1,4 @@
-"""The noise of one step: UNet, ControlNet and classifier-free guidance."""
+"""The noise that a model predicts in one step: UNet, ControlNet and classifier-free guidance."""
 
 from __future__ import annotations
 
@@ -14,47 +14,63 @@ from fame_accel.adapter import FameHandle
 
 @dataclass
 class Conditions:
-    """What a UNet and its ControlNet are told: text [B, T, C], and inputs [B, ...] by name that some also take."""
+    """What a UNet and its ControlNet are conditioned on, besides the timestep.
+
+    Attributes:
+        text: text embeddings [B, T, C].
+        added: further inputs [B, ...] by name, which Stable Diffusion XL takes.
+    """
 
     text: Tensor
     added: dict[str, Tensor]
 
     def repeated(self, times: int, dtype: torch.dtype) -> Conditions:
-        """Each item `times` times in a row."""
+        """Repeat each item ``times`` times in a row."""
         return self._map(lambda x: x.to(dtype).repeat_interleave(times, dim=0))
 
-    def part(self, chunk: slice) -> Conditions:
-        return self._map(lambda x: x[chunk])
+    def part(self, items: slice) -> Conditions:
+        """Take some items of the batch."""
+        return self._map(lambda x: x[items])
 
     def followed_by(self, other: Conditions) -> Conditions:
+        """Concatenate two batches."""
         added = {name: torch.cat([x, other.added[name]]) for name, x in self.added.items()}
         return Conditions(torch.cat([self.text, other.text]), added)
 
     def arguments(self) -> dict[str, Any]:
-        """As keyword arguments of diffusers' models."""
+        """Return the keyword arguments of diffusers' models."""
         return {"encoder_hidden_states": self.text, "added_cond_kwargs": self.added or None}
 
-    def _map(self, change: Callable[[Tensor], Tensor]) -> Conditions:
-        return Conditions(change(self.text), {name: change(x) for name, x in self.added.items()})
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Conditions:
+        return Conditions(function(self.text), {name: function(x) for name, x in self.added.items()})
 
 
 @dataclass
 class Control:
-    """frames: conditioning [F, 3, H, W] in [0, 1], in the model's dtype; scale: its weight."""
+    """A ControlNet and its conditioning.
+
+    Attributes:
+        model: the ControlNet.
+        frames: conditioning [F, 3, H, W] in [0, 1], in the model's dtype.
+        scale: weight of what the ControlNet adds to the UNet.
+        chunk_size: how many images pass through it at once.
+    """
 
     model: torch.nn.Module
     frames: Tensor
     scale: float
     chunk_size: int
 
-    def residuals(self, sample: Tensor, timestep: Tensor, given: Conditions) -> dict[str, list[Tensor] | Tensor]:
-        """What the ControlNet adds to the UNet, as its keyword arguments. Each image of the batch is on its own here,
-        so they go through chunk_size at a time."""
-        condition = self.frames.repeat(len(sample) // len(self.frames), 1, 1, 1)
+    def residuals(self, sample: Tensor, timestep: Tensor, conditions: Conditions) -> dict[str, list[Tensor] | Tensor]:
+        """Return what the ControlNet adds to the UNet, as keyword arguments of the UNet.
+
+        The ControlNet treats each image of the batch by itself, so the chunks do not change the result.
+        """
+        frames = self.frames.repeat(len(sample) // len(self.frames), 1, 1, 1)
         parts = [
             self.model(
-                sample[chunk], timestep, controlnet_cond=condition[chunk], conditioning_scale=self.scale,
-                return_dict=False, **given.part(chunk).arguments(),
+                sample[chunk], timestep, controlnet_cond=frames[chunk], conditioning_scale=self.scale,
+                return_dict=False, **conditions.part(chunk).arguments(),
             )
             for chunk in chunks(len(sample), self.chunk_size)
         ]  # fmt: skip
@@ -66,10 +82,17 @@ class Control:
 
 
 class NoisePredictor:
-    """Noise of latents [F, 4, h, w] at a timestep.
+    """Predicts the noise in the latents of a clip, with guidance.
 
-    positive, negative: conditions of one item; negative None is no guidance. split: guidance in two passes of the UNet,
-    which takes less memory than one of twice the batch.
+    Args:
+        unet: the denoising model.
+        handle: the FAME attention installed on it.
+        frames: number of frames F.
+        positive: conditions of one item.
+        negative: conditions of one item that guidance leads away from; None is no guidance.
+        guidance_scale: weight of the guidance.
+        split: run the two halves of guidance one after the other, which takes less memory than both at once.
+        control: the ControlNet, if any.
     """
 
     def __init__(
@@ -85,13 +108,13 @@ class NoisePredictor:
     ) -> None:
         self.unet, self.handle, self.control = unet, handle, control
         self.guidance_scale = guidance_scale
-        # once: the adapter looks at new text embeddings, and only at new ones
+        # repeated once per edit, as the adapter inspects text embeddings whenever they are new to it
         self.positive = positive.repeated(frames, unet.dtype)
         self.negative = None if negative is None else negative.repeated(frames, unet.dtype)
-        self.both = None if negative is None or split else self.negative.followed_by(self.positive)
+        self.both = None if self.negative is None or split else self.negative.followed_by(self.positive)
 
     def __call__(self, latents: Tensor, timestep: Tensor) -> Tensor:
-        """float [F, 4, h, w], in the dtype of the latents"""
+        """Predict the noise of latents [F, C, h, w] at a timestep, in their shape and dtype."""
         if self.negative is None:
             return self._forward(latents, timestep, self.positive)
         if self.both is not None:
@@ -102,13 +125,13 @@ class NoisePredictor:
             conditional = self._forward(latents, timestep, self.positive)
         return unconditional + self.guidance_scale * (conditional - unconditional)
 
-    def _forward(self, sample: Tensor, timestep: Tensor, given: Conditions) -> Tensor:
-        latents = sample.to(given.text.dtype)
-        extra = self.control.residuals(latents, timestep, given) if self.control else {}
-        noise = self.unet(latents, timestep, return_dict=False, **given.arguments(), **extra)[0]
+    def _forward(self, sample: Tensor, timestep: Tensor, conditions: Conditions) -> Tensor:
+        latents = sample.to(conditions.text.dtype)
+        residuals = self.control.residuals(latents, timestep, conditions) if self.control else {}
+        noise = self.unet(latents, timestep, return_dict=False, **conditions.arguments(), **residuals)[0]
         return noise.to(sample.dtype)
 
 
 def chunks(length: int, size: int) -> list[slice]:
-    """Slices of at most `size` that cover `length`."""
+    """Cut ``length`` items into slices of at most ``size``."""
     return [slice(start, start + size) for start in range(0, length, size)]

@@ -11,37 +11,45 @@ logger = logging.getLogger(__name__)
 
 
 def ddim(scheduler: SchedulerMixin) -> DDIMScheduler:
-    """The checkpoint's scheduler, or where it is another kind a DDIMScheduler of the same noise schedule.
+    """Return a DDIM scheduler that inversion can run backward.
 
-    Inversion needs DDIM, and latents must not be clipped to [-1, 1], DDIMScheduler's default, nor thresholded, which
-    is for pixels.
+    The given scheduler is returned if it is one. Otherwise a DDIMScheduler with its noise schedule replaces it, with
+    a logged warning: if it is of another class, clips latents to [-1, 1] (DDIMScheduler's default), or thresholds
+    them, which is meant for pixels.
     """
     if isinstance(scheduler, DDIMScheduler) and not (scheduler.config.clip_sample or scheduler.config.thresholding):
         return scheduler
     logger.warning("%s is replaced by a DDIMScheduler of its noise schedule: inversion needs it", _name(scheduler))
-    # named only where it is set: what is not left at its default, DDIMInverseScheduler warns that it does not know
+    # set only if it was on: DDIMInverseScheduler warns of settings it does not know, unless they have their default
     thresholding = {"thresholding": False} if scheduler.config.get("thresholding") else {}
     return DDIMScheduler.from_config(scheduler.config, clip_sample=False, **thresholding)
 
 
 def inverse(scheduler: DDIMScheduler, steps: int, device: torch.device) -> DDIMInverseScheduler:
-    """The inverse of `scheduler` over `steps` steps; ValueError for a spacing of steps that it does not have."""
+    """Return the inverse of ``scheduler``, set to ``steps`` steps.
+
+    Raises:
+        ValueError: the scheduler's timestep_spacing has no inverse, or the steps end beyond the timesteps of training.
+    """
     spacing = scheduler.config.timestep_spacing
     if spacing not in ("leading", "trailing"):
         raise ValueError(f"the scheduler's timestep_spacing must be leading or trailing for inversion, got {spacing!r}")
     result = DDIMInverseScheduler.from_config(scheduler.config)
     result.set_timesteps(steps, device=device)
-    most = scheduler.config.num_train_timesteps
-    if (last := int(result.timesteps.max())) >= most:
+    trained = scheduler.config.num_train_timesteps
+    if (last := int(result.timesteps.max())) >= trained:
         raise ValueError(
             f"num_inference_steps must be fewer: with the scheduler's steps_offset, the {steps} steps end at timestep "
-            f"{last} of a model trained on 0 to {most - 1}"
+            f"{last} of a model trained on 0 to {trained - 1}"
         )
     return result
 
 
 def active_fraction(timesteps: torch.Tensor, modulated_steps: int, num_train_timesteps: int) -> float:
-    """The share of the training timesteps, from the noisy end, in which just the first modulated_steps lie."""
+    """Return the fraction of the training timesteps, from the noisy end, that holds the first ``modulated_steps``.
+
+    The boundary lies halfway between the last modulated and the first plain timestep.
+    """
     if modulated_steps in (0, len(timesteps)):
         return modulated_steps / len(timesteps)
     last, after = (int(timesteps[i]) for i in (modulated_steps - 1, modulated_steps))

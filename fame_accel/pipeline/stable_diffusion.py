@@ -19,8 +19,11 @@ class FameVideoEditPipeline(
 ):
     """Edits a clip with a pretrained Stable Diffusion 1.x or 2.x, without training, after FAME: see `VideoEdit`.
 
-    vae, text_encoder, tokenizer, unet, scheduler: of the checkpoint; another scheduler than DDIM is replaced by a
-    DDIMScheduler of its noise schedule, with a warning. controlnet: optional, for the UNet.
+    Args:
+        vae, text_encoder, tokenizer, unet: of the checkpoint.
+        scheduler: of the checkpoint. If it is not DDIM, a DDIMScheduler with its noise schedule replaces it, with a
+            logged warning.
+        controlnet: a ControlNet for the UNet, or None.
     """
 
     model_cpu_offload_seq = "text_encoder->unet->vae"
@@ -44,7 +47,7 @@ class FameVideoEditPipeline(
             scheduler=schedule.ddim(scheduler),
             controlnet=controlnet,
         )
-        self._start()
+        self._finish_construction()
 
     def _encode_text(self, prompt: str, clip_skip: int | None, **options: Any) -> EditText:
         layer = dict(hidden_layer=-1 - (clip_skip or 0), final_norm=bool(clip_skip))

@@ -24,10 +24,14 @@ class FameVideoEditXLPipeline(
 ):
     """Edits a clip with a pretrained Stable Diffusion XL (base), without training, after FAME: see `VideoEdit`.
 
-    vae, text_encoder, text_encoder_2, tokenizer, tokenizer_2, unet, scheduler: of the checkpoint; another scheduler
-    than DDIM is replaced by a DDIMScheduler of its noise schedule, with a warning. controlnet: optional, for the UNet.
-    force_zeros_for_empty_prompt: an empty negative prompt is embedded as zeros, as the base checkpoint was trained. A
-    VAE in float16 runs in float32 where its config has force_upcast.
+    A VAE in float16 runs in float32 if its config has force_upcast.
+
+    Args:
+        vae, text_encoder, text_encoder_2, tokenizer, tokenizer_2, unet: of the checkpoint.
+        scheduler: of the checkpoint. If it is not DDIM, a DDIMScheduler with its noise schedule replaces it, with a
+            logged warning.
+        controlnet: a ControlNet for the UNet, or None.
+        force_zeros_for_empty_prompt: embed an empty negative prompt as zeros, as in training of the base checkpoint.
     """
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->unet->vae"
@@ -57,7 +61,7 @@ class FameVideoEditXLPipeline(
             controlnet=controlnet,
         )
         self.register_to_config(force_zeros_for_empty_prompt=force_zeros_for_empty_prompt)
-        self._start()
+        self._finish_construction()
 
     def _encode_text(self, prompt: str, clip_skip: int | None, **options: Any) -> EditText:
         encoders = [(self.tokenizer, self.text_encoder), (self.tokenizer_2, self.text_encoder_2)]
@@ -67,8 +71,7 @@ class FameVideoEditXLPipeline(
         text = self._encode_text(prompt, clip_skip)
         if prompt or not self.config.force_zeros_for_empty_prompt:
             return text
-        zeros = (torch.zeros_like(x) for x in (text.prompt_embeds, text.pooled))
-        return replace(text, **dict(zip(("prompt_embeds", "pooled"), zeros, strict=True)))
+        return replace(text, prompt_embeds=torch.zeros_like(text.prompt_embeds), pooled=torch.zeros_like(text.pooled))
 
     def _added_conditions(self, text: EditText, height: int, width: int) -> dict[str, Tensor]:
         size = (height, width)
@@ -85,6 +88,7 @@ class FameVideoEditXLPipeline(
 
     @contextmanager
     def _upcast_vae(self) -> Iterator[None]:
+        """Within the block, a VAE that overflows in float16 is in float32."""
         dtype = self.vae.dtype
         overflows = dtype == torch.float16 and self.vae.config.force_upcast
         if overflows:

@@ -21,7 +21,7 @@ from fame_accel import bindings
 from fame_accel.bindings.device import family as chip_family
 from fame_accel.kernels.launch import Launch, split_head_dim
 from fame_accel.kernels.launch_table import VARIABLE, choose_launch, override
-from fame_accel.tools.parity_cases import Case
+from fame_accel.tools.parity_cases import ParityCase
 from fame_accel.tools.tune_cases import JUDGED, KERNELS, other_cases, timed_cases
 
 HEAD_DIMS = (40, 64, 80, 128, 160)
@@ -39,7 +39,6 @@ _REGISTERS = (0, 128, 168)  # limits with which a multiprocessor holds four and 
 _MOST_STAGES = {"sm75": 1, "rdna": 1, "cdna": 2, "interpreter": 1}
 
 
-HELP = "time launches of the kernels on this GPU and write the best to a file that the library loads"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -178,7 +177,7 @@ def _best(
     return None
 
 
-def _trial(judged: list[Case], timed: list[Case], device: torch.device) -> float | str:
+def _trial(judged: list[ParityCase], timed: list[ParityCase], device: torch.device) -> float | str:
     """Milliseconds of the timed cases together, or why the launch in the table is no good."""
     from triton.errors import TritonError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from fame_accel.core.modulation import Modulation
-from fame_accel.tools.parity_cases import Case, CaseMaker, Size
+from fame_accel.tools.parity_cases import ParityCase, ParityCaseMaker, Size
 
 KERNELS = ("tiled", "one_pass", "two_pass", "few_keys", "streamed_keys")
 # Text keys of the last two: those timed, and others that they must be right on.
@@ -17,13 +17,15 @@ JUDGED = Size(4, 24, 2, 2)  # regions of several tiles, full and short
 TOY, TOY_KEYS = Size(2, 6, 1, 1), 130  # at most, for the interpreter
 
 
-def timed_cases(kernel: str, head_dim: int, dtype: torch.dtype, device: torch.device, size: Size = TIMED) -> list[Case]:
+def timed_cases(
+    kernel: str, head_dim: int, dtype: torch.dtype, device: torch.device, size: Size = TIMED
+) -> list[ParityCase]:
     """The calls that an edit spends its time in. Of size JUDGED they are small enough for the reference."""
     make = _maker(size, head_dim, dtype, device)
     return _text(make, _KEYS[kernel]) if kernel in _KEYS else [_video(make, kernel)]
 
 
-def other_cases(kernel: str, head_dim: int, dtype: torch.dtype, device: torch.device) -> list[Case]:
+def other_cases(kernel: str, head_dim: int, dtype: torch.dtype, device: torch.device) -> list[ParityCase]:
     """Calls that reach the other kernels of the entry, which it must fit as well."""
     make = _maker(JUDGED, head_dim, dtype, device)
     if kernel in _KEYS:
@@ -36,11 +38,11 @@ def other_cases(kernel: str, head_dim: int, dtype: torch.dtype, device: torch.de
     }[kernel]
 
 
-def _maker(size: Size, head_dim: int, dtype: torch.dtype, device: torch.device) -> CaseMaker:
-    return CaseMaker.of_regions(size if device.type == "cuda" else TOY, head_dim, dtype, device)
+def _maker(size: Size, head_dim: int, dtype: torch.dtype, device: torch.device) -> ParityCaseMaker:
+    return ParityCaseMaker.of_regions(size if device.type == "cuda" else TOY, head_dim, dtype, device)
 
 
-def _video(make: CaseMaker, kernel: str) -> Case:
+def _video(make: ParityCaseMaker, kernel: str) -> ParityCase:
     """The hard mask with time decay, FAME's default modulation, and that with the decay on the strength."""
     frames = make.size.frames
     return {
@@ -50,7 +52,7 @@ def _video(make: CaseMaker, kernel: str) -> Case:
     }[kernel]
 
 
-def _text(make: CaseMaker, keys: int) -> list[Case]:
+def _text(make: ParityCaseMaker, keys: int) -> list[ParityCase]:
     """Cross-attention, plain and modulated."""
     words = make.words(keys if make.layout.device.type == "cuda" else min(keys, TOY_KEYS))
     pulled = Modulation.videograin(make.size.frames, 1)

@@ -66,7 +66,7 @@ def test_missing_data_file_names_its_package(package, message):
 # ---- clip
 
 
-def test_clip_is_a_moving_colour_video(clip):
+def test_clip_is_a_moving_color_video(clip):
     assert clip.shape == (4, 128, 128, 3) and clip.dtype == torch.uint8
     assert clip.float().std() > 40
     # RGB, not BGR: the striped blind at the left is blue, and the bow tie red
@@ -160,7 +160,7 @@ def test_tokenizer_has_clips_vocabulary():
 # ---- codec
 
 
-def test_codec_beats_the_mean_colour_of_each_patch(clip):
+def test_codec_beats_the_mean_color_of_each_patch(clip):
     codec = PatchCodec.fit(clip)
     latents = codec.encode(clip)
     decoded = codec.decode(latents)
@@ -245,11 +245,11 @@ def test_gif_rejects_columns(tmp_path, clip):
 
 
 def test_overlay_tints_each_region(tmp_path):
-    grey = torch.full((10, 64, 64, 3), 128, dtype=torch.uint8)
+    gray = torch.full((10, 64, 64, 3), 128, dtype=torch.uint8)
     masks = torch.zeros(2, 10, 64, 64, dtype=torch.bool)
     masks[0, :, :, :20], masks[1, :, :, 44:] = True, True
     path = tmp_path / "overlay.png"
-    mask_overlay(path, grey, masks, ["left", "right"])
+    mask_overlay(path, gray, masks, ["left", "right"])
     with Image.open(path) as sheet:
         assert sheet.size[0] == 8 + 4 * 264  # 8 of the 10 frames, 4 across
         left, middle, right = (sheet.getpixel((8 + x, sheet.height - 60)) for x in (40, 128, 216))
@@ -280,7 +280,7 @@ def test_chart_is_drawn_without_pyplot(tmp_path, monkeypatch):
     ("rows", "message"),
     [
         ([], "at least one"),
-        ([{"backend": "triton"}], "lacks"),
+        ([{"backend": "triton"}], "missing"),
         ([ROWS[0] | {"step_s": float("nan")}], "finite"),
         ([ROWS[0] | {"peak_mib": -1}], "negative"),
     ],

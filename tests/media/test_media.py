@@ -15,7 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fame_accel.media.frames import fit_frames, fit_masks, replacing
+from fame_accel.media.files import atomic_write
+from fame_accel.media.frames import fit_frames, fit_masks, to_bytes
 from fame_accel.media.masks import read_masks
 from fame_accel.media.packages import packaged_file
 from fame_accel.media.pictures import contact_sheet, side_by_side_video
@@ -72,6 +73,36 @@ def test_modules_import_no_optional_package():
     assert result.stdout.strip() == "set()", result.stderr
 
 
+# ---- floating point to bytes
+
+
+def test_bytes_round_to_the_nearest_and_clamp():
+    values = torch.tensor(
+        [0.0, 0.4, 0.5, 0.6, 1.5, 2.5, 254.5, 255.0, 255.4, 300.0, -0.4, -20.0, torch.inf, -torch.inf]
+    )
+    expected = torch.tensor([0, 0, 0, 1, 2, 2, 254, 255, 255, 255, 0, 0, 255, 0], dtype=torch.uint8)
+    assert torch.equal(to_bytes(values, white=255), expected)
+    assert to_bytes(torch.tensor([0.0, 0.2, 0.5, 1.0, -0.1, 1.1])).tolist() == [0, 51, 128, 255, 0, 255]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_bytes_survive_a_round_trip_and_keep_their_shape(dtype):
+    every = torch.arange(256, dtype=torch.uint8).view(4, 64)
+    assert torch.equal(to_bytes(every.to(dtype), white=255), every)
+    if dtype != torch.bfloat16:  # which cannot tell 256 values in [0, 1] apart
+        assert torch.equal(to_bytes(every.to(dtype) / 255), every)
+
+
+def test_bytes_are_scaled_in_float32():
+    values = torch.linspace(0, 1, 1001, dtype=torch.float16)  # 255 * value rounds to other bytes in float16
+    assert torch.equal(to_bytes(values), (values.double() * 255).round().to(torch.uint8))
+
+
+def test_nan_has_no_byte():
+    with pytest.raises(ValueError, match="got NaN"):
+        to_bytes(torch.tensor([0.5, torch.nan]))
+
+
 # ---- geometry
 
 
@@ -83,7 +114,7 @@ def test_modules_import_no_optional_package():
         (48, 64, (96, 128), (0, 48), (0, 64)),
     ],
 )
-def test_the_largest_centred_box_is_kept(height, width, size, rows, columns):
+def test_the_largest_centered_box_is_kept(height, width, size, rows, columns):
     frames = torch.zeros(1, height, width, 3, dtype=torch.uint8)
     frames[:, slice(*rows), slice(*columns)] = 200
     assert (fit_frames(frames, size) == 200).all() and fit_frames(frames, size).shape == (1, *size, 3)
@@ -116,7 +147,7 @@ def test_shrinking_averages():
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     (tmp_path / "a.txt").write_text("old")
-    with pytest.raises(OSError, match="full"), replacing(tmp_path / "a.txt") as name:
+    with pytest.raises(OSError, match="full"), atomic_write(tmp_path / "a.txt") as name:
         name.write_text("half")
         raise OSError("disk full")
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.txt", "old")]
@@ -135,7 +166,7 @@ def test_a_written_video_reads_back(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"]
 
 
-def test_colours_survive_and_are_labelled(tmp_path):
+def test_colors_survive_and_are_labelled(tmp_path):
     patches = torch.tensor([[200, 30, 30], [20, 180, 40], [30, 40, 220]], dtype=torch.uint8)
     frames = patches.repeat_interleave(32, 0).expand(3, 64, 96, 3).contiguous()
     write_video(tmp_path / "a.mp4", frames, 8)
@@ -287,7 +318,7 @@ def _broken_image(folder: Path) -> Path:
         (lambda folder: folder, "holds no images"),
         (_mixed, "one size: 2.png is 16x32, 0.png is 48x64"),
         (_deep, r"0\.png has more than 8 bits a channel"),
-        (_broken_image, r"1\.png is not an image that can be read"),
+        (_broken_image, r"1\.png cannot be read as an image"),
         (lambda folder: save_images(folder, smooth(3)), "has 3 frames: 4 were asked for"),
     ],
 )
@@ -350,14 +381,14 @@ def test_palette_labels_and_their_default_names(tmp_path):
     labels[:, :20], labels[:, 30:] = 3, 10
     for index, label in enumerate(labels):
         palette = Image.frombytes("P", (W, H), label.numpy().tobytes())
-        palette.putpalette([200, 0, 0] * 256)  # the colours say nothing: the values count
+        palette.putpalette([200, 0, 0] * 256)  # the colors say nothing: the values count
         palette.save(tmp_path / f"{index}.png")
     masks, names = read_masks(tmp_path, (H, W), 2)
     assert names == ["region3", "region10"]
     assert torch.equal(masks, torch.stack([labels == 3, labels == 10]))
 
 
-def test_any_colour_of_a_region_folder_is_inside(tmp_path):
+def test_any_color_of_a_region_folder_is_inside(tmp_path):
     picture = np.zeros((H, W, 3), np.uint8)
     picture[:, :10, 0], picture[:, 20:30, 2] = 1, 255
     (tmp_path / "a").mkdir()
@@ -452,7 +483,7 @@ MAN = halves()[0]
         (_written("m.npz", b"hello"), r"m\.npz is not an .npz file"),
         (_plain_array, r"m\.npz is not an .npz file of plain arrays"),
         (_damaged_arrays, r"m\.npz is not an .npz file of plain arrays: .* while decompressing"),
-        (_text_in_an_archive, r"'notes.txt' in .*m\.npz is no array"),
+        (_text_in_an_archive, r"'notes.txt' in .*m\.npz is not an array"),
         (_arrays(man=np.array([{}], object)), r"m\.npz is not an .npz file of plain arrays"),
         (_arrays(), "holds no arrays"),
         (_arrays(man=MAN.numpy().astype(np.float32)), "'man'.*bool or uint8.*float32"),
@@ -483,7 +514,7 @@ def test_broken_or_mixed_masks_are_rejected(tmp_path):
     with pytest.raises(ValueError, match="must have one size"):
         read_masks(path, (H, W), 2)
     (path / "man" / "1.png").write_bytes(b"no PNG")
-    with pytest.raises(ValueError, match=r"1\.png is not an image"):
+    with pytest.raises(ValueError, match=r"1\.png cannot be read as an image"):
         read_masks(path, (H, W), 2)
 
 
@@ -537,13 +568,13 @@ def test_contact_sheet_rejects(tmp_path):
             contact_sheet(tmp_path / "a.png", **{**good, **bad})
 
 
-def test_from_the_eighth_region_on_colours_repeat(tmp_path):
-    grey = torch.full((1, 256, 256, 3), 128, dtype=torch.uint8)
+def test_from_the_eighth_region_on_colors_repeat(tmp_path):
+    gray = torch.full((1, 256, 256, 3), 128, dtype=torch.uint8)
     masks = torch.zeros(31, 1, 256, 256, dtype=torch.bool)
     for region in range(31):
         masks[region, :, 8 * region : 8 * region + 8] = True
-    contact_sheet(tmp_path / "a.png", grey, masks, [f"region {i}" for i in range(31)], grey)
+    contact_sheet(tmp_path / "a.png", gray, masks, [f"region {i}" for i in range(31)], gray)
     with Image.open(tmp_path / "a.png") as sheet:
         top = sheet.height - 2 * 264
-        colours = [sheet.getpixel((sheet.width - 128, top + 8 * region + 4)) for region in range(31)]
-    assert len(set(colours[:7])) == 7 and colours[7:] == colours[:24]
+        colors = [sheet.getpixel((sheet.width - 128, top + 8 * region + 4)) for region in range(31)]
+    assert len(set(colors[:7])) == 7 and colors[7:] == colors[:24]

@@ -10,32 +10,14 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from clips import FRAMES, HEIGHT, REGIONS, SOURCE, TARGET, WIDTH, clip, edit, make_pipeline, masks
 from torch import Tensor
 
 import fame_accel as fa
 from benchmarks import edit_parity
-from fame_accel.demo.pipeline import random_controlnet, random_pipeline
+from fame_accel.demo.pipeline import random_pipeline
 from fame_accel.fairness import Debias
 from fame_accel.pipeline import FameVideoEditPipeline, schedule
-
-FRAMES, HEIGHT, WIDTH = 3, 64, 72
-SOURCE, TARGET = "a man in a car", "a female doctor in a car"
-REGIONS = {"person": "female doctor", "background": "car"}
-
-
-def clip(seed: int = 0) -> Tensor:
-    """uint8 [F, H, W, 3]: smooth noise that drifts from frame to frame"""
-    generator = torch.manual_seed(seed)
-    coarse = torch.rand(1, 3, 8, 9, generator=generator) + 0.1 * torch.rand(FRAMES, 3, 8, 9, generator=generator)
-    smooth = torch.nn.functional.interpolate(coarse, size=(HEIGHT, WIDTH), mode="bilinear")
-    return (smooth.clamp(0, 1) * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-
-
-def masks() -> dict[str, Tensor]:
-    person = torch.zeros(FRAMES, HEIGHT, WIDTH, dtype=torch.bool)
-    for frame in range(FRAMES):
-        person[frame, 10:50, 16 + 8 * frame : 48 + 8 * frame] = True
-    return {"person": person, "background": ~person}
 
 
 @pytest.fixture(scope="module")
@@ -43,28 +25,9 @@ def parts() -> dict:
     return random_pipeline().components
 
 
-def make(parts: dict, controlnet: bool = False, **changes) -> FameVideoEditPipeline:
-    names = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
-    chosen = {name: parts[name] for name in names}
-    chosen["controlnet"] = random_controlnet(parts["unet"]) if controlnet else None
-    pipeline = FameVideoEditPipeline(**(chosen | changes))
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
 @pytest.fixture
 def pipeline(parts: dict) -> FameVideoEditPipeline:
-    return make(parts)
-
-
-def run(pipeline: FameVideoEditPipeline, **changes) -> Tensor:
-    options = dict(
-        frames=clip(), prompt=TARGET, masks=masks(), regions=REGIONS, source_prompt=SOURCE,
-        debias=(Debias("doctor", toward="female", eta=0.5),), num_inference_steps=2, output_type="latent",
-    )  # fmt: skip
-    if pipeline.controlnet is not None:
-        options["control_frames"] = clip(seed=5)
-    return pipeline(**(options | changes)).frames
+    return make_pipeline(parts)
 
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 7.5])
@@ -77,7 +40,7 @@ def test_fused_edit_is_the_eager_edit(controlnet: bool, guidance_scale: float) -
 
 
 def test_modulation_is_no_rounding_error(pipeline: FameVideoEditPipeline) -> None:
-    edited, plain = run(pipeline), run(pipeline, modulated_steps=0, debias=())
+    edited, plain = edit(pipeline), edit(pipeline, modulated_steps=0, debias=())
     assert (edited - plain).abs().max() > 1e-2
 
 
@@ -90,11 +53,11 @@ def encoded(pipeline: FameVideoEditPipeline) -> Tensor:
 def test_inversion_returns(parts: dict, controlnet: bool) -> None:
     """Inverted and denoised under one prompt without guidance or modulation, a clip comes back the closer the finer the
     steps: what is left is the change of the noise from step to step, of first order."""
-    pipeline = make(parts, controlnet)
+    pipeline = make_pipeline(parts, controlnet)
     start = encoded(pipeline)
     gaps = []
     for steps in (5, 40):
-        back = run(
+        back = edit(
             pipeline,
             prompt=SOURCE,
             regions={},
@@ -114,12 +77,12 @@ def test_inversion_without_a_network_is_exact(pipeline: FameVideoEditPipeline, m
     start = encoded(pipeline)
     inverted = pipeline.invert(clip(), SOURCE, num_inference_steps=10)
     assert (inverted - start).abs().max() > 1
-    torch.testing.assert_close(run(pipeline, latents=inverted, num_inference_steps=10), start, rtol=0, atol=1e-4)
+    torch.testing.assert_close(edit(pipeline, latents=inverted, num_inference_steps=10), start, rtol=0, atol=1e-4)
 
 
 def test_inversion_once_for_several_edits(pipeline: FameVideoEditPipeline) -> None:
     latents = pipeline.invert(clip(), SOURCE, num_inference_steps=2)
-    assert torch.equal(run(pipeline, latents=latents), run(pipeline))
+    assert torch.equal(edit(pipeline, latents=latents), edit(pipeline))
 
 
 def test_just_the_modulated_steps_are_modulated(pipeline: FameVideoEditPipeline) -> None:
@@ -136,7 +99,7 @@ def test_just_the_modulated_steps_are_modulated(pipeline: FameVideoEditPipeline)
         patch.setattr(FameState, "prepare", spy)
         for steps, modulated, wanted in ((2, 0, 0), (2, 2, 2), (7, 3, 3), (7, None, 2), (30, None, 9)):
             seen.clear()
-            run(pipeline, num_inference_steps=steps, modulated_steps=modulated, guidance_scale=1.0)
+            edit(pipeline, num_inference_steps=steps, modulated_steps=modulated, guidance_scale=1.0)
             assert seen == [False] * steps + [True] * wanted + [False] * (steps - wanted)  # inversion comes first
 
 
@@ -148,26 +111,26 @@ def test_schedule_of_fifty_steps_is_videograins(parts: dict) -> None:
 
 
 def test_split_guidance_and_chunks_change_nothing(parts: dict) -> None:
-    pipeline = make(parts, controlnet=True)
-    whole = run(pipeline, chunk_size=100)
-    torch.testing.assert_close(run(pipeline, split_guidance=True), whole, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(run(pipeline, chunk_size=1), whole, rtol=1e-4, atol=1e-4)
+    pipeline = make_pipeline(parts, controlnet=True)
+    whole = edit(pipeline, chunk_size=100)
+    torch.testing.assert_close(edit(pipeline, split_guidance=True), whole, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(edit(pipeline, chunk_size=1), whole, rtol=1e-4, atol=1e-4)
     pipeline.vae.enable_slicing()
-    torch.testing.assert_close(run(pipeline), whole, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(edit(pipeline), whole, rtol=1e-4, atol=1e-4)
     pipeline.vae.disable_slicing()
 
 
 def test_control_frames_matter(parts: dict) -> None:
-    pipeline = make(parts, controlnet=True)
-    edited = run(pipeline)
-    assert (run(pipeline, control_frames=clip(seed=9)) - edited).abs().max() > 1e-3
-    assert (run(pipeline, controlnet_conditioning_scale=0.0) - edited).abs().max() > 1e-3
+    pipeline = make_pipeline(parts, controlnet=True)
+    edited = edit(pipeline)
+    assert (edit(pipeline, control_frames=clip(seed=9)) - edited).abs().max() > 1e-3
+    assert (edit(pipeline, controlnet_conditioning_scale=0.0) - edited).abs().max() > 1e-3
 
 
 def test_frames_in_any_form(pipeline: FameVideoEditPipeline) -> None:
     from PIL import Image
 
-    wanted = run(pipeline)
+    wanted = edit(pipeline)
     video = clip()
     forms = [
         [Image.fromarray(frame.numpy()) for frame in video],
@@ -176,15 +139,15 @@ def test_frames_in_any_form(pipeline: FameVideoEditPipeline) -> None:
         video.permute(0, 3, 1, 2) / 255,
     ]
     for frames in forms:
-        torch.testing.assert_close(run(pipeline, frames=frames), wanted, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(edit(pipeline, frames=frames), wanted, rtol=1e-5, atol=1e-5)
     as_arrays = {name: mask.numpy().astype(np.uint8) * 255 for name, mask in masks().items()}
-    assert torch.equal(run(pipeline, masks=as_arrays), wanted)
+    assert torch.equal(edit(pipeline, masks=as_arrays), wanted)
 
 
 def test_outputs(pipeline: FameVideoEditPipeline) -> None:
     latents = pipeline.invert(clip(), SOURCE, num_inference_steps=1)
     outs = {
-        kind: run(pipeline, latents=latents, num_inference_steps=1, output_type=kind)
+        kind: edit(pipeline, latents=latents, num_inference_steps=1, output_type=kind)
         for kind in ("pil", "np", "pt", "latent")
     }
     assert outs["latent"].shape == (FRAMES, 4, HEIGHT // 8, WIDTH // 8)
@@ -206,7 +169,7 @@ def test_callback_and_interrupt(pipeline: FameVideoEditPipeline) -> None:
         steps.append((step, int(timestep), tuple(given["latents"].shape)))
         return {"latents": torch.zeros_like(given["latents"])} if step == 2 else {}
 
-    edited = run(pipeline, num_inference_steps=3, callback_on_step_end=note)
+    edited = edit(pipeline, num_inference_steps=3, callback_on_step_end=note)
     assert [step for step, *_ in steps] == [0, 1, 2] and steps[0][1] > steps[2][1]
     assert steps[0][2] == (FRAMES, 4, HEIGHT // 8, WIDTH // 8)
     assert not edited.any()
@@ -217,17 +180,17 @@ def test_callback_and_interrupt(pipeline: FameVideoEditPipeline) -> None:
         pipe._interrupt = True
         return note(pipe, step, timestep, given)
 
-    run(pipeline, num_inference_steps=3, callback_on_step_end=stop)
+    edit(pipeline, num_inference_steps=3, callback_on_step_end=stop)
     assert len(steps) == 1
 
 
 def test_noise_comes_from_the_generator(pipeline: FameVideoEditPipeline) -> None:
     def noisy(seed: int) -> Tensor:
-        return run(pipeline, ddim_eta=1.0, generator=torch.Generator().manual_seed(seed))
+        return edit(pipeline, ddim_eta=1.0, generator=torch.Generator().manual_seed(seed))
 
     assert torch.equal(noisy(1), noisy(1))
     assert (noisy(1) - noisy(2)).abs().max() > 0.01
-    assert torch.equal(run(pipeline), run(pipeline))
+    assert torch.equal(edit(pipeline), edit(pipeline))
 
 
 def test_options_reach_the_attention(pipeline: FameVideoEditPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,15 +204,15 @@ def test_options_reach_the_attention(pipeline: FameVideoEditPipeline, monkeypatc
 
     monkeypatch.setattr(video_edit, "apply_fame", spy)
     given = dict(self_factor=0.2, cross_factor=0.7, power=2.0, levels=(2, 4), backend="reference")
-    run(pipeline, **given)
-    inversion, edit = configs
-    assert {name: getattr(edit, name) for name in given} == given
-    assert edit.cross_size == "frame"  # as VideoGrain
+    edit(pipeline, **given)
+    inversion, denoising = configs
+    assert {name: getattr(denoising, name) for name in given} == given
+    assert denoising.cross_size == "frame"  # as VideoGrain
     assert (inversion.levels, inversion.active_fraction) == ((2, 4), 0.0)
 
 
 def test_the_source_prompt_is_inverted_under(pipeline: FameVideoEditPipeline) -> None:
-    assert (run(pipeline, source_prompt="") - run(pipeline)).abs().max() > 1e-2
+    assert (edit(pipeline, source_prompt="") - edit(pipeline)).abs().max() > 1e-2
 
 
 def test_phrases_alone(pipeline: FameVideoEditPipeline) -> None:
@@ -306,7 +269,7 @@ def test_text_is_that_of_stable_diffusion(parts: dict, pipeline: FameVideoEditPi
 @pytest.mark.parametrize("controlnet", [False, True], ids=["unet", "controlnet"])
 def test_one_plain_frame_is_stable_diffusion(parts: dict, controlnet: bool) -> None:
     """A clip of one frame without modulation is the picture that diffusers' own pipeline makes of the latents."""
-    pipeline = make(parts, controlnet)
+    pipeline = make_pipeline(parts, controlnet)
     frames, condition = clip()[:1], clip(seed=5)[:1]
     start = torch.randn(1, 4, HEIGHT // 8, WIDTH // 8, generator=torch.manual_seed(2))
     options = dict(num_inference_steps=4, guidance_scale=5.0, negative_prompt="blurry", latents=start)
@@ -331,23 +294,23 @@ def test_one_plain_frame_is_stable_diffusion(parts: dict, controlnet: bool) -> N
 
 
 def test_fairness_reaches_the_edit(pipeline: FameVideoEditPipeline) -> None:
-    plain = run(pipeline, debias=())
-    none = run(pipeline, debias=(Debias("doctor", toward="female", eta=0.0),))
+    plain = edit(pipeline, debias=())
+    none = edit(pipeline, debias=(Debias("doctor", toward="female", eta=0.0),))
     assert torch.equal(none, plain)  # nothing injected, nothing reweighted
-    assert (run(pipeline) - plain).abs().max() > 1e-4
+    assert (edit(pipeline) - plain).abs().max() > 1e-4
 
 
 def test_saved_and_loaded(parts: dict, tmp_path: Path) -> None:
-    pipeline = make(parts, controlnet=True)
-    wanted = run(pipeline)
+    pipeline = make_pipeline(parts, controlnet=True)
+    wanted = edit(pipeline)
     pipeline.save_pretrained(tmp_path / "fame")
     loaded = FameVideoEditPipeline.from_pretrained(tmp_path / "fame")
     loaded.set_progress_bar_config(disable=True)
-    assert torch.equal(run(loaded), wanted)
+    assert torch.equal(edit(loaded), wanted)
 
 
 def test_loads_a_stable_diffusion_folder(parts: dict, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    wanted = run(make(parts))
+    wanted = edit(make_pipeline(parts))
     config = dict(parts["scheduler"].config)
     stored = diffusers.StableDiffusionPipeline(**(parts | {"scheduler": diffusers.PNDMScheduler.from_config(config)}))
     stored.save_pretrained(tmp_path)
@@ -355,19 +318,19 @@ def test_loads_a_stable_diffusion_folder(parts: dict, tmp_path: Path, caplog: py
     loaded.set_progress_bar_config(disable=True)
     assert "PNDMScheduler is replaced by a DDIMScheduler" in caplog.text
     assert loaded.controlnet is None
-    torch.testing.assert_close(run(loaded), wanted)
+    torch.testing.assert_close(edit(loaded), wanted)
 
 
 @pytest.mark.parametrize("wrong", ["Euler", "clip_sample", "thresholding"])
 def test_a_scheduler_set_later_is_replaced_as_well(parts: dict, caplog: pytest.LogCaptureFixture, wrong: str) -> None:
-    wanted = run(make(parts))
+    wanted = edit(make_pipeline(parts))
     config = parts["scheduler"].config
-    pipeline = make(parts)
+    pipeline = make_pipeline(parts)
     if wrong == "Euler":
         pipeline.scheduler = diffusers.EulerDiscreteScheduler.from_config(config, timestep_spacing="leading")
     else:
         pipeline.scheduler = diffusers.DDIMScheduler.from_config(config, **{wrong: True})
-    torch.testing.assert_close(run(pipeline), wanted)
+    torch.testing.assert_close(edit(pipeline), wanted)
     assert wrong in caplog.text and "is replaced by a DDIMScheduler" in caplog.text
 
 
@@ -375,7 +338,7 @@ def test_words_of_several_tokens_by_textual_inversion(parts: dict, tmp_path: Pat
     """A learned word of two vectors is bound, isolated and debiased with both."""
     from safetensors.torch import save_file
 
-    pipeline = make({name: copy.deepcopy(part) for name, part in parts.items()})
+    pipeline = make_pipeline({name: copy.deepcopy(part) for name, part in parts.items()})
     save_file({"<medic>": torch.randn(2, 64)}, tmp_path / "medic.safetensors")
     pipeline.load_textual_inversion(tmp_path / "medic.safetensors", token="<medic>")
     regions = {"person": "<medic>", "background": "car"}
@@ -392,21 +355,21 @@ def test_words_of_several_tokens_by_textual_inversion(parts: dict, tmp_path: Pat
 def test_model_cpu_offload(parts: dict) -> None:
     """With the CPU as both sides of the offload: the hooks run, and the result is the same."""
     for controlnet in (False, True):
-        wanted = run(make(parts, controlnet))
-        pipeline = make({name: copy.deepcopy(part) for name, part in parts.items()}, controlnet)
+        wanted = edit(make_pipeline(parts, controlnet))
+        pipeline = make_pipeline({name: copy.deepcopy(part) for name, part in parts.items()}, controlnet)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             pipeline.enable_model_cpu_offload(device="cpu")
-        assert torch.equal(run(pipeline), wanted)
+        assert torch.equal(edit(pipeline), wanted)
 
 
 @pytest.mark.slow
 def test_compiled_blocks(parts: dict) -> None:
-    wanted = run(make(parts))
-    pipeline = make({name: copy.deepcopy(part) for name, part in parts.items()})
+    wanted = edit(make_pipeline(parts))
+    pipeline = make_pipeline({name: copy.deepcopy(part) for name, part in parts.items()})
     torch._dynamo.reset()
     pipeline.unet.compile_repeated_blocks(fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(run(pipeline), wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(edit(pipeline), wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_top_level_name() -> None:
@@ -452,35 +415,35 @@ def test_mistakes(
     parts: dict, monkeypatch: pytest.MonkeyPatch, changes: dict, error: type[Exception], message: str
 ) -> None:
     """Every one is said before the UNet or the VAE runs."""
-    pipeline = make(parts)
+    pipeline = make_pipeline(parts)
     for name in ("unet", "vae"):
         monkeypatch.setattr(type(getattr(pipeline, name)), "forward" if name == "unet" else "encode", None)
     with pytest.raises(error, match=message):
-        run(pipeline, **changes)
+        edit(pipeline, **changes)
 
 
 def test_a_backend_that_cannot_run_is_told_before_the_inversion(parts: dict, monkeypatch: pytest.MonkeyPatch) -> None:
-    pipeline = make({name: copy.deepcopy(part) for name, part in parts.items()})
+    pipeline = make_pipeline({name: copy.deepcopy(part) for name, part in parts.items()})
     monkeypatch.setattr(type(pipeline.unet), "forward", None)
     with monkeypatch.context() as patch:
         patch.setattr("fame_accel.bindings.triton_unavailable", lambda device, dtype: "no such thing here")
         with pytest.raises(RuntimeError, match="backend='triton' cannot run here: no such thing here"):
-            run(pipeline, backend="triton")
+            edit(pipeline, backend="triton")
     pipeline.to(torch.float64)
     with pytest.raises(ValueError, match="backend must be 'reference' for a UNet in float64, got 'auto'"):
-        run(pipeline)
+        edit(pipeline)
 
 
 def test_mistakes_with_a_controlnet(parts: dict) -> None:
-    pipeline = make(parts, controlnet=True)
+    pipeline = make_pipeline(parts, controlnet=True)
     with pytest.raises(ValueError, match="control_frames must be given"):
-        run(pipeline, control_frames=None)
+        edit(pipeline, control_frames=None)
     with pytest.raises(ValueError, match="control_frames must be like frames, 3 of 64 x 72, got 2 of 64 x 72"):
-        run(pipeline, control_frames=clip()[:2])
+        edit(pipeline, control_frames=clip()[:2])
 
 
 def test_spacing_without_an_inverse(parts: dict) -> None:
     scheduler = diffusers.DDIMScheduler.from_config(parts["scheduler"].config, timestep_spacing="linspace")
-    pipeline = make(parts, scheduler=scheduler)
+    pipeline = make_pipeline(parts, scheduler=scheduler)
     with pytest.raises(ValueError, match="timestep_spacing must be leading or trailing"):
-        run(pipeline)
+        edit(pipeline)

@@ -44,7 +44,7 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> Path:
     commands = [line for line in block.replace("\\\n", " ").splitlines() if line.startswith("fame-accel ")]
     assert [line.split()[1] for line in commands] == ["random-checkpoint", "edit", "evaluate"]
     for line in commands:
-        command = [sys.executable, "-m", "fame_accel.cli", *shlex.split(line)[1:]]
+        command = [sys.executable, "-m", "fame_accel", *shlex.split(line)[1:]]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr

@@ -30,7 +30,6 @@ from fame_accel.tools.doctor.machine import Cpu, Gpu, Machine
 from fame_accel.tools.doctor.packages import Package
 from fame_accel.tools.doctor.problems import Problem
 from fame_accel.tools.doctor.self_test import Result
-from fame_accel.tools.parity_cases import Verdict
 
 CPU = torch.device("cpu")
 OPERATIONS = [
@@ -188,22 +187,6 @@ def test_inputs_that_cannot_be_made_fail(sdpa_alone: None, monkeypatch: pytest.M
     monkeypatch.setattr(self_test, "cases", lost)
     status, said = run_doctor()
     assert status == 1 and "AcceleratorError: an illegal memory access" in said
-
-
-@pytest.mark.parametrize(
-    ("verdict", "ratio", "passed"),
-    [
-        (Verdict((2e-3 + 1e-5, 0.0), (1e-3, 1e-4)), 1.0, True),
-        (Verdict((2.1e-3, 0.0), (1e-3, 1e-4)), 2.1e-3 / 2.01e-3, False),
-        (Verdict((0.0, 4e-4), (1e-3, 1e-4)), 4e-4 / 2.1e-4, False),
-        (Verdict((0.0, math.nan), (1e-3, 1e-4)), math.nan, False),
-        (Verdict((math.inf, 0.0), (1e-3, 1e-4)), math.inf, False),
-        (Verdict((0.0, 0.0), (math.inf, math.inf)), 0.0, False),
-    ],
-    ids=["just right", "max", "mean", "NaN", "infinite", "eager infinite"],
-)
-def test_rule(verdict: Verdict, ratio: float, passed: bool) -> None:
-    assert verdict.ratio == pytest.approx(ratio, nan_ok=True) and verdict.passed is passed
 
 
 @pytest.mark.parametrize(

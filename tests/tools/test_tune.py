@@ -154,14 +154,14 @@ def test_wrong_and_failing_candidates_are_left_out(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """One does not fit the chip, one is wrong on a call that is not timed; both would be fastest."""
-    mistake = parity_cases.Case.mistake
+    mistake = parity_cases.ParityCase.mistake
 
-    def judge(case: parity_cases.Case) -> str | None:
+    def judge(case: parity_cases.ParityCase) -> str | None:
         if entry_in_use().block_q == 64:
             raise RuntimeError("out of resource: shared memory\nand more")
         return "wrong result" if entry_in_use().block_k == 16 and "first frame" in case.name else mistake(case)
 
-    monkeypatch.setattr(parity_cases.Case, "mistake", judge)
+    monkeypatch.setattr(parity_cases.ParityCase, "mistake", judge)
     monkeypatch.setattr(tune, "milliseconds", lambda call, device: 2.0 if entry_in_use() == ENTRY else 1.0)
     assert tuned(tmp_path / "launches.json")
     [row] = json.loads((tmp_path / "launches.json").read_text())
@@ -175,7 +175,7 @@ def test_wrong_and_failing_candidates_are_left_out(
 def test_nothing_right_writes_nothing(
     two_changes: None, launch_table: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parity_cases.Case, "mistake", lambda case: "wrong result")
+    monkeypatch.setattr(parity_cases.ParityCase, "mistake", lambda case: "wrong result")
     assert not tuned(tmp_path / "launches.json")
     assert not (tmp_path / "launches.json").exists()
 
@@ -184,10 +184,10 @@ def test_nothing_right_writes_nothing(
 def test_a_lost_device_ends_it(
     two_changes: None, entry_in_use: Callable[[], Launch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lost(case: parity_cases.Case) -> None:
+    def lost(case: parity_cases.ParityCase) -> None:
         raise torch.AcceleratorError("an illegal memory access was encountered")
 
-    monkeypatch.setattr(parity_cases.Case, "mistake", lost)
+    monkeypatch.setattr(parity_cases.ParityCase, "mistake", lost)
     with pytest.raises(torch.AcceleratorError):
         tuned(tmp_path / "launches.json")
     assert entry_in_use() == ENTRY

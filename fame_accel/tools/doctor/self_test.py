@@ -12,7 +12,7 @@ from fame_accel.core.layout import TokenLayout
 from fame_accel.core.modulation import Modulation
 from fame_accel.tools.doctor.backends import Backend, dtype_name
 from fame_accel.tools.doctor.machine import interpreted, one_thread
-from fame_accel.tools.parity_cases import Case, CaseMaker, Size
+from fame_accel.tools.parity_cases import ParityCase, ParityCaseMaker, Size
 
 HEAD_DIM = 40  # of Stable Diffusion 1.5, which the kernels split
 TEXT_KEYS = 77
@@ -53,8 +53,8 @@ def run_self_test(backend: Backend, device: torch.device) -> Iterator[Result]:
             yield Result(*where, case.name, *outcome)
 
 
-def cases(dtype: torch.dtype, device: torch.device, size: Size) -> list[Case]:
-    make, frames = CaseMaker.of_regions(size, HEAD_DIM, dtype, device), size.frames
+def cases(dtype: torch.dtype, device: torch.device, size: Size) -> list[ParityCase]:
+    make, frames = ParityCaseMaker.of_regions(size, HEAD_DIM, dtype, device), size.frames
     words = make.words(TEXT_KEYS)
     fame = Modulation.fame(frames)
     return [
@@ -68,13 +68,13 @@ def cases(dtype: torch.dtype, device: torch.device, size: Size) -> list[Case]:
     ]
 
 
-def _pixels(dtype: torch.dtype, device: torch.device) -> CaseMaker:
+def _pixels(dtype: torch.dtype, device: torch.device) -> ParityCaseMaker:
     """Each sequence is the frames of a pixel, which lies in a region or not."""
     generator = torch.Generator(device).manual_seed(0)
     shape = (PIXELS.batch, PIXELS.frames)
     region = torch.randint(2, shape, generator=generator, device=device)
     layout = TokenLayout(region, torch.arange(PIXELS.frames, device=device).expand(shape), PIXELS.frames)
-    return CaseMaker(PIXELS, HEAD_DIM, dtype, layout, generator)
+    return ParityCaseMaker(PIXELS, HEAD_DIM, dtype, layout, generator)
 
 
 def _size(backend: str, device: torch.device) -> Size:
@@ -83,7 +83,7 @@ def _size(backend: str, device: torch.device) -> Size:
     return GPU if device.type == "cuda" else CPU
 
 
-def _outcome(case: Case, backend: str) -> tuple[float | None, str | None]:
+def _outcome(case: ParityCase, backend: str) -> tuple[float | None, str | None]:
     """(ratio, mistake)."""
     try:
         verdict = case.judge(backend)
