@@ -211,17 +211,17 @@ def make_case(
     return replace(Case(query, key, value, query_layout, key_layout), **arguments)
 
 
-def strided(x: Tensor, kind: str) -> Tensor:
+def strided(x: Tensor, strides: str) -> Tensor:
     """x with other strides, or repeated along axes of stride 0."""
-    if kind == "transposed":  # [B, N, H, D], as a projection leaves it
+    if strides == "transposed":  # [B, N, H, D], as a projection leaves it
         return x.transpose(1, 2).contiguous().transpose(1, 2)
-    if kind == "head_dim_first":
+    if strides == "head_dim_first":
         return x.mT.contiguous().mT
-    if kind == "sliced":
+    if strides == "sliced":
         wide = x.new_full([x.shape[0] + 1, x.shape[1] + 1, 2 * x.shape[2] + 1, 2 * x.shape[3] + 1], math.nan)
         wide[1:, 1:, 1::2, 1::2] = x
         return wide[1:, 1:, 1::2, 1::2]
-    if kind == "expanded":
+    if strides == "expanded":
         return x[:1, :1].expand_as(x)
     return x[:, :, :1].expand_as(x)  # one_row
 

@@ -246,14 +246,14 @@ def test_products_beyond_half_range(target: Target, name: str, many: bool):
 
 
 @on_backends
-@pytest.mark.parametrize("how", ["transposed", "head_dim_first", "sliced", "expanded", "one_row"])
+@pytest.mark.parametrize("strides", ["transposed", "head_dim_first", "sliced", "expanded", "one_row"])
 @pytest.mark.parametrize("name", ["plain", "fame"])
-def test_strides(target: Target, how: str, name: str):
+def test_strides(target: Target, strides: str, name: str):
     modulation = MODULATIONS[name](FRAMES)
     case = make_case(
         target, num_queries=40, batch=2, heads=2, head_dim=24, kind="two", modulation=modulation
     )  # fmt: skip
-    views = {part: strided(getattr(case, part), how) for part in ("query", "key", "value")}
+    views = {part: strided(getattr(case, part), strides) for part in ("query", "key", "value")}
     check(replace(case, **views), target)
 
 
@@ -408,8 +408,8 @@ def _assert_same(got: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor]) -> N
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
-def _part(one: TokenLayout, places: Tensor) -> TokenLayout:
-    return TokenLayout(one.region[0, places], one.frame[0, places], one.num_frames)
+def _part(one: TokenLayout, tokens: Tensor) -> TokenLayout:
+    return TokenLayout(one.region[0, tokens], one.frame[0, tokens], one.num_frames)
 
 
 @on_backends
@@ -438,9 +438,9 @@ def test_permuting_tokens_permutes_the_output(target: Target, name: str):
 @on_modulations
 def test_renaming_regions_changes_nothing(target: Target, name: str):
     case = make_case(target, num_queries=40, kind="overlapping", modulation=MODULATIONS[name](FRAMES))
-    new_place = torch.tensor([30, 7, 0], device=target.device)
+    new_bit = torch.tensor([30, 7, 0], device=target.device)
     bits = case.query_layout.region[0, :, None] >> torch.arange(3, device=target.device) & 1
-    renamed = TokenLayout((bits << new_place).sum(1), case.query_layout.frame[0], FRAMES)
+    renamed = TokenLayout((bits << new_bit).sum(1), case.query_layout.frame[0], FRAMES)
     _assert_same(replace(case, query_layout=renamed).run(target.backend), case.run(target.backend))
 
 
@@ -450,9 +450,9 @@ def test_splitting_the_keys_and_merging_is_the_whole(target: Target, name: str):
     """Without strength, that is: extremes belong to the whole row."""
     case = make_case(target, num_queries=40, num_keys=90, modulation=MODULATIONS[name](FRAMES))
     outs, lses = [], []
-    for places in torch.arange(90, device=target.device).split(31):
-        key, value = case.key[:, :, places], case.value[:, :, places]
-        part = replace(case, key=key, value=value, key_layout=_part(case.key_layout, places))
+    for tokens in torch.arange(90, device=target.device).split(31):
+        key, value = case.key[:, :, tokens], case.value[:, :, tokens]
+        part = replace(case, key=key, value=value, key_layout=_part(case.key_layout, tokens))
         out, lse = part.run(target.backend)
         outs.append(out)
         lses.append(lse)
@@ -462,13 +462,13 @@ def test_splitting_the_keys_and_merging_is_the_whole(target: Target, name: str):
 
 
 @on_backends
-@pytest.mark.parametrize("how", ["transposed", "stepped", "expanded"])
+@pytest.mark.parametrize("strides", ["transposed", "stepped", "expanded"])
 @pytest.mark.parametrize("num_keys", [40, None], ids=["few keys", "self"])
-def test_factors_with_strides(target: Target, how: str, num_keys: int | None):
+def test_factors_with_strides(target: Target, strides: str, num_keys: int | None):
     def factor(tokens: int) -> torch.Tensor:
-        if how == "transposed":
+        if strides == "transposed":
             return torch.rand(tokens, 2, device=target.device).t()
-        if how == "stepped":
+        if strides == "stepped":
             return torch.rand(2 * tokens, device=target.device)[::2]
         return torch.rand(1, device=target.device).expand(tokens)
 

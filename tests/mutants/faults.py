@@ -103,7 +103,7 @@ KERNEL_FAULTS = [
         TWO_PASSES,
     ),
     Fault(
-        "short tiles of the same region are pulled to the lowest logit",
+        "short tiles of the same region move toward the lowest logit",
         "kernels/modulated.py",
         "row_high if part % 2 == 0 else row_low",
         "row_high if part == 0 else row_low",
@@ -117,7 +117,7 @@ KERNEL_FAULTS = [
         interpreted(f"{ATTENTION}::test_rows_far_below_their_pivot"),
     ),
     Fault(
-        "a weighted key is pulled twice",
+        "the logits of a weighted key move twice",
         "kernels/modulated.py",
         "            strength = 0.0\n",
         "",
@@ -131,17 +131,17 @@ KERNEL_FAULTS = [
         interpreted(f"{ATTENTION}::test_strengths_of_same_and_other_regions"),
     ),
     Fault(
-        "one pass: a group's lse leaves out what its logits were pulled to",
+        "one pass: a group's lse leaves out how far its logits moved",
         "kernels/one_pass.py",
-        "row_lse + pull * strength_other *",
+        "row_lse + amount * strength_other *",
         "row_lse + 0.0 * strength_other *",
         ONE_PASS,
     ),
     Fault(
         "one pass: the merge takes every row strength as 1",
         "kernels/one_pass.py",
-        "pull = base2_scale * LN2 * strength\n",
-        "pull = base2_scale * LN2\n",
+        "amount = base2_scale * LN2 * strength\n",
+        "amount = base2_scale * LN2\n",
         ONE_PASS,
     ),
     Fault(
@@ -152,17 +152,17 @@ KERNEL_FAULTS = [
         interpreted(f"{ATTENTION}::test_out_without_lse", "40"),
     ),
     Fault(
-        "logits are pushed away from the extremes",
+        "logits move away from the extremes",
         "kernels/pairs.py",
-        "        return s - pull\n",
-        "        return s + pull\n",
+        "        return s - change\n",
+        "        return s + change\n",
         FEW_KEYS,
     ),
     Fault(
         "key weights are read and not used",
         "kernels/pairs.py",
-        "s - weight[None, :] * pull",
-        "s - pull",
+        "s - weight[None, :] * change",
+        "s - change",
         WEIGHTED_FEW_KEYS,
     ),
     Fault(
@@ -194,7 +194,7 @@ KERNEL_FAULTS = [
         STREAMED_KEYS,
     ),
     Fault(
-        "pairs of the same region are pulled to the lowest logit",
+        "pairs of the same region move toward the lowest logit",
         "kernels/short_sequences.py",
         "tl.where(strength > 0, 0.0,",
         "tl.where(strength < 0, 0.0,",
@@ -203,8 +203,8 @@ KERNEL_FAULTS = [
     Fault(
         "pairs of the same region read the table of the others",
         "kernels/short_sequences.py",
-        "same_place = place + query_frames * key_frames",
-        "same_place = place",
+        "same_index = index + query_frames * key_frames",
+        "same_index = index",
         SEQUENCES,
     ),
     Fault(
@@ -262,8 +262,8 @@ ADAPTER_FAULTS = [
     Fault(
         "every part takes the text of the first",
         "fame_accel/adapter/processors.py",
-        "encoder_hidden_states.unflatten(0, (-1, call.frames))[:, 0]",
-        "encoder_hidden_states.unflatten(0, (call.frames, -1))[0]",
+        "encoder_hidden_states.unflatten(0, (call.parts, call.frames))[:, 0]",
+        "encoder_hidden_states.unflatten(0, (call.frames, call.parts))[0]",
         PROCESSORS,
     ),
     Fault(
