@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .launch import Launch
 
@@ -237,7 +237,7 @@ def load(path: str | Path) -> int:
     return len(rows)
 
 
-def _problem(row: object) -> str | None:
+def _problem(row: Any) -> str | None:
     """What a row of a file must be and is not; None where it is right."""
     mistyped = [name for name, kind in _FIELDS.items() if not isinstance(row, dict) or type(row.get(name)) is not kind]
     if mistyped:
