@@ -35,8 +35,11 @@ def _sdpa_attention(
     Otherwise pair by pair. Arguments as in `attend_runs` (runs: int64 [runs, 5] on the CPU, rows of length 0 stand for
     nothing) and `attend_pairwise`.
     """
-    has_runs = None not in (query_order, key_order, query_runs, key_runs)
-    if has_runs and (key_weight is None or strength is None):
+    if (
+        (key_weight is None or strength is None)
+        and (query_order is not None and key_order is not None)
+        and (query_runs is not None and key_runs is not None)
+    ):
         rows_q, rows_k = ([run for run in runs.tolist() if run[1] < run[2]] for runs in (query_runs, key_runs))
         if rows_q:
             return attend_runs(
