@@ -27,7 +27,6 @@ class LayerCall:
         plan: of the layer's attention over all frames.
         parts: how many times the frames stand in the batch: 2 under classifier-free guidance.
         frames: number of frames, which follow each other in the batch.
-        tokens: number of tokens of a frame.
         row_strength: float32 [1, frames * tokens] in [0, 1].
         key_weight: float32 [1, text tokens] in [0, 1], or None for 1.
         plain_parts: int64 [1] on the CPU, how many parts, from the first on, get plain attention.
@@ -36,7 +35,6 @@ class LayerCall:
     plan: AttentionPlan
     parts: int
     frames: int
-    tokens: int
     row_strength: Tensor
     key_weight: Tensor | None
     plain_parts: Tensor
@@ -71,10 +69,11 @@ class _FameProcessor:
         call = self.call
         if call is None or hidden_states.dim() != 3 or not is_own_kind:
             return None
-        if hidden_states.shape[1] != call.tokens:
+        tokens = call.plan.query_region.shape[1]  # of a tensor, as torch.compile takes numbers for constants
+        if call.frames * hidden_states.shape[1] != tokens:
             raise ValueError(
-                f"a layer has {hidden_states.shape[1]} tokens a frame where halving the latents gives {call.tokens}: "
-                "methods that merge or drop tokens cannot be combined with FAME"
+                f"a layer has {hidden_states.shape[1]} tokens a frame where halving the latents gives "
+                f"{tokens // call.frames}: methods that merge or drop tokens cannot be combined with FAME"
             )
         if attention_mask is not None:
             raise ValueError("attention_mask must be None in layers modulated by FAME: masks are not supported there")
