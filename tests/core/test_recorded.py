@@ -261,9 +261,7 @@ def test_default_device_and_dtype_do_not_matter(backend: str, tokens: int, stran
     if backend == "triton" and tokens > TOKENS:
         pytest.skip("the interpreter is too slow for these tokens")
     cpu = dict(device="cpu")
-    layout = TokenLayout(
-        torch.arange(tokens, **cpu) % 2, torch.arange(tokens, **cpu) * FRAMES // tokens, FRAMES
-    )
+    layout = TokenLayout(torch.arange(tokens, **cpu) % 2, torch.arange(tokens, **cpu) * FRAMES // tokens, FRAMES)
     sampled = SpaceTimeLayout.from_masks(torch.ones(2, FRAMES, 8, 8, dtype=torch.bool, **cpu)).tokens(4, 5)
     assert sampled.size_regularization().dtype == torch.float32
     x = torch.randn(1, 2, tokens, 16, dtype=torch.float32, **cpu)
@@ -272,9 +270,7 @@ def test_default_device_and_dtype_do_not_matter(backend: str, tokens: int, stran
         Modulation.region_mask(FRAMES, 0.1), Modulation.frames(FRAMES, "first"), Modulation.frames(FRAMES, [0, 2]),
     ):  # fmt: skip
         out = layout_attention(x, x, x, layout, modulation=modulation, backend=backend)
-        exact = layout_attention(
-            x.double(), x.double(), x.double(), layout, modulation=modulation, backend="reference"
-        )
+        exact = layout_attention(x.double(), x.double(), x.double(), layout, modulation=modulation, backend="reference")
         assert out.dtype == torch.float32 and out.device.type == "cpu"
         torch.testing.assert_close(out, exact.float(), rtol=1e-5, atol=1e-5)
 
