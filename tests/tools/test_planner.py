@@ -361,10 +361,9 @@ def test_the_table_of_cycles_is_the_models():
 def test_times_are_the_predictions():
     """Those that the planner reads from its table are those of predictions.csv, made from the counts."""
     pytest.importorskip("triton")
-    from fame_accel.bench.workload import operations
-
     from benchmarks.predict import PREDICTIONS
     from benchmarks.shapes import SHAPES
+    from fame_accel.bench.workload import operations
 
     with PREDICTIONS.open(newline="") as file:
         rows = {(*row.values(),)[:8]: float(row["predicted_ms"]) for row in csv.DictReader(file)}
