@@ -82,8 +82,10 @@ def _scratch(func: Any, args: tuple[Any, ...]) -> int:
     if func is torch.ops.aten.logsumexp.default:  # the exponentials
         return args[0].nbytes
     if func is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default:
-        # in each thread a block of queries with 512 keys, and its sums
-        rows, keys, head_dim = args[0].shape[2], args[1].shape[2], args[0].shape[3]
-        block = min(rows, 256 if rows >= 768 else 64)
-        return torch.get_num_threads() * block * (min(keys, 512) + 2 + head_dim) * 4
+        # in each thread the logits of a block of queries with 512 keys, in float32 and in the dtype, and its sums
+        query, keys = args[0], min(args[1].shape[2], 512)
+        rows, head_dim = query.shape[2:]
+        block = min(rows, 256 if rows >= 768 else 64 if rows >= 192 else 32)
+        in_dtype = keys * query.itemsize if query.dtype != torch.float32 else 0
+        return torch.get_num_threads() * block * ((keys + 2 + head_dim) * 4 + in_dtype)
     return 0
