@@ -1,11 +1,14 @@
-# make demo   edit a short clip, writing to demo_out/
-# make test   lint, then run the whole test suite
+# make demo       edit a short clip, writing to demo_out/
+# make lint       ruff check, ruff format --check and mypy
+# make format     format all Python files with ruff
+# make test-fast  a part of every area of the test suite: what is not marked slow; under 3 minutes on 2 cores
+# make test       lint, then the whole test suite: under 12 minutes on 2 cores
 # make test-compat  run the tests of the kernels with the oldest Triton that the triton extra takes
+# make mutants    plant the faults of tests/mutants one at a time and run the tests that must fail; writes the table
 # make static count what the kernels cost on GPUs that are not here
 # make bench  time the registry of providers by pytest-benchmark; JSON in benchmarks/results
 # make measure  measure every provider on this CPU (an hour); adds rows to benchmarks/results/measured.csv
 # make tables write the README's tables and the pictures from benchmarks/results
-# make lint   lint alone
 # make clean  remove what the targets above wrote, the virtual environment included
 #
 # Each target first makes the virtual environment it needs. Choose its Python with `make PYTHON=python3.12 ...`; the tests
@@ -22,14 +25,28 @@ COMPAT_PIP := $(COMPAT)/bin/python -m pip --disable-pip-version-check
 COMPAT_DEPS := $(COMPAT)/.deps-installed
 NEW_PYTHON = @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fame-accel: the pinned versions need Python 3.11 or newer, but $(PYTHON) is " + sys.version.split()[0] + "; try make PYTHON=python3.11")'
 
-.PHONY: demo test test-compat static bench measure tables lint clean
+.PHONY: demo lint format test-fast test test-compat mutants static bench measure tables clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
 	$(VENV)/bin/fame-accel demo --frames 8 --size 256 --steps 4 --backend auto --out demo_out
 
+lint: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(READY)
+	$(VENV)/bin/ruff format .
+
+test-fast: $(READY)
+	$(VENV)/bin/python -m pytest -q -r fE -m "not slow" -n $(WORKERS) --dist worksteal
+
 test: lint
 	$(VENV)/bin/python -m pytest -q -ra -n $(WORKERS) --dist worksteal
+
+mutants: $(READY)
+	$(VENV)/bin/python tests/mutants/run.py --workers $(WORKERS)
 
 # interpreted on the CPU, and compiled for GPUs that are not here
 test-compat: $(COMPAT_DEPS)
@@ -41,7 +58,6 @@ test-compat: $(COMPAT_DEPS)
 static: $(READY)
 	$(VENV)/bin/python -W ignore -m benchmarks.static
 	$(VENV)/bin/python -m benchmarks.predict
-	$(VENV)/bin/python -m benchmarks.planner_table
 	$(VENV)/bin/python -m benchmarks.static_picture
 	$(VENV)/bin/python -m benchmarks.budget
 
@@ -57,9 +73,6 @@ tables: $(READY)
 	$(VENV)/bin/python -m benchmarks.measured_picture
 	$(VENV)/bin/python -m benchmarks.static_picture
 	$(VENV)/bin/python -m benchmarks.readme_table
-
-lint: $(READY)
-	$(VENV)/bin/ruff check .
 
 # A change of pins starts over, so that nothing of the old ones stays behind. The pins need a newer Python than the
 # library does.
@@ -87,5 +100,5 @@ $(READY): $(DEPS) pyproject.toml setup.py
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(COMPAT) demo_out build dist *.egg-info .benchmarks .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(COMPAT) demo_out build dist *.egg-info .benchmarks .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

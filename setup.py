@@ -1,9 +1,5 @@
-"""The packages, kernels/ and bindings/ among them: they install as fame_accel.kernels and fame_accel.bindings, through
-the links of these names in fame_accel/.
+"""For tools that look for this file: everything is in pyproject.toml."""
 
-kernels/ holds no __init__.py: with one, the repository root on sys.path would shadow Hugging Face's package `kernels`.
-"""
+from setuptools import setup
 
-from setuptools import find_namespace_packages, setup
-
-setup(packages=find_namespace_packages(include=["fame_accel", "fame_accel.*"], exclude=["*.__pycache__"]))
+setup()

@@ -1,11 +1,11 @@
-"""Attention over the pure tiles of a plan whose pairs are kept, biased or left out, but not pulled to extremes.
+"""Attention over the pure tiles of a plan whose pairs are computed, biased or excluded, without extremes.
 
     z_ij  = scale * <q_i, k_j> + B
     out_i = softmax_j(z_ij) @ v,   lse_i = logsumexp_j(z_ij)
 
 Base-2 logarithms inside. q, out [B, H, Nq, D] with any strides; k, v [B, H, Nk, HEAD + TAIL] as `pack` writes them;
-lse float32 [B, H, Nq] contiguous. Of the plan: query_order [P, Nq], tiles [P, T, 7] (place, length, first pair, and
-the ends of its pairs: full in the same region, full, short in the same region, all), pair_span [L, 2] (place, length)
+lse float32 [B, H, Nq] contiguous. Of the plan: query_order [P, Nq], tiles [P, T, 7] (position, length, first pair, and
+where its pairs end: full in the same region, full, short in the same region, all), pair_span [L, 2] (position, length)
 of the key tile, pair_value [L, 2] (A, B in base-2 units). One program per (batch, head, query tile).
 """
 
@@ -63,8 +63,10 @@ def attention_call(
     scale: float, precision: str, launch: Launch,
     exact_lse: bool = True,
 ) -> Call:  # fmt: skip
-    """The launch for these tensors; shapes as in the heading. exact_lse: as exact as float32 sums make it; otherwise
-    to the rounding of v's dtype, where that is cheaper."""
+    """The launch for these tensors; shapes as in the heading.
+
+    With exact_lse, lse is as exact as float32 sums make it; otherwise only as v's dtype is, where that is cheaper.
+    """
     return tiled_call(
         attention_kernel, q, k, out, query_order, tiles, precision, launch,
         SUMS=exact_lse or q.shape[3] == k.shape[3],

@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 
 from .launch import Call, Launch, item_stride, options, row_alignment, split_head_dim, strides
-from .pairs import exponents, load_keys, pulled, real_sum, table_rows, widen
+from .pairs import exponents, load_keys, real_sum, table_rows, toward_extremes, widen
 from .softmax import LOG2E, finish
 from .tiles import add_weighted, head_of, load_rows, logits_tile, store_rows
 
@@ -87,10 +87,10 @@ def few_keys_kernel(
             high, low = widen(s, same, bias_same, bias_other, high, low, HAS_BIAS)
             if REST > 0:
                 high, low = widen(rest_s, rest_same, bias_same, bias_other, high, low, HAS_BIAS)
-                rest_s = pulled(
+                rest_s = toward_extremes(
                     rest_s, rest_same, high, low, strength_same, strength_other, rest_weight, HAS_KEY_WEIGHT
                 )
-            s = pulled(s, same, high, low, strength_same, strength_other, weight, HAS_KEY_WEIGHT)
+            s = toward_extremes(s, same, high, low, strength_same, strength_other, weight, HAS_KEY_WEIGHT)
         z, row_max = exponents(s, same, bias_same, bias_other, base2_scale, HAS_BIAS)
         if REST > 0:
             rest_z, rest_max = exponents(rest_s, rest_same, bias_same, bias_other, base2_scale, HAS_BIAS)
@@ -117,8 +117,10 @@ def few_keys_call(
     strength: Any, bias: Any, row_strength: Any, key_weight: Any, scale: float, precision: str, programs: int,
     launch: Launch,
 ) -> Call:  # fmt: skip
-    """The launch for these tensors; shapes as in the heading, None for an absent table or factor. programs: how many
-    the chip runs at once; each keeps its keys and walks over query tiles."""
+    """The launch for these tensors; shapes as in the heading, None for an absent table or factor.
+
+    The chip runs `programs` programs at once; each keeps its keys and walks over query tiles.
+    """
     batch, num_heads, num_queries, head_dim = q.shape
     num_keys = k.shape[2]
     keys, rest = split_head_dim(num_keys)

@@ -4,9 +4,15 @@ from typing import Any, NamedTuple
 
 
 class Launch(NamedTuple):
-    """block_q query rows and block_k keys per tile (0 where a kernel holds all keys), num_warps, num_stages of the
-    loop, parts of the row statistics (see `softmax`), registers a thread may have at most (NVIDIA; 0: what the compiler
-    takes). Fewer registers let a multiprocessor hold more programs, which hide each other's waits."""
+    """How a kernel is launched.
+
+    Attributes:
+        block_q, block_k: query rows and keys of a tile; block_k is 0 where a kernel holds all keys.
+        num_warps, num_stages: warps of a program, stages of its loop.
+        parts: of the row statistics (see `softmax`).
+        registers: at most per thread (NVIDIA); 0 leaves them to the compiler. Fewer let a multiprocessor hold more
+            programs, which hide each other's waits.
+    """
 
     block_q: int
     block_k: int
@@ -36,8 +42,10 @@ def item_stride(tensor: Any) -> int:
 
 
 def row_alignment(*tensors: Any) -> int:
-    """Elements of which every row address of these [B, H, N, D] tensors is a multiple: 16 bytes' worth where strides
-    and pointers allow it, so that rows move in wide loads, otherwise 1."""
+    """The number of elements of which every row address of these [B, H, N, D] tensors is a multiple.
+
+    It is 16 bytes' worth where strides and pointers allow it, so that rows move in wide loads, otherwise 1.
+    """
     wide = 16 // tensors[0].element_size()
     aligned = all(
         t.stride(3) == 1 and t.data_ptr() % 16 == 0 and all(step % wide == 0 for step in t.stride()[:3])
@@ -56,8 +64,11 @@ def tiled_call(
     kernel: Any, q: Any, k: Any, out: Any, query_order: Any, tiles: Any, precision: str, launch: Launch,
     blocks: tuple[int, int] | None = None, **rest: Any,
 ) -> Call:  # fmt: skip
-    """Launch of a kernel over the query tiles of a plan, one program per (batch, head, query tile): what all of them
-    take, and `rest`. out is None for a kernel without one; blocks: the head dimension's, if not as it is split."""
+    """Launch of a kernel over the query tiles of a plan, one program per (batch, head, query tile).
+
+    It takes what all of these kernels take, and `rest`. out is None for a kernel without one; blocks are those of the
+    head dimension, where it is not split as usual.
+    """
     batch, num_heads, num_queries, head_dim = q.shape
     num_tiles = tiles.shape[1]
     head, tail = blocks or split_head_dim(head_dim)

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .launch import Launch
 
@@ -22,10 +22,12 @@ log = logging.getLogger("fame_accel")
 
 FEW_KEYS = 96  # that the few-keys kernel holds; from 97 on it would spill, and they are streamed
 VARIABLE = "FAME_ACCEL_LAUNCHES"
+KERNELS = ("tiled", "one_pass", "two_pass", "few_keys", "streamed_keys")  # that have entries
+HEAD_DIMS = (40, 64, 80, 128, 160)  # of Stable Diffusion and video transformers: what is tuned and counted
 
 # Families: sm75 (Turing), sm80 (A100), sm86 (100 KiB of shared memory: sm_86, 89, 120), sm90, sm100, cdna (gfx9), rdna
 # (gfx11, gfx12). kernel -> family -> (largest head_dim, element size) -> Launch. "tiled" are the kernels over a plan;
-# "one_pass" and "two_pass", those among them that pull to extremes, have entries of their own where they differ.
+# "one_pass" and "two_pass", those among them that need row extremes, have entries of their own where they differ.
 _TABLE: dict[str, dict[str, dict[tuple[int, int], Launch]]] = {
     "tiled": {
         "sm75": {(64, 2): Launch(64, 32, 4, 1), (256, 2): Launch(32, 32, 4, 1), (256, 4): Launch(16, 16, 4, 1)},
@@ -122,7 +124,7 @@ _TABLE: dict[str, dict[str, dict[tuple[int, int], Launch]]] = {
 for _family in ("sm90", "sm100"):
     _TABLE["streamed_keys"][_family] = dict(_TABLE["streamed_keys"]["sm80"])
 _SAFE, _SAFE_WIDE = Launch(32, 32, 4, 1), Launch(16, 16, 4, 1)  # wide: rows of more than 512 bytes
-_unknown_said: set[str] = set()
+_unknown_logged: set[str] = set()
 _from_variable: list[str] = []
 _FIELDS = {"kernel": str, "family": str} | dict.fromkeys(("head_dim", "element_size", *Launch._fields), int)
 _FAMILY = re.compile(r"sm\d+|gfx\w+|cdna|rdna|interpreter")
@@ -137,10 +139,11 @@ class ShortLaunch(NamedTuple):
 
 
 def choose_launch(kernel: str, family: str, head_dim: int, element_size: int) -> Launch | None:
-    """The entry for a kernel: "tiled"; "one_pass" or "two_pass", which take those of "tiled" that fit closer than their
-    own; "streamed_keys"; or "few_keys", whose None means that it has none here.
+    """The entry for a kernel, chip and rows.
 
-    A small safe entry, with one log line, for a family that is not in the table.
+    Kernels are "tiled"; "one_pass" and "two_pass", which take an entry of "tiled" that fits closer than their own;
+    "streamed_keys"; and "few_keys", for which None means that it has no entry here. A family that is not in the table
+    gets a small safe entry, with one line of log.
     """
     _load_variable()
     # of the entry that fits closest; of equals, the kernel's own
@@ -152,8 +155,8 @@ def choose_launch(kernel: str, family: str, head_dim: int, element_size: int) ->
     if kernel == "few_keys":
         return None
     safe = _SAFE_WIDE if head_dim * element_size > 512 else _SAFE
-    if family not in _unknown_said:
-        _unknown_said.add(family)
+    if family not in _unknown_logged:
+        _unknown_logged.add(family)
         log.warning("no launch for %s in the table: using tiles of %d x %d", family, safe.block_q, safe.block_k)
     return safe
 
@@ -171,7 +174,7 @@ def is_known(family: str) -> bool:
 
 @contextmanager
 def override(kernel: str, family: str, head_dim: int, element_size: int, launch: Launch) -> Iterator[None]:
-    """The table with this entry in place of its own, which comes back at the end."""
+    """Within the block, the table has this entry in place of its own."""
     _load_variable()
     families = _TABLE[kernel]
     before = families.get(family)
@@ -206,11 +209,17 @@ def short_sequences_launch(
 
 
 def load(path: str | Path) -> int:
-    """Put the entries of a JSON file in the table, and say how many: a list of objects with kernel, family, head_dim
-    (the largest it serves), element_size (bytes), block_q, block_k, num_warps, num_stages, parts where it is not 8 and
-    registers where they are limited. Other keys are left alone.
+    """Put the entries of a JSON file in the table.
 
-    ValueError names the file and what is wrong with it; then no entry is taken.
+    The file holds a list of objects with kernel, family, head_dim (the largest that the entry serves), element_size
+    (bytes), block_q, block_k, num_warps, num_stages, parts where it is not 8, and registers where they are limited.
+    Other keys are ignored.
+
+    Returns:
+        The number of entries.
+
+    Raises:
+        ValueError: names the file and what is wrong with it; no entry is taken then.
     """
     try:
         rows = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -218,21 +227,21 @@ def load(path: str | Path) -> int:
         raise ValueError(f"{path} cannot be read as a list of launches: {error}") from error
     if not isinstance(rows, list):
         raise ValueError(f"{path} must hold a list of launches, got {type(rows).__name__}")
-    for place, row in enumerate(rows):
-        rows[place] = Launch._field_defaults | row if isinstance(row, dict) else row
-        if (wrong := _wrong(rows[place])) is not None:
-            raise ValueError(f"{path}: {wrong}, got {row!r}")
+    for number, row in enumerate(rows):
+        rows[number] = Launch._field_defaults | row if isinstance(row, dict) else row
+        if (problem := _problem(rows[number])) is not None:
+            raise ValueError(f"{path}: {problem}, got {row!r}")
     for row in rows:
         entries = _TABLE[row["kernel"]].setdefault(row["family"], {})
         entries[row["head_dim"], row["element_size"]] = Launch(*(row[name] for name in Launch._fields))
     return len(rows)
 
 
-def _wrong(row: object) -> str | None:
-    """What a row of a file must be and is not."""
-    wrong = [name for name, kind in _FIELDS.items() if not isinstance(row, dict) or type(row.get(name)) is not kind]
-    if wrong:
-        return f"a launch must have {', '.join(f'{name} ({_FIELDS[name].__name__})' for name in wrong)}"
+def _problem(row: Any) -> str | None:
+    """What a row of a file must be and is not; None where it is right."""
+    mistyped = [name for name, kind in _FIELDS.items() if not isinstance(row, dict) or type(row.get(name)) is not kind]
+    if mistyped:
+        return f"a launch must have {', '.join(f'{name} ({_FIELDS[name].__name__})' for name in mistyped)}"
     if row["kernel"] not in _TABLE:
         return f"kernel must be one of {', '.join(_TABLE)}"
     if not _FAMILY.fullmatch(row["family"]):

@@ -1,4 +1,4 @@
-"""Attention pulled to its row extremes, any tables: the second pass, after `extremes`.
+"""Attention moved toward its row extremes, any tables: the second pass, after `extremes`.
 
     s_ij  = scale * <q_i, k_j>
     a_ij  = lambda_i * g_j * A
@@ -7,8 +7,8 @@
 
 A and B are scalars of a tile pair, and tiles of the same region have a loop of their own, so without g the whole
 modulation is z = alpha_i * <q_i, k_j> + beta_i. With a in [0, 1] no z passes high_i + max B: the exponentials take
-their pivot from it, and the loop keeps no running maximum and rescales nothing (PINNED). A tile with a row pulled so
-far below its pivot that its weights lose precision (their sum falls under `least_sum`) is marked in `again`, and a
+their pivot from it, and the loop keeps no running maximum and rescales nothing (PINNED). A tile with a row so far
+below its pivot that its weights lose precision (their sum falls under `least_sum`) is marked in `again`, and a
 second launch without PINNED does the marked tiles with running maxima.
 
 Shapes as in `attention`; high, low float32 [B, H, Nq] contiguous, unscaled; row_strength (lambda) float32 [P, Nq] and
@@ -45,8 +45,9 @@ def _attend(
     BLOCK_K: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, SUMS: tl.constexpr, PARTS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The softmax state continued over the key tiles of pairs first..last, all of the same region or of others, pulled
-    to `extreme`; where PINNED, row_max is the pivot.
+    """The softmax state continued over the key tiles of pairs first..last, all of the same region or of others.
+
+    Logits move toward `extreme`; where PINNED, row_max is the pivot.
 
     Row factors are spread over whole tiles, and meet one at a time what comes from the product: a thread still holds
     one value a row, but in the product's layout, so that the loop passes none of them between threads.
@@ -68,17 +69,17 @@ def _attend(
         if HAS_KEY_WEIGHT:
             lane = tl.arange(0, BLOCK_K)
             weight = tl.load(key_weight + start + (tl.minimum(lane, length - 1) if SHORT else lane))
-            pull = strength * strength_rows
-            z = z - weight[None, :] * (pull * z - pull * extremes)
+            amount = strength * strength_rows
+            z = z - weight[None, :] * (amount * z - amount * extremes)
             strength = 0.0
         if PINNED:
-            pull = base2_scale * strength * strength_rows
-            exponents = z * (base2_scale - pull) + (pull * extremes - pivots + bias)
+            amount = base2_scale * strength * strength_rows
+            exponents = z * (base2_scale - amount) + (amount * extremes - pivots + bias)
             weights, sum_parts = pinned_step(exponents, length, sum_parts, SHORT, SUMS, PARTS)
         else:
-            pull = base2_scale * strength * strength_row
+            amount = base2_scale * strength * strength_row
             weights, tile_max, acc_head, acc_tail, row_max, sum_parts = online_step(
-                z, length, base2_scale - pull, pull * extreme + bias, acc_head, acc_tail, row_max, sum_parts,
+                z, length, base2_scale - amount, amount * extreme + bias, acc_head, acc_tail, row_max, sum_parts,
                 SHORT, SUMS, TAIL, PARTS,
             )  # fmt: skip
         v_head, v_tail = packed_rows(v, start, length, SHORT, False, HEAD, TAIL, BLOCK_K)
@@ -163,8 +164,8 @@ def modulated_call(
 def _room(v: Any) -> tuple[float, float]:
     """How many powers of two the largest weight may lie above 1, and the least sum of a row's weights.
 
-    float16 weights are subnormal, hence coarse, below 2**-14, and a pulled row's lie below its pivot: they are scaled
-    up by 2**8, of the 2**16 there are, and must then reach the sum whose rounding a plain softmax's has. The wider
-    exponents of the other dtypes only need to be clear of underflow.
+    float16 weights are subnormal, hence coarse, below 2**-14, and those of a modulated row lie below its pivot. They
+    are scaled up by 2**8, of the 2**16 there are, and their sum must then be so large that rounding is as in a plain
+    softmax. The other dtypes have wider exponents and only need to be clear of underflow.
     """
     return (8.0, 128.0) if str(v.dtype) == "torch.float16" else (0.0, 2.0**-64)

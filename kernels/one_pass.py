@@ -1,4 +1,4 @@
-"""Attention pulled to its row extremes in one pass, where the strength depends on `same` alone: A[same].
+"""Attention moved toward its row extremes in one pass, where the strength depends on `same` alone: A[same].
 
     s_ij  = scale * <q_i, k_j>,   a_i = lambda_i * A[same]
     z_ij  = s_ij + a_i * ((max_j s_ij if same else min_j s_ij) - s_ij) + B
@@ -70,32 +70,32 @@ def one_pass_kernel(
 
         # again, rather than held in registers over the loops
         rows, inside = gathered_rows(query_order, tl.load(tile), length, BLOCK_Q)
-        place = batch_head * num_queries + rows
+        index = batch_head * num_queries + rows
         ROW: tl.constexpr = HEAD + TAIL
         if LAST:
             strength = tl.full([BLOCK_Q], 1.0, tl.float32)
             if HAS_ROW_STRENGTH:
                 strength = tl.load(row_strength + batch * strength_stride + rows, mask=inside, other=0.0)
-            row_high = tl.maximum(row_high, tl.load(high + place, mask=inside, other=0.0))
-            row_low = tl.minimum(row_low, tl.load(low + place, mask=inside, other=0.0))
+            row_high = tl.maximum(row_high, tl.load(high + index, mask=inside, other=0.0))
+            row_low = tl.minimum(row_low, tl.load(low + index, mask=inside, other=0.0))
             # a row that saw no key keeps finite extremes; a group that saw none has lse -inf
-            pull = base2_scale * LN2 * strength
-            other_lse = row_lse + pull * strength_other * tl.where(row_low == float("inf"), 0.0, row_low)
-            same_lse = tl.load(group_lse + place, mask=inside, other=0.0)
-            same_lse += pull * strength_same * tl.where(row_high == -float("inf"), 0.0, row_high)
+            amount = base2_scale * LN2 * strength
+            other_lse = row_lse + amount * strength_other * tl.where(row_low == float("inf"), 0.0, row_low)
+            same_lse = tl.load(group_lse + index, mask=inside, other=0.0)
+            same_lse += amount * strength_same * tl.where(row_high == -float("inf"), 0.0, row_high)
             same_share, other_share, row_lse = shares(same_lse, other_lse)
-            same_head, same_tail = load_rows(parked, place, inside, ROW, 1, HEAD, TAIL, ROW, 4)
+            same_head, same_tail = load_rows(parked, index, inside, ROW, 1, HEAD, TAIL, ROW, 4)
             acc_head = acc_head * other_share[:, None] + same_head * same_share[:, None]
             if TAIL > 0:
                 acc_tail = acc_tail * other_share[:, None] + same_tail * same_share[:, None]
             out = head_of(out, batch, head, stride_ob, stride_oh, ALIGN)
             store_rows(out, rows, inside, stride_on, stride_od, acc_head, acc_tail, HEAD, TAIL, D, ALIGN)
-            tl.store(lse + place, row_lse, mask=inside)
+            tl.store(lse + index, row_lse, mask=inside)
         else:
-            tl.store(high + place, row_high, mask=inside)
-            tl.store(low + place, row_low, mask=inside)
-            tl.store(group_lse + place, row_lse, mask=inside)
-            store_rows(parked, place, inside, ROW, 1, acc_head, acc_tail, HEAD, TAIL, ROW, 4)
+            tl.store(high + index, row_high, mask=inside)
+            tl.store(low + index, row_low, mask=inside)
+            tl.store(group_lse + index, row_lse, mask=inside)
+            store_rows(parked, index, inside, ROW, 1, acc_head, acc_tail, HEAD, TAIL, ROW, 4)
 
 
 def one_pass_call(

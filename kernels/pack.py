@@ -21,7 +21,7 @@ _ROWS = 64
 
 @triton.jit
 def _copy(
-    source, target, rows, place, inside, stride_n, stride_d,
+    source, target, rows, position, inside, stride_n, stride_d,
     ONES: tl.constexpr, FIRST: tl.constexpr, WIDTH: tl.constexpr, ROW: tl.constexpr, D: tl.constexpr,
     ALIGN: tl.constexpr,
 ):  # fmt: skip
@@ -30,7 +30,7 @@ def _copy(
     dim = FIRST + tl.arange(0, WIDTH)
     if ONES:
         block = tl.where(dim[None, :] == D, 1.0, block).to(block.dtype)
-    tl.store(target + place[:, None] * ROW + dim[None, :], block, mask=inside[:, None])
+    tl.store(target + position[:, None] * ROW + dim[None, :], block, mask=inside[:, None])
 
 
 @triton.jit
@@ -44,15 +44,15 @@ def pack_kernel(
     batch, head = batch_head // num_heads, batch_head % num_heads
     start = program // heads_total * ROWS
     rows, inside = gathered_rows(key_order + batch * order_stride, start, num_keys - start, ROWS)
-    place = batch_head * num_keys + start + tl.arange(0, ROWS)
+    position = batch_head * num_keys + start + tl.arange(0, ROWS)
     k = head_of(k, batch, head, stride_kb, stride_kh, ALIGN)
     v = head_of(v, batch, head, stride_vb, stride_vh, ALIGN)
     ROW: tl.constexpr = HEAD + TAIL
-    _copy(k, packed_k, rows, place, inside, stride_kn, stride_kd, False, 0, HEAD, ROW, D, ALIGN)
-    _copy(v, packed_v, rows, place, inside, stride_vn, stride_vd, D < ROW, 0, HEAD, ROW, D, ALIGN)
+    _copy(k, packed_k, rows, position, inside, stride_kn, stride_kd, False, 0, HEAD, ROW, D, ALIGN)
+    _copy(v, packed_v, rows, position, inside, stride_vn, stride_vd, D < ROW, 0, HEAD, ROW, D, ALIGN)
     if TAIL > 0:
-        _copy(k, packed_k, rows, place, inside, stride_kn, stride_kd, False, HEAD, TAIL, ROW, D, ALIGN)
-        _copy(v, packed_v, rows, place, inside, stride_vn, stride_vd, D < ROW, HEAD, TAIL, ROW, D, ALIGN)
+        _copy(k, packed_k, rows, position, inside, stride_kn, stride_kd, False, HEAD, TAIL, ROW, D, ALIGN)
+        _copy(v, packed_v, rows, position, inside, stride_vn, stride_vd, D < ROW, HEAD, TAIL, ROW, D, ALIGN)
 
 
 def pack_call(k: Any, v: Any, packed_k: Any, packed_v: Any, key_order: Any) -> Call:

@@ -1,4 +1,4 @@
-"""Regions and tables found per pair of tokens, for kernels whose queries keep their own order.
+"""Regions and tables looked up per pair of tokens, for kernels whose queries keep their own order.
 
 Keys past the last repeat it, so that no row extreme notices them; their values are loaded as zeros.
 """
@@ -44,17 +44,17 @@ def widen(s, same, bias_same, bias_other, high, low, HAS_BIAS: tl.constexpr):
 
 
 @triton.jit
-def pulled(s, same, high, low, strength_same, strength_other, weight, HAS_KEY_WEIGHT: tl.constexpr):
-    """s pulled to its row's extremes: s - g * (a * s - a * extreme)."""
+def toward_extremes(s, same, high, low, strength_same, strength_other, weight, HAS_KEY_WEIGHT: tl.constexpr):
+    """s moved toward its row's extremes: s - g * (a * s - a * extreme)."""
     # rows that see nothing keep finite extremes
     high = tl.where(high == -float("inf"), 0.0, high)
     low = tl.where(low == float("inf"), 0.0, low)
     strength = tl.where(same, strength_same[:, None], strength_other[:, None])
-    pull = strength * s - tl.where(same, (strength_same * high)[:, None], (strength_other * low)[:, None])
+    change = strength * s - tl.where(same, (strength_same * high)[:, None], (strength_other * low)[:, None])
     if HAS_KEY_WEIGHT:
-        return s - weight[None, :] * pull
+        return s - weight[None, :] * change
     else:
-        return s - pull
+        return s - change
 
 
 @triton.jit

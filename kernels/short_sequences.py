@@ -81,12 +81,12 @@ def _per_token(base, items, stride, token, inside, ITEMS: tl.constexpr):
 
 
 @triton.jit
-def _pairs(
+def _regions_and_frames(
     query_region, query_frame, key_region, key_frame, items, lane_q, lane_k, inside_q, inside_k,
     region_stride_q, region_stride_k, frame_stride_q, frame_stride_k, num_queries, num_keys, key_frames,
     SHARED_FRAMES: tl.constexpr, ITEMS: tl.constexpr,
 ):  # fmt: skip
-    """Of all pairs: `same`, and the place of their frames in a table [Fq, Fk]; one place for all items where
+    """Of all pairs: `same`, and the index of their frames in a table [Fq, Fk]; one index for all items where
     SHARED_FRAMES."""
     bits_q = _per_token(query_region, items, region_stride_q, lane_q, inside_q, ITEMS)
     bits_k = _per_token(key_region, items, region_stride_k, lane_k, inside_k, ITEMS)
@@ -101,11 +101,11 @@ def _pairs(
 
 
 @triton.jit
-def _pull(logits, strength, seen, AXIS: tl.constexpr):
-    """The row's highest logit over the keys that are seen, and the logits less it, pulled to it where the strength is
-    positive (same region), to the lowest where it is negative.
+def _toward_extremes(logits, strength, seen, AXIS: tl.constexpr):
+    """The row's highest logit over the keys that are seen, and the logits less it, moved toward an extreme.
 
-    Less the highest, as large logits that are nearly equal then keep their differences and the bias added to them.
+    That is the highest where the strength is positive (same region), the lowest where it is negative. Less the highest,
+    large logits that are nearly equal keep their differences and the bias added to them.
     """
     high = tl.max(tl.where(seen, logits, -float("inf")), AXIS)
     low = tl.min(tl.where(seen, logits, float("inf")), AXIS)
@@ -144,14 +144,14 @@ def short_sequences_kernel(
     pair_bias = tl.where(lane_k < num_keys, 0.0, -float("inf"))[None, :]
     pair_strength = tl.zeros([BLOCK_Q, BLOCK_K], tl.float32)
     if MODULATED or HAS_BIAS:
-        same, place = _pairs(
+        same, index = _regions_and_frames(
             query_region, query_frame, key_region, key_frame, items, lane_q, lane_k, inside_q, inside_k,
             region_stride_q, region_stride_k, frame_stride_q, frame_stride_k, num_queries, num_keys, key_frames,
             SHARED_FRAMES, ITEMS,
         )  # fmt: skip
-        same_place = place + query_frames * key_frames
+        same_index = index + query_frames * key_frames
         if MODULATED:
-            pair_strength = tl.where(same, tl.load(strength + same_place), -tl.load(strength + place))
+            pair_strength = tl.where(same, tl.load(strength + same_index), -tl.load(strength + index))
         if HAS_ROW_STRENGTH:
             factor = _per_token(row_strength, items, strength_stride, lane_q, inside_q, ITEMS)
             pair_strength *= tl.expand_dims(factor, -1)
@@ -159,7 +159,7 @@ def short_sequences_kernel(
             factor = _per_token(key_weight, items, weight_stride, lane_k, inside_k, ITEMS)
             pair_strength *= tl.expand_dims(factor, -2)
         if HAS_BIAS:
-            pair_bias += tl.where(same, tl.load(bias + same_place), tl.load(bias + place)) * LOG2E
+            pair_bias += tl.where(same, tl.load(bias + same_index), tl.load(bias + index)) * LOG2E
 
     q += tl.multiple_of(first_item * stride_qb, ALIGN)
     k += tl.multiple_of(first_item * stride_kb, ALIGN)
@@ -178,7 +178,7 @@ def short_sequences_kernel(
         v_head, v_tail = _load_rows(v + v_at, rows_v, inside_k, stride_vd, HEAD, TAIL, D)
         z = logits_tile(q_head, q_tail, k_head, k_tail, TAIL, PRECISION)
         if MODULATED:
-            z, pivot = _pull(z, pair_strength, pair_bias > -float("inf"), AXIS)
+            z, pivot = _toward_extremes(z, pair_strength, pair_bias > -float("inf"), AXIS)
         z = z * base2_scale + pair_bias
         row_max = tl.max(z, AXIS)
         row_max = tl.where(row_max == -float("inf"), 0.0, row_max)

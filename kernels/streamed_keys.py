@@ -1,7 +1,7 @@
 """Fused attention over a few hundred keys of one frame (long prompts), in tiles, without a plan.
 
 As `few_keys`, whose formula and shapes these are. Each query tile passes over the key tiles twice, extremes first,
-or once where nothing is pulled to them. q is read once, out written once; the keys come from the L2 cache.
+or once where there is no strength. q is read once, out written once; the keys come from the L2 cache.
 """
 
 import math
@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from .launch import Call, Launch, item_stride, options, row_alignment, split_head_dim, strides
-from .pairs import exponents, load_keys, pulled, real_sum, table_rows, widen
+from .pairs import exponents, load_keys, real_sum, table_rows, toward_extremes, widen
 from .softmax import LOG2E, finish
 from .tiles import add_weighted, head_of, load_rows, logits_tile, rescale, store_rows
 
@@ -78,7 +78,7 @@ def streamed_keys_kernel(
         s = logits_tile(q_head, q_tail, k_head, k_tail, TAIL, PRECISION)
         same = (bits_q[:, None] & bits[None, :]) != 0
         if MODULATED:
-            s = pulled(s, same, high, low, strength_same, strength_other, weight, HAS_KEY_WEIGHT)
+            s = toward_extremes(s, same, high, low, strength_same, strength_other, weight, HAS_KEY_WEIGHT)
         z, tile_max = exponents(s, same, bias_same, bias_other, base2_scale, HAS_BIAS)
         new_max = tl.maximum(row_max, tile_max)
         pivot = tl.where(new_max == -float("inf"), 0.0, new_max)

@@ -7,12 +7,12 @@ is 0 the tail is a dead copy of the head that the compiler removes.
 import triton
 import triton.language as tl
 
-TILE_FIELDS = tl.constexpr(7)  # place, length, first pair, ends of: same full, full, same short, all pairs
+TILE_FIELDS = tl.constexpr(7)  # position, length, first pair, ends of: same full, full, same short, all pairs
 
 
 @triton.jit
 def gathered_rows(order, start, length, BLOCK: tl.constexpr):
-    """Token indices at places start.. of the order, int64 as N * row stride may pass 2**31, and which are real."""
+    """Token indices at positions start.. of the order, int64 as N * row stride may pass 2**31, and which are real."""
     lane = tl.arange(0, BLOCK)
     inside = lane < length
     return tl.load(order + start + lane, mask=inside, other=0).to(tl.int64), inside

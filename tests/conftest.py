@@ -16,11 +16,20 @@ torch.set_num_threads(1)  # inputs are small: waking threads costs more than it 
 pytest.register_assert_rewrite("cases")
 
 
+NO_GPU = "needs a CUDA device"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
-                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+                item.add_marker(pytest.mark.skip(reason=NO_GPU))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = sum(NO_GPU in str(report.longrepr) for report in terminalreporter.stats.get("skipped", []))
+    if skipped:
+        terminalreporter.write_line(f"{skipped} tests marked gpu did not run: no CUDA device")
 
 
 @pytest.fixture(autouse=True)
@@ -51,5 +60,5 @@ def launch_table(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.delenv(launch_table.VARIABLE, raising=False)
     monkeypatch.setattr(launch_table, "_TABLE", copy.deepcopy(launch_table._TABLE))
     monkeypatch.setattr(launch_table, "_from_variable", [])
-    monkeypatch.setattr(launch_table, "_unknown_said", set())
+    monkeypatch.setattr(launch_table, "_unknown_logged", set())
     return launch_table

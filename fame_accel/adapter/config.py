@@ -8,9 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fame_accel.core.attention import BACKENDS
+from fame_accel.core.backend import BACKENDS
 from fame_accel.core.layout import SpaceTimeLayout, TokenLayout
 from fame_accel.core.modulation import Modulation
+from fame_accel.core.presets import CROSS_FACTOR, MODULATED_SHARE, POWER, SELF_FACTOR
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +42,11 @@ class FameConfig:
     token_regions: Tensor | None = None
     token_weights: Tensor | None = None
     cross_modulation: Modulation | None = None
-    self_factor: float = 0.3
-    cross_factor: float = 1.0
-    power: float = 5.0
+    self_factor: float = SELF_FACTOR
+    cross_factor: float = CROSS_FACTOR
+    power: float = POWER
     cross_size: Literal["tokens", "frame"] = "tokens"
-    active_fraction: float = 0.3
+    active_fraction: float = MODULATED_SHARE
     num_train_timesteps: int = 1000
     levels: tuple[int, ...] = (1, 2, 4, 8)
     guidance: Literal["conditional", "all"] = "conditional"

@@ -1,66 +1,87 @@
-"""The `fame-accel` command: a table of subcommands, each of which brings its own arguments."""
+"""The `fame-accel` command: a table of subcommands, one module each.
+
+A subcommand's module has add_arguments(parser) and command(**arguments), which returns the exit status; its docstring
+is the subcommand's description. Only the module of the subcommand that runs is imported, and it imports what does the
+work inside command(), so that --help is quick and each subcommand needs no package but its own.
+"""
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
 from typing import NoReturn
 
-from fame_accel.cli import bench, demo, doctor, edit, evaluate, random_checkpoint, suite
-from fame_accel.cli import plan as planner
-from fame_accel.tools import tune
-
-# A command is a module with HELP, add_arguments(parser) and command(**arguments), which returns the exit status. It
-# imports optional packages in its command alone, so that each command needs no more than its own.
+# Each subcommand and its line in `fame-accel --help`.
 COMMANDS = {
-    "bench": bench,
-    "demo": demo,
-    "doctor": doctor,
-    "edit": edit,
-    "evaluate": evaluate,
-    "plan": planner,
-    "suite": suite,
-    "random-checkpoint": random_checkpoint,
-    "tune": tune,
+    "bench": "measure time, memory and parity of fused against eager attention on this machine",
+    "demo": "edit a real clip with eager and with fused attention and compare the two",
+    "doctor": "report versions, devices and backends, test each backend, suggest what to change",
+    "edit": "edit a video with a local Stable Diffusion checkpoint",
+    "evaluate": "measure an edited clip: background, steadiness, perceived gender, fit to a prompt",
+    "plan": "estimate memory, work and time of an edit's attention, and how many frames fit",
+    "suite": "edit a clip into 40 professions, plain, as a woman and as a man, and measure the edits",
+    "random-checkpoint": "save a small checkpoint with random weights, to try `edit` without a download",
+    "tune": "time the kernels' launch options on this GPU and save the best for the library to load",
 }
 
 
 class Parser(argparse.ArgumentParser):
-    """Ends in one line, as the commands do, where argparse would print the usage first."""
+    """A parser that raises ValueError where argparse would print its usage and exit."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; {self.prog} --help lists what it takes\n")
+        message = re.sub("^argument ([^:]+): must", r"\1 must", message)  # reads on from the flag's name
+        raise ValueError(f"{message} (see {self.prog} --help)")
 
 
-class Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Names the defaults, where there is one."""
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Appends the default to a help text where there is one to tell."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None or action.default is False else super()._get_help_string(action)
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand; a bad argument or a missing package ends it with one line and exit status 2, Ctrl-C with
-    one line and 130."""
-    parser = Parser(prog="fame-accel", description="Fused FAME attention for video editing.")
-    subparsers = parser.add_subparsers(dest="command", required=True)
-    for name, module in COMMANDS.items():
-        described = dict(help=module.HELP, description=module.__doc__)
-        module.add_arguments(
-            subparsers.add_parser(name, **described, formatter_class=Help, allow_abbrev=False)
-        )
-    arguments = vars(parser.parse_args(argv))
+    """Run a subcommand.
+
+    Args:
+        argv: arguments without the program's name; None takes those of the process.
+
+    Returns:
+        The subcommand's exit status; 2, with one line on stderr, for a bad argument or a missing package; 130 after
+        an interrupt. --help exits with SystemExit, as argparse has it.
+    """
+    arguments = sys.argv[1:] if argv is None else list(argv)
     try:
-        return COMMANDS[arguments.pop("command")].command(**arguments)
+        return _run(arguments)
     except (ValueError, RuntimeError, ImportError, OSError) as error:
-        told = " ".join(str(error).split()).encode("utf-8", "backslashreplace").decode()  # bytes that are no text
-        print(f"fame-accel: {told}", file=sys.stderr)
+        message = " ".join(str(error).split())
+        print(f"fame-accel: {message.encode('utf-8', 'backslashreplace').decode()}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("fame-accel: interrupted", file=sys.stderr)
-        return 130  # as shells have it
+        return 130  # 128 + SIGINT, the convention of shells
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _run(arguments: list[str]) -> int:
+    parser = Parser(prog="fame-accel", description="Fused FAME attention for video editing.", allow_abbrev=False)
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    module: ModuleType | None = None
+    for name, help in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=help, formatter_class=HelpFormatter, allow_abbrev=False)
+        if arguments[:1] == [name]:
+            module = _module(name)
+            subparser.description = module.__doc__
+            module.add_arguments(subparser)
+    parsed = vars(parser.parse_args(arguments))
+    if module is None:
+        parser.error(f"the command must come first, got {arguments[0]!r}")
+    del parsed["command"]
+    return module.command(**parsed)
+
+
+def _module(name: str) -> ModuleType:
+    return import_module(f"{__name__}.{name.replace('-', '_')}")

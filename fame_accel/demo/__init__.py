@@ -1,1 +1,1 @@
-"""`fame-accel demo`: the same edit of a real clip with eager and with fused attention, compared."""
+"""What `fame-accel demo` does: the same edit of a real clip with eager and with fused attention, compared."""

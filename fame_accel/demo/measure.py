@@ -13,8 +13,11 @@ from fame_accel.tools.measure import now, peak_bytes, reset_peak
 
 @dataclass
 class Measurement:
-    """seconds: the whole run; attention_s: inside attention layers, projections included; peak_mib: peak memory above
-    the level before the run, None where the system does not tell."""
+    """Time and memory of a run.
+
+    seconds: of the whole run. attention_s: in attention layers, with their projections. peak_mib: peak memory above the
+    level before the run, None where the system does not report it.
+    """
 
     seconds: float = 0.0
     attention_s: float = 0.0
@@ -24,7 +27,7 @@ class Measurement:
 
 @contextmanager
 def measured(unet: torch.nn.Module) -> Iterator[Measurement]:
-    """Measure the block, timing every attn1 and attn2 module of the UNet."""
+    """Measure the body of the with statement, and the time in every attn1 and attn2 module of the UNet."""
     device = next(unet.parameters()).device
     result = Measurement()
 

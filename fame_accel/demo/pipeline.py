@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.5's architecture, small and with random weights; and a ControlNet for it."""
+"""A small Stable Diffusion 1.5 with random weights, and a ControlNet for it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ _SCHEDULER = dict(
 
 
 def random_pipeline(seed: int = 0) -> StableDiffusionPipeline:
-    """SD 1.5's architecture with seeded random weights, at an eighth of its width and one layer a block.
+    """Make a pipeline with the architecture of Stable Diffusion 1.5 and random weights, drawn from `seed`.
 
-    Each attention layer keeps one of SD 1.5's eight heads, so the head dimensions are its own: 40, 80, 160, 160. The
-    tokenizer is CLIP's; the text encoder is two random layers of width 64; the VAE is there for its sizes alone.
+    It has an eighth of the width and one layer per block. Each attention layer has one head in place of eight, so that
+    the head dimensions are those of Stable Diffusion 1.5: 40, 80, 160, 160. The tokenizer is CLIP's, the text encoder
+    has two layers of width 64, and the VAE is minimal.
     """
     diffusers, transformers = require("diffusers"), require("transformers")
     with torch.random.fork_rng(devices=[]):
@@ -71,8 +72,10 @@ def random_pipeline(seed: int = 0) -> StableDiffusionPipeline:
 
 
 def random_controlnet(unet: UNet2DConditionModel, seed: int = 0) -> ControlNetModel:
-    """A ControlNet for a random UNet: its weights with small random ones in the layers that begin as zeros, which add
-    the condition."""
+    """Make a ControlNet from the weights of a UNet.
+
+    The layers that add the condition, zero in a new ControlNet, get small random weights.
+    """
     diffusers = require("diffusers")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,5 +1,7 @@
 """CLIP's tokenizer, built offline."""
 
+from __future__ import annotations
+
 import gzip
 from functools import cache
 from typing import TYPE_CHECKING
@@ -16,7 +18,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 @cache
-def clip_tokenizer() -> "CLIPTokenizer":
+def clip_tokenizer() -> CLIPTokenizer:
     """Build the tokenizer of OpenAI's CLIP, which Stable Diffusion uses, from the merges in open-clip-torch.
 
     Returns:
@@ -24,7 +26,7 @@ def clip_tokenizer() -> "CLIPTokenizer":
         (``copy.deepcopy``) before adding tokens.
 
     Raises:
-        ImportError: transformers 5 or open-clip-torch's files are missing.
+        ImportError: transformers 5 or the file of open-clip-torch is missing.
     """
     transformers = require("transformers")
     if int(transformers.__version__.split(".")[0]) < 5:

@@ -1,5 +1,5 @@
-"""`fame-accel edit`: a video in, the edited video out.
+"""What `fame-accel edit` does: a video in, the edited video out.
 
-options: what is asked for; checkpoint, inputs: what is read, and checked before any long work; progress: the bar;
-run: the edit itself; record: run.json, which repeats it; command: the flags.
+options: the options and their checks. checkpoint, inputs, target: what is read, where the edit runs and what it writes,
+checked before any long work. progress: the progress bar. run: the edit. record: run.json, which repeats it.
 """

@@ -1,4 +1,4 @@
-"""Checkpoint folders: found whole and in safetensors before anything is loaded, and identified by their bytes."""
+"""Checkpoint folders: checked to be complete and in safetensors before they are loaded, identified by their bytes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,12 @@ _WEIGHTS = re.compile(r"(?:diffusion_pytorch_model|model)(?:\.(?P<variant>\w+))?
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """kind: the class that the folder says it is of; xl: whether that is Stable Diffusion XL, with two text encoders;
-    files: the weights that loading reads; variant: the word in their names that from_pretrained must be given, such as
-    "fp16"."""
+    """A folder in diffusers' layout.
+
+    kind: name of the class it was saved from. xl: whether it is Stable Diffusion XL, with two text encoders. files: the
+    weights that from_pretrained reads. variant: the word in their names that from_pretrained must be given, such as
+    "fp16", or None.
+    """
 
     folder: Path
     kind: str
@@ -35,7 +38,7 @@ class Checkpoint:
     variant: str | None
 
     def identity(self) -> dict[str, Any]:
-        """What tells these weights from others: the class and, by file, bytes and sha256."""
+        """What distinguishes these weights from others: the class and, for each file, its size and sha256."""
         files = {
             file.relative_to(self.folder).as_posix(): dict(bytes=file.stat().st_size, sha256=_sha256(file))
             for file in self.files
@@ -44,62 +47,63 @@ class Checkpoint:
 
 
 def find_checkpoint(folder: str | Path) -> Checkpoint:
-    """A Stable Diffusion 1, 2 or XL checkpoint in diffusers' layout; ValueError says what is wrong with it."""
+    """A checkpoint of Stable Diffusion 1, 2 or XL in diffusers' layout; ValueError says what is wrong with the
+    folder."""
     folder = Path(folder)
     index = _config(folder, "model_index.json", "--model", "checkpoint")
     kind = str(index.get("_class_name"))
     xl = "text_encoder_2" in index
     networks = (*NETWORKS, "text_encoder_2") if xl else NETWORKS
-    parts = (*networks, *TOKENIZERS[xl], "scheduler")
+    parts = (*networks, *TOKENIZERS[xl], "scheduler")  # the UNet is the first
     for name in parts:
         entry = index.get(name)
         if entry is not None and not (isinstance(entry, list) and len(entry) == 2):
             raise ValueError(f"--model {folder}: model_index.json must give {name} as [library, class], got {entry!r}")
-    # without its first text encoder, as is XL's refiner, a component is [null, null]
+    # A component that is left out is [null, null], as the first text encoder of XL's refiner is.
     missing = [name for name in parts if not (index.get(name) or [None])[0]]
     if missing or "text_encoder_3" in index:
-        lack = f" without {', '.join(missing)}" if missing else ""
-        raise ValueError(f"--model {folder} is a {kind}{lack}: it must be a Stable Diffusion 1, 2 or XL")
+        without = f" without {', '.join(missing)}" if missing else ""
+        raise ValueError(f"--model {folder} must be a Stable Diffusion 1, 2 or XL, got a {kind}{without}")
     if (channels := _config(folder / "unet", "config.json", "--model", "UNet").get("in_channels")) != LATENT_CHANNELS:
         raise ValueError(
-            f"--model {folder}: its UNet takes {channels!r} channels, not the {LATENT_CHANNELS} of latents alone: "
-            "it is made for inpainting or the like"
+            f"--model {folder}: its UNet must take {LATENT_CHANNELS} channels, those of the latents, got {channels!r}: "
+            "models for inpainting and the like are not supported"
         )
-    found = [_weights(folder / name, "--model") for name in networks]
-    for name in parts[1:]:  # what is no object in a scheduler's, diffusers takes for the name of one to download
+    weights = [_find_weights(folder / name, "--model") for name in networks]
+    for name in parts[1:]:  # diffusers would take a config that is no object for the name of one to download
         _config(folder / name, _CONFIGS.get(name, "config.json"), "--model", name.replace("_", " "))
-    for name in TOKENIZERS[xl]:  # without one, transformers reads every word alike
+    for name in TOKENIZERS[xl]:  # without a vocabulary, transformers reads all words alike
         if not has_vocabulary(folder / name):
             raise ValueError(f"--model: {folder / name} holds no vocabulary, tokenizer.json or vocab.json")
-    variants = {variant for _, variant in found if variant}
+    variants = {variant for _, variant in weights if variant}
     if len(variants) > 1:
-        raise ValueError(f"--model {folder} mixes the variants {sorted(variants)}: keep one")
-    return Checkpoint(folder, kind, xl, tuple(file for files, _ in found for file in files), *(variants or {None}))
+        raise ValueError(f"--model {folder} must hold one variant, got {sorted(variants)}")
+    files = tuple(file for listed, _ in weights for file in listed)
+    return Checkpoint(folder, kind, xl, files, next(iter(variants), None))
 
 
 def find_controlnet(folder: str | Path) -> Checkpoint:
-    """A ControlNet folder of diffusers; ValueError says what is wrong with it."""
+    """A ControlNet in diffusers' layout; ValueError says what is wrong with it."""
     folder = Path(folder)
     kind = str(_config(folder, "config.json", "--controlnet", "ControlNet").get("_class_name"))
     if kind != "ControlNetModel":
-        raise ValueError(f"--controlnet {folder} holds a {kind}, not a ControlNetModel")
-    return Checkpoint(folder, kind, False, *_weights(folder, "--controlnet"))
+        raise ValueError(f"--controlnet {folder} must hold a ControlNetModel, got a {kind}")
+    return Checkpoint(folder, kind, False, *_find_weights(folder, "--controlnet"))
 
 
 def load_tokenizers(checkpoint: Checkpoint) -> list[Any]:
-    """The checkpoint's tokenizers alone, which takes a fraction of a second."""
-    loaded = []
+    """Load the checkpoint's tokenizers alone, which takes a fraction of a second."""
+    loader = require("transformers", "diffusers").CLIPTokenizer
+    tokenizers = []
     for name in TOKENIZERS[checkpoint.xl]:
-        tokenizers = require("transformers", "diffusers").CLIPTokenizer
         with loading(f"--model: {checkpoint.folder / name}"):
-            loaded.append(tokenizers.from_pretrained(checkpoint.folder / name, local_files_only=True))
-    return loaded
+            tokenizers.append(loader.from_pretrained(checkpoint.folder / name, local_files_only=True))
+    return tokenizers
 
 
 @contextmanager
 def loading(what: str) -> Iterator[None]:
-    """Turn what transformers and diffusers raise over a damaged folder, KeyError and TypeError among it, into a
-    ValueError that names it."""
+    """Turn any exception that transformers or diffusers raise for a damaged folder into a ValueError naming `what`."""
     try:
         yield
     except ImportError:
@@ -109,29 +113,28 @@ def loading(what: str) -> Iterator[None]:
 
 
 def _config(folder: Path, name: str, flag: str, what: str) -> dict[str, Any]:
+    """The object in a JSON file of a folder; ValueError, naming the flag, where there is none."""
     if not folder.exists():
         raise ValueError(f"{flag} {folder}: no such folder")
     wanted = f"must be a {what} folder in diffusers' layout"
     if folder.is_file():
-        kind = (
-            "a pickled file, which could run code: safetensors only; it" if folder.suffix in PICKLED else "a file: it"
-        )
-        raise ValueError(f"{flag} {folder} is {kind} {wanted}")
+        kind = "a pickled file, which could run code" if folder.suffix in PICKLED else "a file"
+        raise ValueError(f"{flag} {folder} {wanted} with safetensors, got {kind}")
     if not (folder / name).is_file():
         pickled = next((file.name for file in sorted(folder.iterdir()) if file.suffix in PICKLED), None)
         note = f", and {pickled} is pickled: safetensors only" if pickled else ""
         raise ValueError(f"{flag} {folder} {wanted}: it has no {name}{note}")
     try:
-        found = json.loads((folder / name).read_text(encoding="utf-8"))
+        config = json.loads((folder / name).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{flag}: {folder / name} is not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{flag}: {folder / name} must hold an object")
-    return found
+    if not isinstance(config, dict):
+        raise ValueError(f"{flag}: {folder / name} must hold an object, got {type(config).__name__}")
+    return config
 
 
-def _weights(folder: Path, flag: str) -> tuple[tuple[Path, ...], str | None]:
-    """The weights in a folder that from_pretrained would read, and their variant: the plain ones if there are any."""
+def _find_weights(folder: Path, flag: str) -> tuple[tuple[Path, ...], str | None]:
+    """The files that from_pretrained would read, and their variant: None where there are files without one."""
     files = sorted(folder.iterdir()) if folder.is_dir() else []
     variants: dict[str | None, list[Path]] = {}
     for file in files:
@@ -144,20 +147,20 @@ def _weights(folder: Path, flag: str) -> tuple[tuple[Path, ...], str | None]:
         raise ValueError(f"{flag}: {folder} holds no weights in safetensors")
     variant = None if None in variants else next(iter(variants))
     if None not in variants and len(variants) > 1:
-        raise ValueError(f"{flag}: {folder} holds the variants {sorted(variants)}: keep one")
+        raise ValueError(f"{flag}: {folder} must hold one variant, got {sorted(map(str, variants))}")
     for file in variants[variant]:
         _check_safetensors(file, flag)
     return tuple(variants[variant]), variant
 
 
 def _check_safetensors(file: Path, flag: str) -> None:
-    """Read the header, which says how long the file must be."""
+    """Raise ValueError unless the file is complete: its header says how long it must be."""
     safetensors = require("safetensors", "diffusers")
     try:
         with safetensors.safe_open(str(file), "pt"):
             pass
     except (safetensors.SafetensorError, OSError) as error:
-        raise ValueError(f"{flag}: {file} is not a whole safetensors file: {error}") from error
+        raise ValueError(f"{flag}: {file} is not a complete safetensors file: {error}") from error
 
 
 def _sha256(file: Path) -> str:

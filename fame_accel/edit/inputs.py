@@ -1,4 +1,4 @@
-"""The video of an edit, its regions and its conditioning frames, read and held against each other."""
+"""The video of an edit, its regions and its conditioning frames, read and checked against each other."""
 
 from __future__ import annotations
 
@@ -17,51 +17,58 @@ from fame_accel.media.video import Video, check_fps, read_video
 
 
 @dataclass(frozen=True, eq=False)
-class Inputs:
-    """masks: bool [R, F, H, W] of the R names; control: uint8 [F, H, W, 3] or None. H, W are those of --size."""
+class EditInputs:
+    """A video with its regions.
+
+    masks: bool [R, F, H, W], H and W being those of --size. names: of the R regions. control: conditioning frames,
+    uint8 [F, H, W, 3], or None.
+    """
 
     video: Video
     masks: Tensor
     names: list[str]
-    control: Tensor | None
+    control: Tensor | None = None
 
     def identity(self) -> dict[str, Any]:
-        """What tells these inputs from others: sha256 of the bytes that the edit is given."""
-        digests = {"frames_sha256": _sha256(self.video.frames), "masks_sha256": _sha256(self.masks)}
-        if self.control is not None:
-            digests["control_sha256"] = _sha256(self.control)
+        """What distinguishes these inputs from others: sha256 of the bytes that the edit is given, and more."""
+        tensors = {"frames": self.video.frames, "masks": self.masks, "control": self.control}
+        digests = {f"{name}_sha256": _sha256(tensor) for name, tensor in tensors.items() if tensor is not None}
         return {**digests, "fps": self.video.fps, "source_size": list(self.video.source_size)}
 
 
-def read_inputs(options: EditOptions) -> Inputs:
-    """Read what the options name. Raises ValueError or RuntimeError where it cannot be read or does not fit together,
-    and where a phrase is for no region."""
-    chosen = dict(frames=options.frames, stride=options.stride, size=options.size)
-    video = read_video(options.video, **chosen, fps=options.fps)
+def read_inputs(options: EditOptions) -> EditInputs:
+    """Read the files that the options name.
+
+    Raises:
+        ValueError: a file cannot be read, files do not fit together, or a phrase is for an unknown region.
+        RuntimeError: no person was found.
+    """
+    selection: dict[str, Any] = dict(frames=options.frames, stride=options.stride, size=options.size)
+    video = read_video(options.video, **selection, fps=options.fps)
     try:
         check_fps(video.fps)
     except ValueError as error:
         raise ValueError(f"{options.video} at --stride {options.stride}: {error}; give --fps") from error
-    if options.auto_person_mask:
+    if options.masks is None:
         masks, names = region_masks(video.frames)
     else:
-        masks, names = read_masks(options.masks, video.source_size, **chosen)
+        masks, names = read_masks(options.masks, video.source_size, **selection)
     if unknown := [name for name in options.region if name not in names]:
-        raise ValueError(f"--region {unknown[0]}: no such region; there are {', '.join(names)}")
-    return Inputs(video, masks, names, _control(options, video))
+        raise ValueError(f"--region {unknown[0]}: no such region; the regions are {', '.join(names)}")
+    return EditInputs(video, masks, names, _read_control(options, video))
 
 
-def _control(options: EditOptions, video: Video) -> Tensor | None:
+def _read_control(options: EditOptions, video: Video) -> Tensor | None:
     if options.control is None:
         return None
     if options.control == CANNY:
         return canny_edges(video.frames)
     if not Path(options.control).exists():
-        raise ValueError(f"--control must be {CANNY}, or a video or folder, and there is no {options.control}")
+        raise ValueError(f"--control must be {CANNY} or an existing video or folder, got {options.control}")
     control = read_video(options.control, options.frames, options.stride, options.size)
     if control.source_size != video.source_size:
         got, wanted = ("x".join(map(str, size)) for size in (control.source_size, video.source_size))
-        raise ValueError(f"--control {options.control} has frames of {got} pixels: the video has {wanted}")
+        raise ValueError(f"--control {options.control} must have the video's frame size, {wanted}, got {got}")
     return control.frames
 
 

@@ -1,4 +1,4 @@
-"""One progress bar over inversion, editing and decoding."""
+"""One progress bar for inversion, editing and decoding."""
 
 from __future__ import annotations
 
@@ -14,17 +14,23 @@ from fame_accel.media.packages import require
 
 @contextmanager
 def progress(pipeline: Any, frames: int, steps: int, guided: bool) -> Iterator[Any]:
-    """A tqdm bar that counts the passes of a frame through the UNet, and through the VAE's decoder.
+    """Show a tqdm bar that counts each pass of a frame through the UNet or the VAE's decoder.
 
-    frames: F. steps: of inversion and of editing. guided: whether an editing step takes each frame twice. So the time
-    left allows for the longer steps of editing; the pipeline's own bars are off.
+    It replaces the pipeline's own bars. Because it counts passes, its estimate of the time left allows for steps of
+    editing being slower than steps of inversion.
+
+    Args:
+        pipeline: a FameVideoEditPipeline or its XL variant.
+        frames: number of frames of the clip.
+        steps: of inversion, and as many of editing.
+        guided: whether a step of editing takes each frame twice.
     """
     total = frames * (steps * (3 if guided else 2) + 1)
     pipeline.set_progress_bar_config(disable=True)
     with ExitStack() as stack:
         bar = stack.enter_context(require("tqdm", "diffusers").tqdm(total=total, unit="frame", desc="inverting"))
 
-        def count(_: torch.nn.Module, inputs: tuple[Tensor, ...], __: Any) -> None:
+        def count(_module: torch.nn.Module, inputs: tuple[Tensor, ...], _output: Any) -> None:
             bar.update(len(inputs[0]))
 
         for module in (pipeline.unet, pipeline.vae.decoder):

@@ -1,4 +1,4 @@
-"""run.json: what an edit was, and what it takes to do it again."""
+"""run.json: what an edit was, and all that is needed to repeat it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ KEYS = ("options", "checkpoint", "inputs", "injections", "outputs", "versions", 
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
-    """A run.json, or a shorter one by hand: {"options": {...}} will do. ValueError where it is none."""
+    """Read a run.json, or one written by hand, for which {"options": {...}} is enough.
+
+    Raises:
+        ValueError: the file cannot be read, or is no such record.
+    """
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -28,22 +32,21 @@ def read_record(path: str | Path) -> dict[str, Any]:
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a record, whole or not at all."""
+    """Write a record, completely or not at all."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-def merged(recorded: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Recorded options with those given by flags in their place. A flag for the regions drops the other way to them."""
-    options = dict(recorded)
-    if "masks" in flags or "auto_person_mask" in flags:
-        options.pop("masks", None)
-        options.pop("auto_person_mask", None)
-    return {**options, **flags}
+def merge_options(recorded: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The recorded options, overridden by flags. A flag that says where the regions come from replaces the recorded
+    one, be it --masks or --auto-person-mask."""
+    region_sources = {"masks", "auto_person_mask"}
+    dropped = region_sources if region_sources & set(flags) else set()
+    return {name: value for name, value in recorded.items() if name not in dropped} | dict(flags)
 
 
-def absolute_paths(options: EditOptions) -> dict[str, str]:
-    """The options that are paths, so that the record holds wherever it is read."""
+def absolute_paths(options: EditOptions) -> dict[str, Any]:
+    """The options that are paths, made absolute, so that a record holds in any working directory."""
     paths = {name: getattr(options, name) for name in ("model", "controlnet", "video", "masks", "control", "out")}
     if options.control == CANNY:
         del paths["control"]

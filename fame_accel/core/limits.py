@@ -1,0 +1,46 @@
+"""What options may be: ranges of numbers and names of dtypes, for flags and for options read from a file alike."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+DTYPES = ("float32", "float16", "bfloat16")
+VAE_SCALE_FACTOR = 8  # pixels per side of a latent, in Stable Diffusion 1, 2 and XL
+
+
+@dataclass(frozen=True)
+class Range:
+    """Finite numbers of type `kind` from `low` to `high`, both included; a `high` of None sets no upper limit."""
+
+    kind: type[int] | type[float]
+    low: float
+    high: float | None = None
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= (sys.float_info.max if self.high is None else self.high)
+
+    def __str__(self) -> str:
+        """The range as it reads after "must"."""
+        if self.high is not None:
+            return f"lie in {self.low} to {self.high}"
+        return f"be at least {self.low}" if self.kind is int else f"be at least {self.low} and finite"
+
+    def check(self, name: str, value: float) -> None:
+        """Raise ValueError, naming `name`, unless the value lies in the range."""
+        if value not in self:
+            raise ValueError(f"{name} must {self}, got {value}")
+
+
+COUNT = Range(int, 1)
+STEPS = Range(int, 1, 1000)
+SEED = Range(int, 0, 2**63 - 1)
+FRACTION = Range(float, 0, 1)
+NOT_NEGATIVE = Range(float, 0)
+FPS = Range(float, 0.01, 1000)
+
+
+def check_size(name: str, size: tuple[int, int], multiple: int = VAE_SCALE_FACTOR) -> None:
+    """Raise ValueError, naming `name`, unless height and width are positive multiples of `multiple` pixels."""
+    if min(size) < multiple or any(side % multiple for side in size):
+        raise ValueError(f"{name} must be positive multiples of {multiple}, got {size[0]}x{size[1]}")

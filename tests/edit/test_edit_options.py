@@ -1,0 +1,225 @@
+"""Every option of `fame-accel edit` reaches the pipeline, or the files, by itself and unchanged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import ANY
+
+import numpy as np
+import pytest
+import torch
+from edit_inputs import SIZE, flags
+from recording import Recorder, changes, comparable, files_in, flags_of
+
+from fame_accel.cli import edit as command
+from fame_accel.cli import main
+from fame_accel.core.modulation import Modulation
+from fame_accel.fairness import Debias
+from fame_accel.media.edges import canny_edges
+from fame_accel.media.masks import read_masks
+from fame_accel.media.person import region_masks
+from fame_accel.media.video import Video, read_video, write_video
+
+BASE = dict(modulated_steps=None, device=None, source_prompt=None)
+
+
+@pytest.fixture(scope="module")
+def others(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Other files than those of the base edit; masks whose frames differ."""
+    others = tmp_path_factory.mktemp("others")
+    (others / "model").symlink_to(home / "model")
+    write_video(others / "clip.mp4", read_video(home / "clip.mp4").frames.flip(2), 7.5)
+    man = np.arange(128 * 128).reshape(128, 128) // 128 < 40 + 8 * np.arange(6)[:, None, None]
+    np.savez(others / "masks.npz", man=man, car=~man)
+    np.savez(others / "upside_down.npz", man=~man, car=man)
+    (others / "run.json").write_text(json.dumps({"options": {"seed": 5}}))
+    return others
+
+
+def observe(home: Path, others: Path, folder: Path, **changed: Any) -> dict[str, Any]:
+    """What the pipeline and the folder were given by an edit with the base's flags but those changed."""
+    folder.mkdir()
+    given = {**BASE, "masks": others / "masks.npz", **changed}
+    with pytest.MonkeyPatch.context() as patch:
+        recorder = Recorder(patch)
+        assert main(["edit", *flags(home, folder / "out.mp4", **given)]) == 0
+    videos = [file for file in files_in(folder) if file.endswith("side_by_side.mp4")]
+    return {**recorder.seen, "files": files_in(folder), "fps": read_video(folder / videos[0]).fps}
+
+
+@pytest.fixture(scope="module")
+def base(home: Path, others: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return observe(home, others, tmp_path_factory.mktemp("base") / "out")
+
+
+def clip(home: Path, frames: int = 2, stride: int = 3, size: tuple[int, int] = (SIZE, SIZE)) -> Video:
+    return read_video(home / "clip.mp4", frames, stride, size)
+
+
+def frames_and_masks(home: Path, others: Path, **taken: Any) -> dict[str, Any]:
+    """What the pipeline is given where another choice of frames is taken."""
+    taken = dict(frames=2, stride=3, size=(SIZE, SIZE)) | taken
+    masks, names = read_masks(others / "masks.npz", (128, 128), **taken)
+    frames = [comparable(clip(home, **taken).frames)]
+    named = comparable(dict(zip(names, masks, strict=True)))
+    return {"invert: frames": frames, "edit: frames": frames, "edit: masks": [named]}
+
+
+def by_person(home: Path) -> dict[str, Any]:
+    masks, names = region_masks(clip(home).frames)
+    return {
+        "edit: masks": [comparable(dict(zip(names, masks, strict=True)))],
+        "edit: regions": [{"person": "female doctor"}],
+    }
+
+
+def controlled(home: Path, frames: torch.Tensor) -> dict[str, Any]:
+    control = [comparable(frames)]
+    return {
+        "controlnet: folder": [str(home / "controlnet")], "controlnet: variant": [None], "controlnet: dtype": ANY,
+        "controlnet: use_safetensors": [True], "controlnet: local_files_only": [True],
+        "load: controlnet": ["a ControlNet"], "invert: control_frames": control, "edit: control_frames": control,
+    }  # fmt: skip
+
+
+def latents(steps: int, frames: int = 2) -> list[Any]:
+    return [comparable(torch.full((frames, 1, 1, 1), float(steps)))]
+
+
+# By flag: what is changed of the base edit, and exactly which arguments change with it.
+ARRIVES: dict[str, Callable[[Path, Path], tuple[dict[str, Any], dict[str, Any]]]] = {
+    "--config": lambda home, others: (
+        dict(config=others / "run.json"),
+        {"edit: generator": [5]},
+    ),
+    "--model": lambda home, others: (
+        dict(model=others / "model"),
+        {"load: folder": [str(others / "model")]},
+    ),
+    "--video": lambda home, others: (
+        dict(video=others / "clip.mp4"),
+        dict.fromkeys(
+            ("invert: frames", "edit: frames"),
+            [comparable(read_video(others / "clip.mp4", 2, 3, (SIZE, SIZE)).frames)],
+        ),
+    ),
+    "--masks": lambda home, others: (
+        dict(masks=others / "upside_down.npz"),
+        {"edit: masks": ANY},
+    ),
+    "--auto-person-mask": lambda home, others: (
+        dict(masks=None, auto_person_mask=True, region="person=female doctor"),
+        by_person(home),
+    ),
+    "--prompt": lambda home, others: (
+        dict(prompt="a female doctor in a red car"),
+        {"edit: prompt": ["a female doctor in a red car"]},
+    ),
+    "--source-prompt": lambda home, others: (
+        dict(source_prompt="a dog"),
+        dict.fromkeys(("invert: source_prompt", "edit: source_prompt"), ["a dog"]),
+    ),
+    "--negative-prompt": lambda home, others: (
+        dict(negative_prompt="blurry"),
+        {"edit: negative_prompt": ["blurry"]},
+    ),
+    "--region": lambda home, others: (
+        dict(region=["man=car"]),
+        {"edit: regions": [{"man": "car"}]},
+    ),
+    "--debias": lambda home, others: (
+        dict(debias=["doctor=female", "car=auto"]),
+        {
+            "edit: debias": [[Debias("doctor", eta=0.5, toward="female"), Debias("car", eta=0.5, toward=None)]]
+        },
+    ),
+    "--eta": lambda home, others: (
+        dict(debias="doctor=female", eta=0.25),
+        {"edit: debias": [[Debias("doctor", eta=0.25, toward="female")]]},
+    ),
+    "--controlnet": lambda home, others: (
+        dict(controlnet=home / "controlnet", control="canny"),
+        controlled(home, canny_edges(clip(home).frames)),
+    ),
+    "--control": lambda home, others: (
+        dict(controlnet=home / "controlnet", control=others / "clip.mp4"),
+        controlled(home, read_video(others / "clip.mp4", 2, 3, (SIZE, SIZE)).frames),
+    ),
+    "--frames": lambda home, others: (
+        dict(frames=1),
+        {
+            **frames_and_masks(home, others, frames=1),
+            "edit: modulation": [Modulation.fame(1)],
+            "edit: latents": latents(steps=2, frames=1),
+        },
+    ),
+    "--stride": lambda home, others: (
+        dict(stride=2),
+        {**frames_and_masks(home, others, stride=2), "fps": ANY},
+    ),
+    "--size": lambda home, others: (
+        dict(size="32x48"),
+        frames_and_masks(home, others, size=(32, 48)),
+    ),
+    "--fps": lambda home, others: (dict(fps=30), {"fps": pytest.approx(10)}),
+    "--steps": lambda home, others: (
+        dict(steps=3),
+        {
+            "invert: num_inference_steps": [3], "edit: num_inference_steps": [3], "edit: latents": latents(steps=3)
+        },
+    ),
+    "--modulation": lambda home, others: (
+        dict(modulation="region-mask"),
+        {"edit: modulation": [Modulation.region_mask(2)]},
+    ),
+    "--decay": lambda home, others: (
+        dict(decay=0.7),
+        {"edit: modulation": [Modulation.fame(2, decay=0.7)]},
+    ),
+    "--modulated-steps": lambda home, others: (
+        dict(modulated_steps=1),
+        {"edit: modulated_steps": [1]},
+    ),
+    "--guidance": lambda home, others: (dict(guidance=3), {"edit: guidance_scale": [3.0]}),
+    "--ddim-eta": lambda home, others: (dict(ddim_eta=0.25), {"edit: ddim_eta": [0.25]}),
+    "--seed": lambda home, others: (dict(seed=7), {"edit: generator": [7]}),
+    "--backend": lambda home, others: (
+        dict(backend="reference"),
+        dict.fromkeys(("invert: backend", "edit: backend"), ["reference"]),
+    ),
+    "--dtype": lambda home, others: (dict(dtype="bfloat16"), {"load: dtype": [torch.bfloat16]}),
+    "--device": lambda home, others: (dict(device="cpu:0"), {"to: device": ["cpu:0"]}),
+    "--out": lambda home, others: ({}, {"files": ANY}),
+}  # fmt: skip
+
+
+def test_every_flag_has_a_case():
+    assert flags_of(command) == set(ARRIVES)
+
+
+def test_arguments_of_the_base_edit(base):
+    """What no flag sets is passed as well, and nothing else: the pipeline's own defaults hold for the rest."""
+    shared = {"num_inference_steps", "control_frames", "backend"}
+    of_edit = {
+        "frames", "prompt", "masks", "regions", "source_prompt", "negative_prompt", "debias", "modulation",
+        "modulated_steps", "guidance_scale", "ddim_eta", "generator", "latents", "output_type", *shared,
+    }  # fmt: skip
+    of_load = {"folder", "controlnet", "variant", "dtype", "use_safetensors", "local_files_only"}
+    given = {"invert": {"frames", "source_prompt", *shared}, "edit": of_edit, "load": of_load, "to": {"device"}}
+    assert {name for name in base if ": " in name} == {f"{call}: {name}" for call in given for name in given[call]}
+    assert base["edit: latents"] == latents(steps=2) and base["edit: output_type"] == ["pt"]
+    assert base["load: use_safetensors"] == base["load: local_files_only"] == [True]
+
+
+@pytest.mark.parametrize("flag", ARRIVES)
+def test_an_option_arrives(home, others, base, tmp_path, flag):
+    options, expected = ARRIVES[flag](home, others)
+    if flag == "--out":
+        options = dict(out=tmp_path / "out" / "elsewhere.mp4")
+    found = changes(base, observe(home, others, tmp_path / "out", **options))
+    assert found == expected
+    if flag == "--out":
+        assert found["files"] == [f"elsewhere{end}" for end in (".mp4", "_run.json", "_sheet.png", "_side_by_side.mp4")]
