@@ -85,6 +85,19 @@ def test_the_training_steps_are_the_schedulers(parts: dict, configs: list[fa.Fam
     assert denoising.active_fraction == 1 - (251 + 1) / 2 / 500  # between the two timesteps
 
 
+def test_clip_skip_reaches_every_prompt(pipeline: FameVideoEditPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    original = pipeline._encode_text
+
+    def encode_text(prompt: str, clip_skip: int | None, **options: Any) -> Any:
+        calls.append((prompt, clip_skip))
+        return original(prompt, clip_skip, **options)
+
+    monkeypatch.setattr(pipeline, "_encode_text", encode_text)
+    edit(pipeline, **SMALL, negative_prompt="blurry", clip_skip=1, num_inference_steps=1)
+    assert calls == [(TARGET, 1), ("blurry", 1), (SOURCE, 1)]
+
+
 def test_timesteps_are_made_on_the_device_of_the_models(
     pipeline: FameVideoEditPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,8 +143,9 @@ def test_chunks_of_the_vae_and_the_controlnet(
         (dict(split_guidance=True), [1, 1, 1]),
         (dict(guidance_scale=1.0), [1, 1]),
         (dict(guidance_scale=1.0, split_guidance=True), [1, 1]),
+        (dict(guidance_scale=1.01), [1, 2]),
     ],
-    ids=["guided", "split", "unguided", "unguided, split"],
+    ids=["guided", "split", "unguided", "unguided, split", "hardly guided"],
 )
 def test_batches_of_guidance(pipeline: FameVideoEditPipeline, options: dict[str, Any], batches: list[int]) -> None:
     seen = []
@@ -162,7 +176,6 @@ DENOISING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "levels": (dict(levels=(2, 4)), {}),
     "isolate_phrases": (dict(isolate_phrases=False), {}),
     "clip_skip": (dict(clip_skip=1), {}),
-    "clip_skip of the negative prompt": (dict(clip_skip=1), dict(clip_skip=1, guidance_scale=1.0)),
     "ddim_eta": (dict(ddim_eta=1.0, generator=torch.Generator().manual_seed(1)), {}),
     "generator": (
         dict(ddim_eta=1.0, generator=torch.Generator().manual_seed(1)),
