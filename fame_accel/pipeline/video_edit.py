@@ -235,8 +235,6 @@ class VideoEdit:
         stacked = as_masks(masks, (count, height, width))
         checks.check_sampling(guidance_scale, ddim_eta, output_type, callback_on_step_end_tensor_inputs)
         checks.check_backend(backend, device, self.unet.dtype)
-        if latents is None:
-            schedule.inverse(self.scheduler, num_inference_steps, device)  # raises if there is no inverse
         text = self._encode_text(
             prompt, clip_skip, debias=debias, phrases=regions, names=list(masks), isolate=isolate_phrases
         )
@@ -287,9 +285,8 @@ class VideoEdit:
                     latents = (callback_on_step_end(self, step, timestep, tensors) or {}).get("latents", latents)
                 bar.update()
 
-        if getattr(self, "final_offload_hook", None) is not None and self.controlnet is not None:
-            self.unet.to("cpu")  # the offload hooks chain the models, and the ControlNet is not in the chain
-            self.controlnet.to("cpu")
+        if getattr(self, "_all_hooks", None) and self.controlnet is not None:
+            self.controlnet.to("cpu")  # under enable_model_cpu_offload; its hooks offload the models of a chain alone
         result = latents if output_type == "latent" else as_output(self._decode(latents, chunk_size), output_type)
         self.maybe_free_model_hooks()
         return FameVideoEditOutput(result, text.injections) if return_dict else (result, text.injections)

@@ -249,6 +249,16 @@ def test_progress_is_shown_and_titled(parts: dict, capsys: pytest.CaptureFixture
     assert "mine: 100%" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_latents_are_kept_in_float32(pipeline: FameVideoEditPipeline, dtype: torch.dtype) -> None:
+    latents = random_latents().to(dtype)
+    edited = edit(pipeline, **SMALL, latents=latents, num_inference_steps=1)
+    assert edited.dtype == torch.float32
+    assert torch.equal(edited, edit(pipeline, **SMALL, latents=latents.float(), num_inference_steps=1))
+    frames = {name: SMALL[name] for name in ("frames", "control_frames")}
+    assert pipeline.invert(**frames, latents=latents, num_inference_steps=1).dtype == torch.float32
+
+
 def test_the_prompt_is_the_edited_clips(pipeline: FameVideoEditPipeline) -> None:
     """One prompt for both directions is another edit than a target prompt of its own."""
     assert differ(edit(pipeline, **SMALL, prompt=TARGET), edit(pipeline, **SMALL, prompt=TARGET, source_prompt=TARGET))

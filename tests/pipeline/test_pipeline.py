@@ -170,6 +170,26 @@ def test_callback_and_interrupt(pipeline: FameVideoEditPipeline) -> None:
     assert len(steps) == 1
 
 
+def test_a_callback_gets_the_tensors_it_asked_for(pipeline: FameVideoEditPipeline) -> None:
+    received = []
+    for inputs in (("latents",), ()):
+        edit(
+            pipeline, num_inference_steps=1, callback_on_step_end_tensor_inputs=inputs,
+            callback_on_step_end=lambda pipe, step, timestep, tensors: received.append(sorted(tensors)),
+        )  # fmt: skip
+    assert received == [["latents"], []]
+
+
+def test_the_outcome_of_debiasing_is_returned(pipeline: FameVideoEditPipeline) -> None:
+    options = dict(prompt=TARGET, masks=masks(), debias=(Debias("doctor", toward="female", eta=0.5),))
+    options |= dict(
+        num_inference_steps=1, output_type="latent", latents=torch.zeros(FRAMES, 4, HEIGHT // 8, WIDTH // 8)
+    )
+    [injection] = pipeline(clip(), **options).injections
+    assert (injection.subject, injection.toward, injection.share) == ("doctor", "female", 0.5)
+    assert pipeline(clip(), **options, return_dict=False)[1] == (injection,)
+
+
 def test_noise_comes_from_the_generator(pipeline: FameVideoEditPipeline) -> None:
     def noisy(seed: int) -> Tensor:
         return edit(pipeline, ddim_eta=1.0, generator=torch.Generator().manual_seed(seed))
@@ -325,15 +345,27 @@ def test_words_of_several_tokens_by_textual_inversion(parts: dict, tmp_path: Pat
     assert torch.equal(in_place.prompt_embeds, expected.prompt_embeds)
 
 
-def test_model_cpu_offload(parts: dict) -> None:
-    """The CPU is both sides of the offload: the hooks run, and the result is the same."""
-    for controlnet in (False, True):
-        wanted = edit(make_pipeline(parts, controlnet))
-        pipeline = make_pipeline({name: copy.deepcopy(part) for name, part in parts.items()}, controlnet)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            pipeline.enable_model_cpu_offload(device="cpu")
-        assert torch.equal(edit(pipeline), wanted)
+@pytest.mark.parametrize("controlnet", [False, True], ids=["unet", "controlnet"])
+def test_model_cpu_offload(parts: dict, monkeypatch: pytest.MonkeyPatch, controlnet: bool) -> None:
+    """The CPU is both sides of the offload: the hooks run, the result is the same, and the VAE decodes alone."""
+    wanted = edit(make_pipeline(parts, controlnet), output_type="pt")
+    pipeline = make_pipeline({name: copy.deepcopy(part) for name, part in parts.items()}, controlnet)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pipeline.enable_model_cpu_offload(device="cpu")
+    moves = []
+    original, decode = diffusers.ControlNetModel.to, pipeline.vae.decode
+
+    def spy(model: torch.nn.Module, *args, **kwargs) -> torch.nn.Module:
+        moves.append(str(args[0]))
+        return original(model, *args, **kwargs)
+
+    monkeypatch.setattr(diffusers.ControlNetModel, "to", spy)
+    monkeypatch.setattr(
+        pipeline.vae, "decode", lambda *args, **kwargs: (moves.append("decode"), decode(*args, **kwargs))[1]
+    )
+    assert torch.equal(edit(pipeline, output_type="pt"), wanted)
+    assert not controlnet or moves[moves.index("decode") - 1] == "cpu"  # the hooks do not offload a ControlNet
 
 
 @pytest.mark.slow
