@@ -58,7 +58,6 @@ test-compat: $(COMPAT_DEPS)
 static: $(READY)
 	$(VENV)/bin/python -W ignore -m benchmarks.static
 	$(VENV)/bin/python -m benchmarks.predict
-	$(VENV)/bin/python -m benchmarks.planner_table
 	$(VENV)/bin/python -m benchmarks.static_picture
 	$(VENV)/bin/python -m benchmarks.budget
 
@@ -96,7 +95,7 @@ $(COMPAT_DEPS): requirements/torch.txt requirements/pinned.txt requirements/comp
 	$(COMPAT_PIP) install -q -r requirements/compat.txt
 	@touch $@
 
-$(READY): $(DEPS) pyproject.toml
+$(READY): $(DEPS) pyproject.toml setup.py
 	$(PIP) install -q --no-build-isolation --no-deps -e .
 	@touch $@
 

@@ -26,7 +26,7 @@ from fame_accel.kernels.attention import attention_call
 from fame_accel.kernels.extremes import extremes_call
 from fame_accel.kernels.few_keys import few_keys_call
 from fame_accel.kernels.launch import Call, split_head_dim
-from fame_accel.kernels.launch_table import FEW_KEYS, choose_launch, short_sequences_launch
+from fame_accel.kernels.launch_table import FEW_KEYS, HEAD_DIMS, choose_launch, short_sequences_launch
 from fame_accel.kernels.modulated import modulated_call
 from fame_accel.kernels.one_pass import one_pass_call
 from fame_accel.kernels.pack import pack_call
@@ -50,35 +50,39 @@ _POINTERS = {
 
 
 def gpu_target(name: str) -> GPUTarget:
-    """sm_90 or gfx942 as Triton names it."""
+    """Triton's name of sm_90, gfx942 and the like."""
     return GPUTarget("cuda", int(name[3:]), 32) if name.startswith("sm_") else GPUTarget("hip", name, 64)
 
 
 def compile_call(call: Call, target: str) -> Any:
-    """The compiled kernel of a launch, specialised as Triton's launcher does: 1 and None are constants, pointers and
-    multiples of 16 are marked divisible."""
-    signature, constants, attributes = {}, {}, {}
+    """The compiled kernel of a launch, specialized as Triton's launcher does.
+
+    1 and None are constants; pointers and multiples of 16 are marked as divisible by 16.
+    """
+    signature: dict[str, str] = {}
+    constants: dict[tuple[int], Any] = {}
+    attributes: dict[tuple[int], list[list[Any]]] = {}
     for index, parameter in enumerate(call.kernel.params):
-        value, place = call.arguments[parameter.name], (index,)
+        value, position = call.arguments[parameter.name], (index,)
         if parameter.is_constexpr or value is None or (type(value) is int and value == 1):
             signature[parameter.name] = "constexpr"
-            constants[place] = value
+            constants[position] = value
         elif isinstance(value, torch.Tensor):
             signature[parameter.name] = _POINTERS[value.dtype]
-            attributes[place] = [["tt.divisibility", 16]]
+            attributes[position] = [["tt.divisibility", 16]]
         elif isinstance(value, float):
             signature[parameter.name] = "fp32"
         else:
             signature[parameter.name] = "i32" if abs(value) < 2**31 else "i64"
             if value % 16 == 0:
-                attributes[place] = [["tt.divisibility", 16]]
+                attributes[position] = [["tt.divisibility", 16]]
     source = ASTSource(call.kernel, signature, constants, attributes)
     return triton.compile(source, target=gpu_target(target), options=dict(call.options))
 
 
 def calls(target: str, head_dim: int, dtype: torch.dtype) -> Iterator[tuple[str, Call]]:
     """Every kernel variant an edit launches, for 8 frames of 64 x 64 tokens and 8 heads, on meta tensors."""
-    meta = dict(device="meta")
+    meta: dict[str, Any] = dict(device="meta")
     family = TARGETS[target][0]
     kernels = ("tiled", "one_pass", "two_pass")
     tiled, one_pass, two_pass = (choose_launch(kernel, family, head_dim, dtype.itemsize) for kernel in kernels)
@@ -124,8 +128,9 @@ def calls(target: str, head_dim: int, dtype: torch.dtype) -> Iterator[tuple[str,
 
 
 def short_call(target: str, frames: int, head_dim: int, dtype: torch.dtype, tables: bool = True) -> Call:
-    """A motion module's attention over the frames of 2 x 64 x 64 pixels, with all tables and factors or plain."""
-    meta, pixels, heads = dict(device="meta"), 2 * 64 * 64, 8
+    """A motion module's attention over the frames of 2 x 64 x 64 pixels, with all tables and factors, or plain."""
+    meta: dict[str, Any] = dict(device="meta")
+    pixels, heads = 2 * 64 * 64, 8
     q, k, v, out = (torch.empty(pixels, frames, heads, head_dim, dtype=dtype, **meta).transpose(1, 2) for _ in range(4))
     lse, table = torch.empty(pixels, heads, frames, **meta), torch.empty(2, frames, frames, **meta)
     region, frame = (torch.empty(items, frames, dtype=torch.int32, **meta) for items in (pixels, 1))
@@ -138,17 +143,24 @@ def short_call(target: str, frames: int, head_dim: int, dtype: torch.dtype, tabl
 
 
 def resources(compiled: Any, target: str) -> dict[str, int]:
-    """registers, spill_bytes (stack included) and shared_bytes of a compiled kernel."""
+    """Registers, spill_bytes (the stack included) and shared_bytes of a compiled kernel."""
     usage = {"shared_bytes": compiled.metadata.shared}
     if target.startswith("sm_"):
         text = _cuobjdump(compiled.asm["cubin"])
-        usage["registers"] = int(re.search(r"REG:(\d+)", text)[1])
-        usage["spill_bytes"] = int(re.search(r"STACK:(\d+)", text)[1]) + int(re.search(r"LOCAL:(\d+)", text)[1])
+        usage["registers"] = _number(r"REG:(\d+)", text)
+        usage["spill_bytes"] = _number(r"STACK:(\d+)", text) + _number(r"LOCAL:(\d+)", text)
     else:
         text = compiled.asm["amdgcn"]
-        usage["registers"] = int(re.search(r"\.vgpr_count:\s+(\d+)", text)[1])
-        usage["spill_bytes"] = 4 * int(re.search(r"\.vgpr_spill_count:\s+(\d+)", text)[1])
+        usage["registers"] = _number(r"\.vgpr_count:\s+(\d+)", text)
+        usage["spill_bytes"] = 4 * _number(r"\.vgpr_spill_count:\s+(\d+)", text)
     return usage
+
+
+def _number(pattern: str, text: str) -> int:
+    match = re.search(pattern, text)
+    if match is None:
+        raise RuntimeError(f"the compiler's report has no {pattern}")
+    return int(match[1])
 
 
 def _cuobjdump(cubin: bytes) -> str:
@@ -162,14 +174,16 @@ def _cuobjdump(cubin: bytes) -> str:
 
 
 def refuse_interpreter(parser: argparse.ArgumentParser) -> None:
+    """End the command where kernels would not be compiled."""
     if os.environ.get("TRITON_INTERPRET") == "1":
         parser.error("TRITON_INTERPRET=1 is set: kernels would be interpreted, not compiled; unset it")
 
 
 def main() -> None:
+    """Print a row for each kernel."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--targets", nargs="+", default=list(TARGETS), choices=TARGETS)
-    parser.add_argument("--head-dims", nargs="+", type=int, default=[40, 64, 80, 128, 160])
+    parser.add_argument("--head-dims", nargs="+", type=int, default=list(HEAD_DIMS))
     parser.add_argument("--dtypes", nargs="+", default=["float16"], choices=["float16", "bfloat16", "float32"])
     args = parser.parse_args()
     refuse_interpreter(parser)

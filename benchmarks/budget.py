@@ -1,9 +1,9 @@
-"""What the main loops may cost beside plain flash attention, and whether the counts in static.json hold it.
+"""What the main loops may cost beside plain flash attention, and whether the counts in static.json keep to it.
 
     python -m benchmarks.budget
 
-prints every budget beside its count, and exits 1 where one is broken on sm_80 or sm_90, for which they are set, but for
-launches chosen by time.
+prints every budget beside its count, and exits 1 where one is broken on sm_80 or sm_90, for which they are set.
+Launches that were chosen by time are exempt.
 """
 
 from __future__ import annotations
@@ -13,22 +13,26 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from fame_accel.kernels.launch_table import HEAD_DIMS
+
 RESULTS = Path(__file__).parent / "results" / "static.json"
 TARGETS = ("sm_80", "sm_90")
-HEAD_DIMS = (40, 64, 80, 128, 160)
 Counts = dict[tuple[str, int, str], dict]
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Instructions of the main loop per pair of tiles, as a multiple of the yardstick's: of two passes their sum, of
-    the two groups of one pass, which share the pairs, the longer."""
+    """Instructions of the main loop per pair of tiles, as a multiple of the yardstick's.
+
+    Two passes count with their sum; the two groups of one pass, which share the pairs, with the longer of the two.
+    """
 
     label: str
     kernels: tuple[str, ...]
     most: float
 
     def ratio(self, counts: Counts, target: str, head_dim: int) -> float:
+        """The multiple that was counted."""
         ratios = [counts[target, head_dim, kernel]["ratio"] for kernel in self.kernels]
         return max(ratios) if self.kernels[0].startswith("one_pass") else sum(ratios)
 
@@ -48,24 +52,24 @@ TILED = {  # kernels over a plan -> their entries in the launch table
 
 
 def read_counts(path: Path = RESULTS, dtype: str = "float16", triton: str | None = None) -> Counts:
-    """Rows of one Triton, the newest counted unless named, by target, head_dim and kernel."""
+    """Rows of one version of Triton, by default the newest, by target, head_dim and kernel."""
     rows = [row for row in json.loads(path.read_text()) if row["dtype"] == dtype]
-    wanted = triton or max((row["triton"] for row in rows), key=lambda text: [int(n) for n in text.split(".")])
-    return {(row["target"], row["head_dim"], row["kernel"]): row for row in rows if row["triton"] == wanted}
+    version = triton or max((row["triton"] for row in rows), key=lambda text: [int(n) for n in text.split(".")])
+    return {(row["target"], row["head_dim"], row["kernel"]): row for row in rows if row["triton"] == version}
 
 
 def spills(counts: Counts, target: str, head_dim: int) -> dict[str, tuple[int, int]]:
-    """Tiled kernels that spill: bytes, and spill instructions in the main loop."""
+    """Of the tiled kernels that spill: bytes, and spill instructions in the main loop."""
     rows = {kernel: counts[target, head_dim, kernel] for kernel in TILED}
     return {name: (row["spill_bytes"], row["loop_spills"]) for name, row in rows.items() if row["spill_bytes"]}
 
 
-# (target, head_dim) whose launches were chosen by time on the chip: with fewer registers than a loop would like it
-# takes more instructions, and spills, but more programs share a multiprocessor.
+# (target, head_dim) whose launches were chosen by time on the chip: with fewer registers a loop takes more
+# instructions, and spills, but more programs share a multiprocessor.
 TIMED = {("sm_90", 64), ("sm_90", 80), ("sm_90", 128), ("sm_90", 160)}
 TIMED_SPILLS = 256  # bytes, at most
 OVER = {("sm_90", 128)}  # of them, the one over a budget
-# Where the budgets are not held, and why.
+# Where budgets are exceeded, and why.
 KNOWN = {
     "sm_90": "launches timed on an H100: at head_dim 128 a limit of registers costs instructions, and less time",
     "sm_100": "at head_dim 64 the tiles that would keep them spill, those of the table do not",
@@ -74,16 +78,17 @@ KNOWN = {
 
 
 def main() -> None:
+    """Print the budgets and the counts."""
     counts, broken = read_counts(), 0
     targets = sorted({target for target, *_ in counts}, key=lambda name: (not name.startswith("sm_"), len(name), name))
     print(f"{'budget (* over it)':38}{'most':>6}{'':10}" + "".join(f"{dim:<9}" for dim in HEAD_DIMS))
     for target in targets:
         for budget in BUDGETS:
-            found = [budget.ratio(counts, target, dim) for dim in HEAD_DIMS]
+            ratios = [budget.ratio(counts, target, dim) for dim in HEAD_DIMS]
             broken += target in TARGETS and any(
-                ratio > budget.most and (target, dim) not in OVER for dim, ratio in zip(HEAD_DIMS, found, strict=True)
+                ratio > budget.most and (target, dim) not in OVER for dim, ratio in zip(HEAD_DIMS, ratios, strict=True)
             )
-            cells = (f"{ratio:.3f}{'*' if ratio > budget.most else ''}" for ratio in found)
+            cells = (f"{ratio:.3f}{'*' if ratio > budget.most else ''}" for ratio in ratios)
             print(f"{budget.label:38}{budget.most:6.2f}  {target:8}" + "".join(f"{cell:9}" for cell in cells))
         for dim in HEAD_DIMS:
             for kernel, (size, inside) in spills(counts, target, dim).items():

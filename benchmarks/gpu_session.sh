@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # The whole GPU round in one call, in LIMIT seconds (470) on an H100: the tests marked gpu, parity of whole edits, timings
-# of every provider, counters of the hot kernels, compute-sanitizer. Installs nothing and takes no network. Needs torch
-# with CUDA, triton, pytest; diffusers (with the demo extra), ncu, compute-sanitizer and pytest-xdist are used where they
-# are. A short round: LIMIT=250 SHAPES="sd15-64x64-f8 sd15-32x32-f8" PROVIDERS="eager sdpa_plain ours_triton".
+# of every provider, counters of the hot kernels, compute-sanitizer. Installs nothing and uses no network. Needs torch
+# with CUDA, triton and pytest; uses diffusers (with the demo extra), ncu, compute-sanitizer and pytest-xdist if they are
+# installed. A short round: LIMIT=250 SHAPES="sd15-64x64-f8 sd15-32x32-f8" PROVIDERS="eager sdpa_plain ours_triton".
 #
 #     benchmarks/gpu_session.sh            on a machine with a GPU; COMMIT=... names the code where git does not
-#     DRY_RUN=1 benchmarks/gpu_session.sh  every step on a CPU, in Triton's interpreter at toy shapes
+#     DRY_RUN=1 benchmarks/gpu_session.sh  every step on a CPU, in Triton's interpreter at toy shapes, without limits
 #
 # A step that fails is recorded and the others still run; the exit status is 1 where a result was wrong or its check did
 # not finish (tests, the gate before timings, memcheck). Rows go to measured.csv, edit_parity.csv and ncu.csv in
@@ -14,7 +14,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 PYTHON=${PYTHON:-python3}
 DRY_RUN=${DRY_RUN:-}
-LIMIT=${LIMIT:-470}
+LIMIT=${LIMIT:-$([[ $DRY_RUN ]] && echo 86400 || echo 470)}
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 export TORCHINDUCTOR_COMPILE_THREADS=1 # one kernel a graph: a pool of compilers would cost more than it saves
 logs=$(mktemp -d)
@@ -41,19 +41,20 @@ left() { echo $((LIMIT - SECONDS > $1 ? LIMIT - SECONDS - $1 : 1)); } # seconds 
 
 # step NAME SECONDS wrong|report COMMAND...: runs it under a time limit, its output in a log and its end on the screen
 step() {
-    local name=$1 seconds=$2 kind=$3 begin=$SECONDS status said
+    local name=$1 seconds=$2 kind=$3 begin=$SECONDS status outcome
     shift 3
+    [[ ! $DRY_RUN ]] || seconds=$LIMIT
     timeout --signal=INT --kill-after=10 "$seconds" "$@" >"$logs/$name.log" 2>&1
     status=$?
     echo "== $name"
     tail -n "${LINES_SHOWN:-25}" "$logs/$name.log"
     [[ $status == 0 || $kind == report ]] || touch "$logs/wrong"
     case $status in
-        0) said="done" ;;
-        124 | 137) said="TIMED OUT" ;;
-        *) said="FAILED ($status)" ;;
+        0) outcome="done" ;;
+        124 | 137) outcome="TIMED OUT" ;;
+        *) outcome="FAILED ($status)" ;;
     esac
-    echo "$name: $said, $((SECONDS - begin)) s" >>"$logs/summary.txt"
+    echo "$name: $outcome, $((SECONDS - begin)) s" >>"$logs/summary.txt"
 }
 
 # sanitizer TOOL SECONDS wrong|report. Without torch's cache every tensor is an allocation of its own, whose end is seen.
@@ -69,7 +70,9 @@ sanitizer() {
 # Beside the tests, as nothing is timed yet: compilation, a shape a process, so that the timings find it on disk (what is
 # not ready by the time limit compiles later), the matrix of calls, plain and under memcheck, and whole edits.
 compile_ahead() {
-    "$PYTHON" -m benchmarks.measure "$suite" --list "${shapes[@]}" | timeout 130 xargs -P $((workers / 2)) -I{} \
+    local seconds=130
+    [[ ! $DRY_RUN ]] || seconds=$LIMIT
+    "$PYTHON" -m benchmarks.measure "$suite" --list "${shapes[@]}" | timeout "$seconds" xargs -P $((workers / 2)) -I{} \
         "$PYTHON" -m benchmarks.measure "$suite" --compile-only --shapes {} --device "$device" --dtype "$dtype" \
         "${providers[@]}"
 }
@@ -96,7 +99,8 @@ check_memory >"$logs/memory.log" 2>&1 &
 edits >"$logs/edits.log" 2>&1 &
 # the files that hold them: others import packages that are not needed here
 pytest=("$PYTHON" -m pytest -q -m gpu -p no:cacheprovider)
-files=(tests/test_{attention,doctor,layout,operators,short_sequences,tune,videograin}.py)
+files=(tests/core/test_{attention,layout,videograin}.py tests/bindings/test_operators.py
+    tests/kernels/test_short_sequences.py tests/tools/test_{doctor,tune}.py)
 if [[ $DRY_RUN ]]; then
     LINES_SHOWN=2 step tests 60 wrong "${pytest[@]}" --collect-only "${files[@]}" tests/core/test_offsets.py
 elif "$PYTHON" -c 'import xdist' 2>/dev/null; then

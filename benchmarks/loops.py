@@ -1,4 +1,4 @@
-"""Read the loops of a compiled kernel: their instructions by kind, from SASS (NVIDIA) or AMD assembly."""
+"""The loops of a compiled kernel, and their instructions by kind, from SASS (NVIDIA) or AMD assembly."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import re
 import subprocess
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import triton
 
-# kind -> the opcodes' first parts; what is in none of them counts as "other"
+# kind -> first parts of opcodes; any other opcode counts as "other"
 _SASS_KINDS = {
     "matrix": ("HMMA", "HGMMA", "IMMA", "QGMMA", "DMMA", "UTCHMMA", "UTCQMMA", "UTCMMA"),
     "mufu": ("MUFU",),
@@ -33,6 +35,8 @@ _SASS_KINDS = {
 _SASS_KIND = {opcode: kind for kind, opcodes in _SASS_KINDS.items() for opcode in opcodes}
 _SASS_LINE = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)([^;]*);")
 
+Program = list[tuple[str, str | None]]  # opcode of each instruction, and the label that it branches to
+
 # AMD: the first pattern that an opcode starts with
 _AMD_KINDS = (
     ("matrix", r"v_s?mfmac?_|v_wmma_"),
@@ -53,16 +57,18 @@ _AMD_KINDS = (
 
 @dataclass(frozen=True)
 class Loop:
-    """Instructions of one loop body by kind; `opcodes` counts the full names."""
+    """One loop body: its number of instructions, and their numbers by kind and by full opcode."""
 
     instructions: int
     kinds: dict[str, int]
     opcodes: dict[str, int]
 
 
-def matrix_loops(compiled: object, target: str) -> list[Loop]:
-    """The innermost loops with matrix instructions, fewest instructions first; empty where products are not done by
-    matrix units, as float32 in full precision."""
+def matrix_loops(compiled: Any, target: str) -> list[Loop]:
+    """The innermost loops with matrix instructions, the shortest first.
+
+    Empty where no matrix units are used, as in float32 in full precision.
+    """
     program, labels = _sass(compiled.asm["cubin"]) if target.startswith("sm_") else _amd(compiled.asm["amdgcn"])
     kind_of = _sass_kind if target.startswith("sm_") else _amd_kind
     loops = [_loop(body, kind_of) for body in _innermost(program, labels)]
@@ -70,7 +76,7 @@ def matrix_loops(compiled: object, target: str) -> list[Loop]:
 
 
 def disassemble(cubin: bytes) -> str:
-    """SASS of a cubin by the nvdisasm that Triton ships."""
+    """The SASS of a cubin, by the nvdisasm that Triton ships."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
@@ -78,45 +84,46 @@ def disassemble(cubin: bytes) -> str:
         return subprocess.run([tool, "-c", "-hex", file.name], check=True, capture_output=True, text=True).stdout
 
 
-def _sass(cubin: bytes) -> tuple[list[tuple[str, str | None]], dict[str, int]]:
-    """(opcode, label it branches to) of each instruction, and where the labels stand."""
-    program: list[tuple[str, str | None]] = []
+def _sass(cubin: bytes) -> tuple[Program, dict[str, int]]:
+    """The instructions, and the index of the instruction after each label."""
+    program: Program = []
     labels: dict[str, int] = {}
     for line in disassemble(cubin).splitlines():
         label, instruction = re.match(r"\s*(\.L_x?_?\d+):", line), _SASS_LINE.search(line)
         if label:
             labels[label[1]] = len(program)
         if instruction and instruction[2] != "NOP":
-            goal = re.search(r"`\((\.L\w*)\)", instruction[3]) if instruction[2].startswith("BRA") else None
-            program.append((instruction[2], goal and goal[1]))
+            branch = re.search(r"`\((\.L\w*)\)", instruction[3]) if instruction[2].startswith("BRA") else None
+            program.append((instruction[2], branch[1] if branch else None))
     return program, labels
 
 
-def _amd(text: str) -> tuple[list[tuple[str, str | None]], dict[str, int]]:
-    program: list[tuple[str, str | None]] = []
+def _amd(text: str) -> tuple[Program, dict[str, int]]:
+    """As _sass, of AMD assembly."""
+    program: Program = []
     labels: dict[str, int] = {}
     for line in text.splitlines():
         label, instruction = re.match(r"(\.LBB\w+):", line), re.match(r"\s+([a-z]\w+)(.*)", line)
         if label:
             labels[label[1]] = len(program)
         elif instruction and instruction[1] not in ("s_nop",):
-            goal = re.search(r"(\.LBB\w+)", instruction[2]) if "branch" in instruction[1] else None
-            program.append((instruction[1], goal and goal[1]))
+            branch = re.search(r"(\.LBB\w+)", instruction[2]) if "branch" in instruction[1] else None
+            program.append((instruction[1], branch[1] if branch else None))
     return program, labels
 
 
-def _innermost(program: list[tuple[str, str | None]], labels: dict[str, int]) -> list[list[str]]:
-    """Opcodes of each loop that holds no other: from a label to the last branch back to it."""
+def _innermost(program: Program, labels: dict[str, int]) -> list[list[str]]:
+    """Opcodes of each loop that contains no other: from a label to the last branch back to it."""
     ends: dict[int, int] = {}
-    for place, (_, goal) in enumerate(program):
-        if goal is not None and labels.get(goal, place + 1) <= place:
-            ends[labels[goal]] = place
+    for index, (_, label) in enumerate(program):
+        if label is not None and labels.get(label, index + 1) <= index:
+            ends[labels[label]] = index
     spans = list(ends.items())
     inner = [s for s in spans if not any(s != o and s[0] <= o[0] and o[1] <= s[1] for o in spans)]
     return [[opcode for opcode, _ in program[start : stop + 1]] for start, stop in inner]
 
 
-def _loop(opcodes: list[str], kind_of: object) -> Loop:
+def _loop(opcodes: list[str], kind_of: Callable[[str], str]) -> Loop:
     return Loop(len(opcodes), dict(Counter(map(kind_of, opcodes))), dict(Counter(opcodes)))
 
 

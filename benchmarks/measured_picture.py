@@ -13,12 +13,12 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from benchmarks.measure import RESULTS
 from benchmarks.results_table import CPUS, FRAMES, newest, where
-from fame_accel.bench.cases import FAME, REGION_MASK
+from fame_accel.bench.workload import FAME, REGION_MASK
 from fame_accel.media.drawing import INK, PALETTE
 
 PICTURE = RESULTS.with_name("measured.png")
 SIDES, REGIONS, SHARES = (8, 16, 24, 32, 48, 64), (1, 2, 4, 8, 16), (50, 60, 70, 80, 90, 95)
-# name in the legend, colour, marker and line: told apart without colour too
+# name in the legend, color, marker and line: told apart without color, too
 STYLES = {
     "eager": ("eager", PALETTE[5], "o", "-"),
     "ours_sdpa": ("fame-accel", PALETTE[1], "s", "-"),

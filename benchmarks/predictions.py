@@ -6,15 +6,17 @@ import csv
 import re
 from pathlib import Path
 
-from fame_accel.bench.cases import Operation, Shape
+from fame_accel.bench.workload import AttentionOperation, LayerShape
 
 PREDICTIONS = Path(__file__).parent / "results" / "predictions.csv"
 
 
-def predicted_ms(shape: Shape, operation: Operation, dtype: str, device: str, path: Path = PREDICTIONS) -> float | None:
-    """The prediction for our kernels, None where the file or the row is missing.
+def predicted_ms(
+    shape: LayerShape, operation: AttentionOperation, dtype: str, device: str, path: Path = PREDICTIONS
+) -> float | None:
+    """The prediction for our kernels in milliseconds, None where the file or the row is missing.
 
-    device: as torch names the chip; the file's "H100" is "NVIDIA H100 80GB HBM3".
+    device: the chip's name in torch, such as "NVIDIA H100 80GB HBM3" for the file's "H100".
     """
     if not path.exists():
         return None
@@ -39,5 +41,5 @@ def _is_chip(chip: str, device: str) -> bool:
 
 def _model(name: str) -> str:
     """The first word of letters and digits, such as H100."""
-    found = re.search(r"\b[A-Z]+\d+[A-Z]*\b", name.upper())
-    return found[0] if found else ""
+    match = re.search(r"\b[A-Z]+\d+[A-Z]*\b", name.upper())
+    return match[0] if match else ""

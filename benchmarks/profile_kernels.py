@@ -2,9 +2,10 @@
 
     python -m benchmarks.profile_kernels [--raw FOLDER]
 
-Runs itself under ncu once per case: one warm call, then one inside a profiler range. Whole sections are collected, as
-their metrics exist on every chip, and those of METRICS that this ncu knows; rows keep what KEPT matches, and the raw
-CSV goes to --raw. The clocks are left as they are. A missing or refused ncu is said and is no error.
+Runs itself under ncu once per case: one warm call, then one inside a profiler range. It collects whole sections, whose
+metrics exist on every chip, and those of METRICS that the installed ncu knows. Rows keep what KEPT matches, and the raw
+CSV goes to --raw. The clocks are not locked. Where ncu is missing or may not profile, the output says so, and the exit
+status is 0.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from pathlib import Path
 import torch
 
 from benchmarks.shapes import BY_NAME
-from fame_accel.bench.cases import operations
 from fame_accel.bench.environment import environment
 from fame_accel.bench.inputs import make_inputs
 from fame_accel.bench.providers import PROVIDERS
 from fame_accel.bench.rows import append
+from fame_accel.bench.workload import operations
 
 RESULTS = Path(__file__).parent / "results" / "ncu.csv"
 CASES = {  # name -> (shape, operation)
@@ -64,7 +65,7 @@ KEPT = re.compile(
 
 @torch.no_grad()
 def run(case: str, device: torch.device) -> None:
-    """The process that is profiled: a warm call, then one that counts."""
+    """Run a case in the process that is profiled: a warm call, then one inside the profiler range."""
     shape, name = BY_NAME[CASES[case][0]], CASES[case][1]
     operation = next(operation for operation in operations(shape) if operation.name == name)
     dtype = torch.float16 if device.type == "cuda" else torch.float32
@@ -79,20 +80,22 @@ def run(case: str, device: torch.device) -> None:
 
 
 def command(ncu: str, case: str, log: Path, metrics: list[str], seconds: float) -> list[str]:
-    """ncu over this module. Every kernel of the range is profiled, so that a renamed one is not missed. timeout also
-    ends the process that is profiled."""
+    """The command that runs ncu on this module.
+
+    Every kernel of the range is profiled, so that a renamed one is not missed. `timeout` ends that process, too.
+    """
     sections = [word for section in SECTIONS for word in ("--section", section)]
-    chosen = ["--metrics", ",".join(metrics)] if metrics else []
+    more = ["--metrics", ",".join(metrics)] if metrics else []
     return [
         *("timeout", "--kill-after=5", f"{seconds:.0f}"),
         *(ncu, "--csv", "--page", "raw", "--print-units", "base", "--profile-from-start", "off"),
         *("--clock-control", "none", "--target-processes", "all", "--log-file", str(log)),
-        *(*sections, *chosen, sys.executable, "-m", "benchmarks.profile_kernels", "--case", case),
+        *(*sections, *more, sys.executable, "-m", "benchmarks.profile_kernels", "--case", case),
     ]
 
 
 def known(listing: str, metrics: tuple[str, ...] = METRICS) -> list[str]:
-    """Those of `metrics` whose base name ncu lists; an unknown one would fail the profile."""
+    """The metrics whose base name ncu lists; an unknown one would fail the profile."""
     names = {line.split()[0] for line in listing.splitlines() if line.split()}
     return [metric for metric in metrics if metric.partition(".")[0] in names]
 
@@ -100,31 +103,31 @@ def known(listing: str, metrics: tuple[str, ...] = METRICS) -> list[str]:
 def parse(text: str) -> list[dict[str, str]]:
     """kernel, metric, unit and value of our kernels in ncu's raw CSV: a header, a row of units, a row per kernel."""
     lines = text.splitlines()
-    start = next((place for place, line in enumerate(lines) if line.startswith('"ID"')), None)
+    start = next((index for index, line in enumerate(lines) if line.startswith('"ID"')), None)
     if start is None:
         return []
     header, units, *kernels = csv.reader(line for line in lines[start:] if line.startswith('"'))
-    place = header.index("Kernel Name")
+    name_column = header.index("Kernel Name")
     return [
-        {"kernel": row[place], "metric": name, "unit": unit, "value": value}
+        {"kernel": row[name_column], "metric": name, "unit": unit, "value": value}
         for row in kernels
-        if "::" not in row[place]  # torch's own
+        if "::" not in row[name_column]  # torch's own
         for name, unit, value in zip(header, units, row, strict=False)
         if KEPT.fullmatch(name)
     ]
 
 
 def profile(ncu: str, case: str, metrics: list[str], raw: Path | None, seconds: float) -> list[dict[str, str]]:
-    """Rows of one case; says why where there are none."""
+    """Profile one case and return its rows; prints the reason where there are none."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "ncu.csv"
         result = subprocess.run(command(ncu, case, log, metrics, seconds), capture_output=True, text=True)
         text = log.read_text() if log.exists() else ""
     rows = parse(text) or parse(result.stdout)
     if not rows:
-        said = " ".join((text + result.stdout + result.stderr).split())
+        output = " ".join((text + result.stdout + result.stderr).split())
         late = f" within {seconds:.0f} s" if result.returncode == 124 else ""
-        print(f"{case}: no profile{late}, ncu returned {result.returncode} and said: {said[-800:]}", flush=True)
+        print(f"{case}: no profile{late}, ncu returned {result.returncode} and wrote: {output[-800:]}", flush=True)
     elif raw is not None:
         raw.mkdir(parents=True, exist_ok=True)
         (raw / f"ncu_{case}.csv").write_text(text)

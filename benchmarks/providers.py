@@ -1,20 +1,43 @@
-"""The registry: what users can be measured against, and the yardstick, plain flash attention in our kernels' style."""
+"""The registry: what this library is measured against, by name.
+
+eager, sdpa_plain, ours_triton, ours_sdpa   as `fame-accel bench` has them
+sdpa_cudnn       plain attention by cuDNN, on the plain operation alone
+sdpa_bias        torch's attention with hard mask and decay as one dense bias
+sdpa_low_rank    the same bias as extra columns of q and k, as FlashBias has it
+compiled         torch.compile of eager
+flex             FlexAttention, compiled, tokens in their own order
+flex_sorted      the same on tokens sorted by region
+flex_three_pass  FlexAttention with the row extremes taken by passes before it
+xformers         its memory-efficient attention
+yardstick        plain flash attention in our kernels' style and with their tiles
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from benchmarks.competitors.flex_attention import flex, flex_sorted, flex_three_pass
+from benchmarks.competitors.memory_efficient import xformers
+from benchmarks.competitors.torch_sdpa import sdpa_bias, sdpa_cudnn, sdpa_low_rank
 from fame_accel import bindings
-from fame_accel.bench.inputs import Inputs
-from fame_accel.bench.providers import PROVIDERS as _PROVIDERS
-from fame_accel.bench.providers import CannotRun, Prepared, Provider
+from fame_accel.bench import providers
+from fame_accel.bench.dense import dense, dense_formula
+from fame_accel.bench.inputs import AttentionInputs
+from fame_accel.bench.prepared import CannotRun, PreparedCall, Provider
+from fame_accel.bench.providers import EAGER, FLOOR
 
 _FAMILIES = {(8, 0): "sm80", (9, 0): "sm90", (10, 0): "sm100"}
 
 
-def yardstick(inputs: Inputs) -> Prepared:
-    if inputs.operation.hard or inputs.operation.pulled:
+def compiled(inputs: AttentionInputs) -> PreparedCall:
+    """torch.compile of the eager formula."""
+    return dense(inputs, torch.compile(dense_formula, dynamic=False))
+
+
+def yardstick(inputs: AttentionInputs) -> PreparedCall:
+    """Plain flash attention with our kernels' tiles."""
+    if inputs.operation.excludes or inputs.operation.modulates:
         raise CannotRun("plain attention alone")
     reason = bindings.triton_unavailable(inputs.device, inputs.query.dtype)
     if reason is not None:
@@ -38,7 +61,22 @@ def yardstick(inputs: Inputs) -> Prepared:
         launched.kernel[launched.grid](**launched.arguments, **launched.options)
         return out
 
-    return Prepared(call, note=f"tiles {launch.block_q}x{launch.block_k}")
+    return PreparedCall(call, note=f"tiles {launch.block_q}x{launch.block_k}")
 
 
-PROVIDERS: dict[str, Provider] = _PROVIDERS | {"yardstick": yardstick}
+PROVIDERS: dict[str, Provider] = {
+    EAGER: providers.eager,
+    FLOOR: providers.sdpa_plain,
+    "sdpa_cudnn": sdpa_cudnn,
+    "ours_triton": providers.ours_triton,
+    "ours_sdpa": providers.ours_sdpa,
+    "sdpa_bias": sdpa_bias,
+    "sdpa_low_rank": sdpa_low_rank,
+    "compiled": compiled,
+    "flex": flex,
+    "flex_sorted": flex_sorted,
+    "flex_three_pass": flex_three_pass,
+    "xformers": xformers,
+    "yardstick": yardstick,
+}
+COMPILED = ("compiled", "flex", "flex_sorted", "flex_three_pass")  # the first call takes seconds, and much memory

@@ -28,7 +28,7 @@ from benchmarks.results_table import (
     times,
     where,
 )
-from fame_accel.bench.cases import FAME, REGION_MASK, SELF
+from fame_accel.bench.workload import FAME, REGION_MASK, SELF_ATTENTION
 from fame_accel.cli import main as fame_accel_command
 from fame_accel.tools.planner.table import COUNTED, LEGEND, PREDICTED
 
@@ -49,17 +49,17 @@ OTHERS = {
 }
 
 
-RETURNED = ("eager, returned", "fame-accel", "x eager")  # where freed memory goes back, as by default
+RETURNED = ("eager, returned", "fame-accel", "x eager")  # freed memory is returned to the system, the default
 
 
 def _returned(shape: str, operation: str, device: str = CPUS[0]) -> list[str]:
-    """Cells under RETURNED."""
+    """The cells below RETURNED."""
     found = newest(shape, operation, holding="eager", kept=False, device=device)
     return [time(found.get("eager")), time(found.get("ours_sdpa")), times(found.get("ours_sdpa"))]
 
 
 def _commits(shape: str, operations: Iterable[str], device: str = CPUS[0]) -> str:
-    """Of the rows behind RETURNED."""
+    """The commits of the rows behind RETURNED."""
     returned = (newest(shape, operation, holding="eager", kept=False, device=device) for operation in operations)
     return ", ".join(dict.fromkeys(row["commit"] for found in returned for row in found.values()))
 
@@ -72,7 +72,7 @@ def compared() -> str:
 def _compared(device: str) -> str:
     titles = ["operation", "eager", "fame-accel", "x eager", "x plain", "peak", "eager's", *RETURNED]
     lines, used = [], []
-    for operation in SELF[1:]:  # of what modulates
+    for operation in SELF_ATTENTION[1:]:  # of what modulates
         found = newest(CPU_SELF, operation.name, holding="eager", device=device)
         used += found.values()
         ours, eager = found.get("ours_sdpa"), found.get("eager")
@@ -80,7 +80,7 @@ def _compared(device: str) -> str:
         cells = [time(eager), time(ours), *ratios, memory(ours), memory(eager)]
         lines.append([operation.name, *cells, *_returned(CPU_SELF, operation.name, device)])
     row = used[0]
-    commits = _commits(CPU_SELF, [operation.name for operation in SELF[1:]], device)
+    commits = _commits(CPU_SELF, [operation.name for operation in SELF_ATTENTION[1:]], device)
     about = (
         f"8 frames of 32x32 tokens ({row['keys']} keys), three regions, {row['heads']} heads, head_dim "
         f"{row['head_dim']}, {row['dtype']}; {where(used)}; medians of one run, calls in turn "
@@ -90,13 +90,13 @@ def _compared(device: str) -> str:
 
 
 def others() -> str:
-    """The same by what else does it, of the newest run on each CPU that had them."""
+    """The same by other implementations, of the newest run of them on each CPU."""
     return "\n".join(map(_others, CPUS))
 
 
 def _others(device: str) -> str:
     lines, used = [], []
-    for operation in SELF:
+    for operation in SELF_ATTENTION:
         found = newest(CPU_SELF, operation.name, holding="flex", device=device)
         used += found.values()
         lines.append([operation.name, *(time(found.get(name)) for name in OTHERS)])
@@ -140,7 +140,7 @@ def on_gpu() -> str:
     titles += ["predicted", "peak", "eager's"]
     lines, used = [], []
     for shape, name in GPU_SELF.items():
-        for operation in SELF:
+        for operation in SELF_ATTENTION:
             found = newest(shape, operation.name, "ours_triton", device="H100")
             if not found:  # the round ended before it
                 continue
@@ -271,13 +271,13 @@ def same_edit() -> str:
 
 
 def planned() -> str:
-    """What `fame-accel plan` says of its example, without the notes below its table."""
+    """What `fame-accel plan` prints for its example, without the notes below its table."""
     arguments = "--model sd15 --frames 16 --modulation fame --memory 24"
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
         fame_accel_command(["plan", *arguments.split()])
     notes = (f"* {PREDICTED}", LEGEND, COUNTED)
-    lines = [line for line in said.getvalue().splitlines() if not line.startswith(notes)]
+    lines = [line for line in output.getvalue().splitlines() if not line.startswith(notes)]
     text = re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
     return f"```\nfame-accel plan {arguments}\n\n{text}\n```\n"
 
@@ -303,7 +303,7 @@ def _part(name: str) -> re.Pattern[str]:
 
 
 def written(name: str) -> str:
-    """What the README has between its marks."""
+    """What the README has between the marks of a table."""
     return _part(name).search(README.read_text())[0]
 
 

@@ -29,15 +29,23 @@ def _rows() -> tuple[dict[str, str], ...]:
 def newest(
     shape: str, operation: str, holding: str = "ours_sdpa", kept: bool = True, device: str = "CPU"
 ) -> dict[str, dict[str, str]]:
-    """By provider, of the last run on such a device that measured the case with some provider; {} without.
+    """The newest rows of a case.
 
-    kept: of those that kept freed memory, or of those that gave it back as C libraries do by default (a GPU keeps it).
+    Args:
+        shape: its name.
+        operation: its name.
+        holding: a provider that the run must have measured.
+        kept: whether freed memory was kept, or returned to the system as C libraries do by default (a GPU keeps it).
+        device: part of the device's name.
+
+    Returns:
+        The rows of the last such run by provider; none without one.
     """
     wanted = (shape, operation, kept)
     there = [row for row in _rows() if device in row["device"]]
-    found = [r for r in there if (r["shape"], r["operation"], _keeps(r["device"])) == wanted]
-    runs = [row["run"] for row in found if row["provider"] == holding]
-    return {row["provider"]: row for row in found if row["run"] == runs[-1]} if runs else {}
+    matching = [r for r in there if (r["shape"], r["operation"], _keeps(r["device"])) == wanted]
+    runs = [row["run"] for row in matching if row["provider"] == holding]
+    return {row["provider"]: row for row in matching if row["run"] == runs[-1]} if runs else {}
 
 
 def _keeps(device: str) -> bool:
@@ -45,7 +53,7 @@ def _keeps(device: str) -> bool:
 
 
 def where(rows: Iterable[dict[str, str]]) -> str:
-    """Device, versions, date and commit of some rows, each said once."""
+    """Device, versions, date and commit of some rows, without repetition."""
     rows = list(rows)
     parts = [dict.fromkeys(row[column] for row in rows) for column in ("device", "torch", "date", "commit")]
     device, torch, date, commit = (", ".join(part) for part in parts)
@@ -61,6 +69,7 @@ def time(row: dict[str, str] | None) -> str:
 
 
 def memory(row: dict[str, str] | None) -> str:
+    """Peak memory in the unit that suits it."""
     if row is None or not row["peak_mib"]:
         return "-"
     mib = float(row["peak_mib"])
@@ -75,5 +84,6 @@ def times(row: dict[str, str] | None, column: str = "eager_speedup") -> str:
 
 
 def markdown(titles: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
     rows = [titles, ["---"] * len(titles), *lines]
     return "".join("| " + " | ".join(row) + " |\n" for row in rows)

@@ -1,10 +1,10 @@
-"""A small matrix of calls of the Triton kernels, to be run under compute-sanitizer.
+"""A small matrix of calls of the Triton kernels, to run under compute-sanitizer.
 
     compute-sanitizer --tool memcheck python -m benchmarks.sanitize
 
-Full tiles and short ones, rows that are no multiple of a tile, head dimensions of one and of two blocks, few keys,
-streamed keys, and short sequences as a motion module has them. Each result is held against the 2x rule with the
-reference on the CPU, so that nearly all that runs on the device is what is to be checked.
+It has full and short tiles, numbers of rows that are no multiple of a tile, head dimensions of one and of two blocks,
+few keys, streamed keys, and the short sequences of a motion module. Each result is judged by the parity rule with the
+reference on the CPU, so that nearly everything that runs on the device is what is to be checked.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from dataclasses import fields
 import torch
 
 import fame_accel as fa
-from fame_accel.bench.cases import PLAIN, Shape, operations
-from fame_accel.bench.inputs import Inputs, make_inputs
+from fame_accel.bench.inputs import AttentionInputs, make_inputs
 from fame_accel.bench.judge import Judge
+from fame_accel.bench.workload import PLAIN, LayerShape, operations
 
 
-def cases(device: torch.device) -> Iterator[tuple[Shape, torch.dtype]]:
+def cases(device: torch.device) -> Iterator[tuple[LayerShape, torch.dtype]]:
+    """Shapes and dtypes; small ones for Triton's interpreter on a CPU."""
     if device.type != "cuda":
-        yield Shape("self", 2, 3, 3, 1, 40), torch.float32
-        yield Shape("text9", 2, 3, 3, 1, 16, text=9), torch.float32
-        yield Shape("motion", 3, 2, 2, 2, 16, motion=True), torch.float32
+        yield LayerShape("self", 2, 3, 3, 1, 40), torch.float32
+        yield LayerShape("text9", 2, 3, 3, 1, 16, text=9), torch.float32
+        yield LayerShape("motion", 3, 2, 2, 2, 16, motion=True), torch.float32
         return
     for head_dim, dtype in (
         (40, torch.float16),
@@ -35,15 +36,15 @@ def cases(device: torch.device) -> Iterator[tuple[Shape, torch.dtype]]:
         (128, torch.float16),
         (160, torch.bfloat16),
     ):
-        yield Shape("self", 2, 23, 23, 2, head_dim, batch=2), dtype
-        yield Shape("text77", 2, 9, 9, 2, head_dim, text=77, batch=2), dtype
-    yield Shape("text512", 2, 9, 9, 2, 128, text=512, batch=2), torch.float16
+        yield LayerShape("self", 2, 23, 23, 2, head_dim, batch=2), dtype
+        yield LayerShape("text77", 2, 9, 9, 2, head_dim, text=77, batch=2), dtype
+    yield LayerShape("text512", 2, 9, 9, 2, 128, text=512, batch=2), torch.float16
     for frames, head_dim in ((16, 40), (32, 80), (24, 160)):
-        yield Shape("motion", frames, 9, 9, 2, head_dim, motion=True), torch.float16
+        yield LayerShape("motion", frames, 9, 9, 2, head_dim, motion=True), torch.float16
 
 
-def check(inputs: Inputs) -> str:
-    """What is wrong with our result, nothing where it is right."""
+def check(inputs: AttentionInputs) -> str:
+    """What is wrong with the result of the kernels; empty where it is right."""
     out = fa.layout_attention(
         inputs.query, inputs.key, inputs.value, inputs.query_layout, inputs.key_layout, backend="triton",
         **inputs.options,
@@ -52,13 +53,13 @@ def check(inputs: Inputs) -> str:
     return "" if verdict.passed else f"error {verdict.errors} against {verdict.eager} of eager"
 
 
-def on_cpu(inputs: Inputs) -> Inputs:
+def on_cpu(inputs: AttentionInputs) -> AttentionInputs:
     """The same case on the CPU."""
 
     def moved(item: object) -> object:
         return item.to("cpu") if isinstance(item, torch.Tensor | fa.TokenLayout) else item
 
-    return Inputs(**{field.name: moved(getattr(inputs, field.name)) for field in fields(inputs)})
+    return AttentionInputs(**{field.name: moved(getattr(inputs, field.name)) for field in fields(inputs)})
 
 
 @torch.no_grad()

@@ -2,12 +2,12 @@
 
     python -m benchmarks.static [--targets sm_80 sm_90 ...] [--head-dims 40 64 ...] [--dtypes float16 ...]
 
-Per kernel, target, head_dim and dtype: registers, spills, shared memory and the instructions of the main loop (one
-pair of full tiles; of the kernels without tiles, one query tile or one item), beside those of the yardstick with the
-same tiles. The kernels without a plan have no counterpart there: no ratio; float32 in full precision uses no matrix
-instructions, by which the loops are found: no loop counts.
+Per kernel, target, head_dim and dtype: registers, spills, shared memory and the instructions of the main loop, beside
+those of the yardstick with the same tiles. The main loop is over pairs of full tiles; in kernels without tiles it is
+over query tiles or items. Kernels without a plan have no counterpart in the yardstick, hence no ratio. float32 in full
+precision uses no matrix instructions, by which loops are recognized, hence no loop counts.
 
-Replaces the rows it counted in benchmarks/results/static.json.
+The new rows replace the old ones of the same kernels in benchmarks/results/static.json.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import os
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 import triton
@@ -28,7 +29,8 @@ from benchmarks.ahead_of_time import TARGETS, calls, compile_call, refuse_interp
 from benchmarks.budget import RESULTS, TILED
 from benchmarks.loops import matrix_loops
 from benchmarks.yardstick import yardstick_call
-from fame_accel.kernels.launch_table import choose_launch
+from fame_accel.kernels.launch import Call
+from fame_accel.kernels.launch_table import HEAD_DIMS, choose_launch
 
 KEY = ("triton", "target", "head_dim", "dtype", "kernel")
 
@@ -38,28 +40,29 @@ _COLUMNS = (
 )
 
 
-def rows(target: str, head_dim: int, dtype_name: str = "float16") -> list[dict[str, object]]:
+def rows(target: str, head_dim: int, dtype_name: str = "float16") -> list[dict[str, Any]]:
     """One row per kernel, and one of the yardstick."""
     dtype = getattr(torch, dtype_name)
     shape = (2, 32768, 8, head_dim)
     tensors = [torch.empty(shape, dtype=dtype, device="meta").transpose(1, 2) for _ in range(4)]
 
     @cache
-    def plain(kernel: str) -> dict[str, object]:
+    def plain(kernel: str) -> dict[str, Any]:
         """The yardstick with the launch of a kernel over a plan."""
         launch = choose_launch(kernel, TARGETS[target][0], head_dim, dtype.itemsize)
         return _row("yardstick", yardstick_call(*tensors, 0.125, launch), target, head_dim, dtype_name, None)
 
-    found = [plain("tiled")]
+    counted = [plain("tiled")]
     for name, call in calls(target, head_dim, dtype):
-        found.append(_row(name, call, target, head_dim, dtype_name, plain(TILED[name]) if name in TILED else None))
-    return found
+        counted.append(_row(name, call, target, head_dim, dtype_name, plain(TILED[name]) if name in TILED else None))
+    return counted
 
 
-def _row(name: str, call: object, target: str, head_dim: int, dtype: str, plain: dict | None) -> dict[str, object]:
+def _row(name: str, call: Call, target: str, head_dim: int, dtype: str, plain: dict[str, Any] | None) -> dict[str, Any]:
+    """The counts of one kernel; plain: those of the yardstick with its tiles."""
     compiled = compile_call(call, target)
     loops = matrix_loops(compiled, target)
-    # over full tiles, as the loop over short ones has masks besides; the streamed keys' first loop is its extremes
+    # the loop over short tiles is longer, as it has masks; the shorter loop of streamed_keys finds the extremes
     main = (loops[-1] if name.startswith("streamed") else loops[0]) if loops else None
     other = next((loop for loop in reversed(loops) if loop is not main), main)
     arguments = call.arguments
@@ -83,22 +86,23 @@ def _row(name: str, call: object, target: str, head_dim: int, dtype: str, plain:
     }  # fmt: skip
 
 
-def merged(path: Path, found: list[dict[str, object]]) -> list[dict[str, object]]:
-    """The rows of the file with those found in the place of their likes."""
+def merged(path: Path, counted: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of the file, with the counted ones in place of those with the same KEY."""
     old = json.loads(path.read_text()) if path.exists() else []
-    table = {tuple(row[name] for name in KEY): row for row in [*old, *found]}
+    table = {tuple(row[name] for name in KEY): row for row in [*old, *counted]}
     return [table[key] for key in sorted(table, key=str)]
 
 
 def main() -> None:
+    """Count the kernels and write the rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--targets", nargs="+", default=list(TARGETS), choices=TARGETS)
-    parser.add_argument("--head-dims", nargs="+", type=int, default=[40, 64, 80, 128, 160])
+    parser.add_argument("--head-dims", nargs="+", type=int, default=list(HEAD_DIMS))
     parser.add_argument("--dtypes", nargs="+", default=["float16"], choices=["float16", "bfloat16", "float32"])
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     refuse_interpreter(parser)
-    found: list[dict[str, object]] = []
+    counted: list[dict[str, Any]] = []
     print(_line("kernel", *_COLUMNS))
     work = list(itertools.product(args.targets, args.head_dims, args.dtypes))
     context = multiprocessing.get_context("spawn")
@@ -106,9 +110,9 @@ def main() -> None:
         for part in pool.map(rows, *zip(*work, strict=True)):
             for row in part:
                 print(_line(row["kernel"], *(row[column] for column in _COLUMNS)), flush=True)
-            found += part
+            counted += part
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text("[\n" + ",\n".join(json.dumps(row) for row in merged(args.out, found)) + "\n]\n")
+    args.out.write_text("[\n" + ",\n".join(json.dumps(row) for row in merged(args.out, counted)) + "\n]\n")
 
 
 def _line(kernel: str, *cells: object) -> str:

@@ -16,10 +16,11 @@ from benchmarks.budget import BUDGETS, HEAD_DIMS, RESULTS, read_counts
 from benchmarks.predict import PREDICTIONS
 
 PICTURE = RESULTS.with_suffix(".png")
-_COLOURS = ("#33658a", "#86bbd8", "#758e4f", "#f6ae2d", "#f26419")
+_COLORS = ("#33658a", "#86bbd8", "#758e4f", "#f6ae2d", "#f26419")
 
 
 def draw() -> None:
+    """Write the picture."""
     counts = read_counts()
     figure, (left, middle, right) = plt.subplots(
         1, 3, figsize=(17, 4.8), layout="constrained", width_ratios=(1, 1, 1.1)
@@ -27,17 +28,17 @@ def draw() -> None:
     for axes, target, chip in ((left, "sm_80", "A100"), (middle, "sm_90", "H100")):
         width = 0.8 / len(BUDGETS)
         for index, budget in enumerate(BUDGETS):
-            places = [place + (index - (len(BUDGETS) - 1) / 2) * width for place in range(len(HEAD_DIMS))]
+            centers = [group + (index - (len(BUDGETS) - 1) / 2) * width for group in range(len(HEAD_DIMS))]
             heights = [budget.ratio(counts, target, dim) for dim in HEAD_DIMS]
-            axes.bar(places, heights, width, color=_COLOURS[index], label=f"{budget.label} (at most {budget.most:.2f})")
+            axes.bar(centers, heights, width, color=_COLORS[index], label=f"{budget.label} (at most {budget.most:.2f})")
             axes.hlines(
                 [budget.most] * len(HEAD_DIMS),
-                [p - width / 2 for p in places],
-                [p + width / 2 for p in places],
+                [center - width / 2 for center in centers],
+                [center + width / 2 for center in centers],
                 "black",
                 lw=1,
             )
-        axes.axhline(1, color="grey", lw=0.8, ls=":")
+        axes.axhline(1, color="gray", lw=0.8, ls=":")
         axes.set_xticks(range(len(HEAD_DIMS)), HEAD_DIMS)
         axes.set_xlabel("head_dim")
         axes.set_title(f"main loop, instructions / plain flash attention ({target}, {chip})", fontsize=10)
@@ -46,12 +47,12 @@ def draw() -> None:
     with PREDICTIONS.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["chip"] == "H100" and row["keys"] not in ("77", "512")]
     for index, operation in enumerate(("region_mask_decay", "fame", "videograin", "fame_strength")):
-        chosen = [row for row in rows if row["operation"] == operation and row["heads"] == "8" and row["size"] == "64"]
+        shown = [row for row in rows if row["operation"] == operation and row["heads"] == "8" and row["size"] == "64"]
         right.plot(
-            [int(row["frames"]) for row in chosen],
-            [float(row["predicted_ms"]) for row in chosen],
+            [int(row["frames"]) for row in shown],
+            [float(row["predicted_ms"]) for row in shown],
             "o-",
-            color=_COLOURS[index],
+            color=_COLORS[index],
             label=operation,
         )
     right.set_xscale("log", base=2)

@@ -102,27 +102,32 @@ class ChunkedAttention:
             query, key, value = map(with_supported_strides, (query, key, value))
         self._query, self._scale, self._out, self._lse = query, scale, out, lse
         self._of_thread = threading.local()
-        self._chunk = Chunk.of(query.device, *query.shape[:3], *key.shape[2:], pairwise)
+        batch, heads, num_queries, head_dim = query.shape
+        self.chunk = Chunk.of(query.device, batch, heads, num_queries, key.shape[2], head_dim, pairwise)
         self._key, self._value = key.float(), value  # logits may pass float16's range
-        if self._chunk.onednn:  # slow where the rows of a head do not lie side by side
+        if self.chunk.onednn:  # slow where the rows of a head do not lie side by side
             self._key, self._value = (x if x[0, 0].is_contiguous() else x.contiguous() for x in (self._key, value))
         else:
-            self._memory = self._key.new_empty(self._chunk.pairs)  # one for all chunks
+            self._memory = self._key.new_empty(self.chunk.pairs)  # one for all chunks
+
+    def chunks(self) -> Iterator[ChunkIndex]:
+        """All chunks, in the order of `Chunk.chunks`."""
+        return self.chunk.chunks(*self._query.shape[:3])
 
     def run(self, task: Callable[[list[ChunkIndex]], None]) -> None:
         """Call `task` with lists of chunks, all chunks in all, perhaps in threads.
 
         Where pairwise, a list holds the heads of the same items and rows.
         """
-        chunks = list(self._chunk.chunks(*self._query.shape[:3]))
-        if self._chunk.pairwise:
+        chunks = list(self.chunks())
+        if self.chunk.pairwise:
             lists = [list(alike) for _, alike in groupby(chunks, lambda chunk: (chunk[0], chunk[2]))]
         else:
-            number = min(len(chunks), 4 * self._chunk.threads)
+            number = min(len(chunks), 4 * self.chunk.threads)
             ends = [part * len(chunks) // number for part in range(number + 1)]
             lists = [chunks[start:stop] for start, stop in itertools.pairwise(ends)]
-        if self._chunk.threads > 1:
-            run_in_threads(task, lists, self._chunk.threads)
+        if self.chunk.threads > 1:
+            run_in_threads(task, lists, self.chunk.threads)
         else:
             for part in lists:
                 task(part)
@@ -131,7 +136,7 @@ class ChunkedAttention:
         """scale * q @ k^T [B, H, rows, Nk] of a chunk, float32."""
         items, heads, _ = chunk
         query, key = self._query[chunk].float(), self._key[items, heads]
-        if self._chunk.onednn:
+        if self.chunk.onednn:
             return _onednn_product((query[0, 0] * self._scale).contiguous(), key[0, 0])[None, None]
         size = (*query.shape[:3], key.shape[2])
         logits = self._memory[: math.prod(size)].view(math.prod(size[:2]), *size[2:])
@@ -142,11 +147,11 @@ class ChunkedAttention:
 
     def finish(self, logits: Tensor, chunk: ChunkIndex) -> None:
         """Write out and lse of a chunk; its logits are overwritten."""
-        highest = logits.amax(-1) if self._lse is not None else None
+        highest = logits.amax(-1) if self._lse is not None else logits
         # on a CPU the weights take the logits' place, which is in the cache
         weights = torch.softmax(logits, -1, out=logits if logits.device.type == "cpu" else None)
         value = self._value[chunk[:2]]
-        if self._chunk.onednn and value.dtype == torch.float32:
+        if self.chunk.onednn and value.dtype == torch.float32:
             centered, mean = self._centered(value[0, 0], chunk[:2])
             self._out[chunk] = _onednn_product(weights[0, 0], centered.T).add_(mean)
         else:
@@ -169,9 +174,9 @@ class ChunkedAttention:
 
 def onednn_pays(device: torch.device, queries: int, keys: int, head_dim: int) -> bool:
     """Whether oneDNN is there, is faster than MKL, and the products of one head are large enough for it."""
-    return device.type == "cpu" and torch.backends.mkldnn.enabled and _has_avx512() and (
-        queries * keys * head_dim >= ONEDNN_WORK
-    )  # fmt: skip
+    if device.type != "cpu" or queries * keys * head_dim < ONEDNN_WORK:
+        return False
+    return bool(torch.backends.mkldnn.enabled) and _has_avx512()
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +20,45 @@ def tile_shape(
     """(block_q, block_k) to which a plan for `tile_attention` with these arguments is best cut."""
     launch = _launch(device, head_dim, dtype.itemsize, modulated, one_pass)
     return launch.block_q, launch.block_k
+
+
+class TileBuffers(NamedTuple):
+    """What a call of `tile_attention` allocates.
+
+    Attributes:
+        out, lse: as `empty_outputs` makes them.
+        packed_k, packed_v: [B, H, Nk, width], keys and values in the plan's order.
+        high, low: float32 [B, H, Nq], the extremes of the logits; None without strength.
+        parked, group_lse: float32 [B, H, Nq, width] and [B, H, Nq], the results of the first group; of one pass.
+        again: int32 [tiles * B * H], the tiles to do again; of two passes.
+    """
+
+    out: Tensor
+    lse: Tensor
+    packed_k: Tensor
+    packed_v: Tensor
+    high: Tensor | None = None
+    low: Tensor | None = None
+    parked: Tensor | None = None
+    group_lse: Tensor | None = None
+    again: Tensor | None = None
+
+
+def allocate_buffers(query: Tensor, key: Tensor, num_tiles: int, modulated: bool, one_pass: bool) -> TileBuffers:
+    """The buffers of a call with `num_tiles` query tiles."""
+    from fame_accel.kernels.launch import split_head_dim
+
+    out, lse = empty_outputs(query)
+    width = sum(split_head_dim(query.shape[-1]))
+    packed_k, packed_v = (key.new_empty(*key.shape[:3], width) for _ in range(2))
+    if not modulated:
+        return TileBuffers(out, lse, packed_k, packed_v)
+    high, low = torch.empty_like(lse), torch.empty_like(lse)
+    if one_pass:
+        parked, group_lse = lse.new_empty(*lse.shape, width), torch.empty_like(lse)
+        return TileBuffers(out, lse, packed_k, packed_v, high, low, parked, group_lse)
+    again = lse.new_empty(num_tiles * lse.shape[0] * lse.shape[1], dtype=torch.int32)
+    return TileBuffers(out, lse, packed_k, packed_v, high, low, again=again)
 
 
 def _tile_attention(
@@ -55,7 +94,6 @@ def _tile_attention(
     from fame_accel.kernels.one_pass import one_pass_call
     from fame_accel.kernels.pack import pack_call
 
-    out, lse = empty_outputs(query)
     # the plan's blocks, whatever the table has come to say since
     launch = _launch(query.device, query.shape[-1], query.element_size(), modulated, one_pass)
     launch = launch._replace(block_q=block_q, block_k=block_k)
@@ -66,7 +104,8 @@ def _tile_attention(
             "(head_dim padded): split the keys and merge by lse"
         )
     product_precision = precision(query.dtype)
-    packed_k, packed_v = (key.new_empty(*key.shape[:3], width) for _ in range(2))
+    buffers = allocate_buffers(query, key, tiles.shape[1], modulated, one_pass)
+    out, lse, packed_k, packed_v, high, low, parked, group_lse, again = buffers
     run(pack_call(key, value, packed_k, packed_v, key_order), query)
     plan = (query_order, tiles, pair_span, pair_value)
     if not modulated:
@@ -75,10 +114,8 @@ def _tile_attention(
             query,
         )
         return out, lse
-    high, low = torch.empty_like(lse), torch.empty_like(lse)
     tensors = (query, packed_k, packed_v, out, lse, high, low)
     if one_pass:
-        parked, group_lse = lse.new_empty(*lse.shape, width), torch.empty_like(lse)
         for last in (False, True):
             run(one_pass_call(
                 *tensors, parked, group_lse, row_strength, *plan,
@@ -89,7 +126,6 @@ def _tile_attention(
         items = max(len(key_weight), len(key_order))
         key_weight = key_weight.expand(items, -1).gather(1, key_order.expand(items, -1).long())
     run(extremes_call(query, packed_k, high, low, *plan[:3], product_precision, launch), query)
-    again = torch.empty(tiles.shape[1] * lse.shape[0] * lse.shape[1], dtype=torch.int32, device=lse.device)
     for pinned in (True, False):
         run(modulated_call(
             *tensors, row_strength, key_weight, again, *plan, max_bias, scale, product_precision, pinned, launch,
@@ -101,7 +137,9 @@ def _tile_attention(
 def _launch(device: torch.device, head_dim: int, element_size: int, modulated: bool, one_pass: bool) -> Launch:
     from fame_accel.kernels.launch_table import choose_launch, planned_kernel
 
-    return choose_launch(planned_kernel(modulated, one_pass), family(device), head_dim, element_size)
+    launch = choose_launch(planned_kernel(modulated, one_pass), family(device), head_dim, element_size)
+    assert launch is not None  # only few_keys may have none
+    return launch
 
 
 tile_attention = declare(

@@ -22,6 +22,8 @@ log = logging.getLogger("fame_accel")
 
 FEW_KEYS = 96  # that the few-keys kernel holds; from 97 on it would spill, and they are streamed
 VARIABLE = "FAME_ACCEL_LAUNCHES"
+KERNELS = ("tiled", "one_pass", "two_pass", "few_keys", "streamed_keys")  # that have entries
+HEAD_DIMS = (40, 64, 80, 128, 160)  # of Stable Diffusion and video transformers: what is tuned and counted
 
 # Families: sm75 (Turing), sm80 (A100), sm86 (100 KiB of shared memory: sm_86, 89, 120), sm90, sm100, cdna (gfx9), rdna
 # (gfx11, gfx12). kernel -> family -> (largest head_dim, element size) -> Launch. "tiled" are the kernels over a plan;

@@ -1,4 +1,4 @@
-"""A Stable Diffusion XL of random weights, for the tests."""
+"""A small Stable Diffusion XL with random weights, for the tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fame_accel.demo.prompts import clip_tokenizer
 
 
 def components() -> dict:
-    """Stable Diffusion XL's parts by name, small and with random weights."""
+    """The parts of Stable Diffusion XL by name."""
     torch.manual_seed(0)
     tokenizer = clip_tokenizer()
     second = copy.deepcopy(tokenizer)
@@ -56,6 +56,7 @@ def components() -> dict:
 
 
 def make(parts: dict, controlnet: bool = False) -> fa.FameVideoEditXLPipeline:
+    """A pipeline of the parts, without a progress bar."""
     extra = {"controlnet": random_controlnet(parts["unet"]) if controlnet else None}
     pipeline = fa.FameVideoEditXLPipeline(**parts, **extra)
     pipeline.set_progress_bar_config(disable=True)

@@ -27,7 +27,6 @@ class LayerCall:
         plan: of the layer's attention over all frames.
         parts: how many times the frames stand in the batch: 2 under classifier-free guidance.
         frames: number of frames, which follow each other in the batch.
-        tokens: number of tokens of a frame.
         row_strength: float32 [1, frames * tokens] in [0, 1].
         key_weight: float32 [1, text tokens] in [0, 1], or None for 1.
         plain_parts: int64 [1] on the CPU, how many parts, from the first on, get plain attention.
@@ -36,17 +35,15 @@ class LayerCall:
     plan: AttentionPlan
     parts: int
     frames: int
-    tokens: int
     row_strength: Tensor
     key_weight: Tensor | None
     plain_parts: Tensor
 
 
 class _FameProcessor:
-    """Common to both processors: `installed` by apply_fame, the `original` it replaced, the `call` of this pass."""
+    """Common to both processors: the `original` that apply_fame replaced, and the `call` of this pass."""
 
     def __init__(self) -> None:
-        self.installed = False
         self.original: Callable[..., Tensor] | None = None
         self.call: LayerCall | None = None
 
@@ -63,22 +60,26 @@ class _FameProcessor:
 
     def _configured(self, hidden_states: Tensor, is_own_kind: bool, attention_mask: Tensor | None) -> LayerCall | None:
         """The call of a layer that is configured and of this processor's kind; None for one to leave alone."""
-        if not self.installed:
-            raise RuntimeError(
-                f"{type(self).__name__} was not installed by apply_fame (loading an IP-Adapter re-creates processors): "
-                "call apply_fame again"
-            )
         call = self.call
         if call is None or hidden_states.dim() != 3 or not is_own_kind:
             return None
-        if hidden_states.shape[1] != call.tokens:
+        tokens = call.plan.query_region.shape[1]  # of a tensor, as torch.compile takes numbers for constants
+        if call.frames * hidden_states.shape[1] != tokens:
             raise ValueError(
-                f"a layer has {hidden_states.shape[1]} tokens a frame where halving the latents gives {call.tokens}: "
-                "methods that merge or drop tokens cannot be combined with FAME"
+                f"a layer has {hidden_states.shape[1]} tokens a frame where halving the latents gives "
+                f"{tokens // call.frames}: methods that merge or drop tokens cannot be combined with FAME"
             )
         if attention_mask is not None:
             raise ValueError("attention_mask must be None in layers modulated by FAME: masks are not supported there")
         return call
+
+    def _replaced(self) -> Callable[..., Tensor]:
+        if self.original is None:
+            raise RuntimeError(
+                f"{type(self).__name__} was not installed by apply_fame (loading an IP-Adapter re-creates processors): "
+                "call apply_fame again"
+            )
+        return self.original
 
 
 class FameSelfAttnProcessor(_FameProcessor):
@@ -98,7 +99,7 @@ class FameSelfAttnProcessor(_FameProcessor):
     ) -> Tensor:
         call = self._configured(hidden_states, encoder_hidden_states is None, attention_mask)
         if call is None:
-            return self.original(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+            return self._replaced()(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
         clip = hidden_states.unflatten(0, (call.parts, call.frames)).flatten(1, 2)
         return _project_out(attn, self._attend(attn, clip, clip, call), hidden_states)
 
@@ -120,7 +121,7 @@ class FameCrossAttnProcessor(_FameProcessor):
     ) -> Tensor:
         call = self._configured(hidden_states, encoder_hidden_states is not None, attention_mask)
         if call is None or encoder_hidden_states is None:
-            return self.original(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+            return self._replaced()(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
         clip = hidden_states.unflatten(0, (call.parts, call.frames)).flatten(1, 2)
         text = encoder_hidden_states.unflatten(0, (call.parts, call.frames))[:, 0]
         if attn.norm_cross:

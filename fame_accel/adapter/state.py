@@ -42,7 +42,6 @@ class Resolution:
     """
 
     layout: TokenLayout
-    tokens: int
     self_size: Tensor
     self_strength: Tensor
     cross_size: Tensor | None
@@ -155,7 +154,7 @@ class FameState:
             strengths = (None if x is None else torch.zeros_like(x) for x in (size, cross))
             self_strength, cross_strength = strengths
             assert self_strength is not None
-            self._resolutions[key] = Resolution(layout, height * width, size, self_strength, cross, cross_strength)
+            self._resolutions[key] = Resolution(layout, size, self_strength, cross, cross_strength)
         return self._resolutions[key]
 
     def _cross_size(self, layout: TokenLayout, text_layout: TokenLayout) -> Tensor:
@@ -177,9 +176,7 @@ class FameState:
                 key_layout, modulation = layout, self.config.self_modulation or Modulation()
                 strength, weight = resolution.self_strength, None
             plan = find_plan(layout, key_layout, modulation, backend, 1, head_dim, dtype, weight is not None)
-            resolution.calls[key] = LayerCall(
-                plan, 1, self.frames, resolution.tokens, strength, weight, self._plain_parts
-            )
+            resolution.calls[key] = LayerCall(plan, 1, self.frames, strength, weight, self._plain_parts)
         return resolution.calls[key]
 
     def _prepare_text(self, text: Tensor | None, device: torch.device) -> None:

@@ -1,18 +1,18 @@
-"""One measurement is one row, of one provider at one operation and shape; all results are CSV files of such rows."""
+"""Rows of results: one measurement of one provider, one operation and one shape. All results are CSV files of them."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-Row = dict[str, object]
+Row = dict[str, Any]
 
-# run: rows of one run, whose ratios were taken side by side. p20_ms, p50_ms, p80_ms: quantiles of `repeats` calls;
-# graph_ms: replayed from a CUDA graph; plan_ms: what is made once per edit, made anew; with_plan_ms: that and the call;
-# sort_ms: of the call, ordering tokens and putting them back; predicted_ms: by the static model, before any run;
-# tflops: of both products over the active pairs; eager_speedup: eager's p50 over this one; floor_ratio: this p50 over
-# plain attention's; peak_mib: of a call, its plan included, above its inputs; errors: against float64.
+# run: names one run, in which ratios were taken side by side. p20_ms, p50_ms, p80_ms: quantiles of `repeats` calls.
+# eager_speedup: eager's p50 over this one. floor_ratio: this p50 over plain attention's. peak_mib: of a call and its
+# plan, above its inputs. Errors: against float64. Written by benchmarks/ alone (extra_columns.py): active_fraction,
+# graph_ms, predicted_ms, plan_ms, with_plan_ms, sort_ms, tflops.
 COLUMNS = (
     *("run", "date", "commit", "device", "driver", "cuda", "torch", "triton"),
     *("shape", "operation", "frames", "height", "width", "keys", "heads", "head_dim", "batch", "regions", "dtype"),
@@ -23,13 +23,16 @@ COLUMNS = (
 
 
 def append(rows: Iterable[Row], path: Path, columns: Sequence[str] = COLUMNS) -> None:
-    """Add rows to a CSV file, made where it is missing. Columns a row lacks stay empty; ValueError for others, and for
-    a file of other columns."""
+    """Add rows to a CSV file, which is made where it is missing; columns that a row lacks stay empty.
+
+    Raises:
+        ValueError: a row has another column, or the file has other columns.
+    """
     new = not path.exists() or path.stat().st_size == 0
     if not new:
         with path.open(newline="", encoding="utf-8") as file:
-            found = next(csv.reader(file), [])
-        if found != list(columns):
+            existing = next(csv.reader(file), [])
+        if existing != list(columns):
             raise ValueError(f"{path} has other columns than this version writes: give another file")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", newline="", encoding="utf-8") as file:
@@ -40,5 +43,6 @@ def append(rows: Iterable[Row], path: Path, columns: Sequence[str] = COLUMNS) ->
 
 
 def read(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file."""
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))

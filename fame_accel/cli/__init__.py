@@ -84,5 +84,4 @@ def _run(arguments: list[str]) -> int:
 
 
 def _module(name: str) -> ModuleType:
-    package = "fame_accel.tools" if name == "tune" else __name__
-    return import_module(f"{package}.{name.replace('-', '_')}")
+    return import_module(f"{__name__}.{name.replace('-', '_')}")

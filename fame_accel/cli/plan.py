@@ -1,55 +1,54 @@
-"""Tell what an edit's self-attention takes before it is run: work, memory and, predicted, time.
+"""Say what an edit's self-attention takes before it runs: work, memory and predicted time.
 
-A level's figures are those of one of its layers at a modulated step; under guidance, of both halves of the batch, the
-modulated one and the plain, unconditional one. Peaks are of attention's own tensors; a UNet's weights and other
+The figures of a level are those of one of its layers at a modulated step; with guidance, of both halves of the batch,
+the modulated one and the plain, unconditional one. Peaks are of attention's own tensors; a UNet's weights and other
 activations, and cross-attention, come on top. Times are those of the Triton kernels by a model of counted instructions:
 PREDICTED, not measured on a GPU.
 
-Writes to OUT, where it is given: plan.csv, plan.json and plan.png, memory over the number of frames.
+With --out, writes plan.csv, plan.json and plan.png, a chart of memory over the number of frames, to that folder.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fame_accel.cli.flags import size as parse_size
-from fame_accel.core.layout import SpaceTimeLayout
-from fame_accel.media.masks import read_masks
-from fame_accel.media.packages import require
-from fame_accel.media.person import region_masks
-from fame_accel.media.video import read_video
-from fame_accel.tools.planner.estimate import ELEMENT, FUSED, MOST_FRAMES, Setting
-from fame_accel.tools.planner.network import FAMILIES, LATENT, read_network
-from fame_accel.tools.planner.pairs import MODULATIONS
-from fame_accel.tools.planner.regions import EqualRegions, MaskRegions, Regions
-from fame_accel.tools.planner.report import Report
+from fame_accel.cli import flags
+from fame_accel.core.limits import DTYPES, Range
+from fame_accel.tools.planner import FUSED, MODULATIONS, MOST_FRAMES
+from fame_accel.tools.planner.network import FAMILIES
+
+if TYPE_CHECKING:
+    from fame_accel.tools.planner.regions import Regions
 
 _REGIONS = 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--frames", type=int, default=16, metavar="N", help=f"1 to {MOST_FRAMES}")
-    size = f"pixels, multiples of {LATENT}: height x width, or one number for both"
-    parser.add_argument("--size", type=parse_size, default="512", metavar="HxW", help=size)
+    """Add the flags of `fame-accel plan`."""
+    frames = Range(int, 1, MOST_FRAMES)
+    flags.add(parser, "--frames", f"1 to {MOST_FRAMES}", default=16, type=flags.number(frames))
+    flags.add(parser, "--size", "pixels, multiples of 8: height x width, or one number for both", default="512")
     model = f"{', '.join(FAMILIES)}, or a checkpoint folder, of which unet/config.json is read"
     parser.add_argument("--model", default="sd15", metavar="NAME|FOLDER", help=model)
-    equal = f"that many regions of equal area; {_REGIONS} if none are given or found"
+    equal = f"that many regions of equal area (default: {_REGIONS}, where no masks are given)"
     parser.add_argument("--regions", type=int, metavar="R", help=equal)
     parser.add_argument("--video", metavar="PATH", help="video whose regions are counted, as for edit")
     parser.add_argument("--masks", metavar="PATH", help="masks of the video's regions, as for edit")
     parser.add_argument("--auto-person-mask", action="store_true", help="find person and background in the video")
-    parser.add_argument("--stride", type=int, default=1, metavar="N", help="take every Nth frame of the video")
-    parser.add_argument("--modulation", default="fame", help=f"of self-attention: {', '.join(MODULATIONS)}")
-    parser.add_argument("--guidance", default="on", metavar="on|off", help="classifier-free guidance")
-    parser.add_argument("--dtype", default="float16", help=", ".join(ELEMENT))
-    parser.add_argument("--backend", default="triton", help=f"of fused attention: {', '.join(FUSED)}")
-    parser.add_argument("--memory", type=float, metavar="GIB", help="tell how many frames fit this much")
-    parser.add_argument("--out", metavar="FOLDER", help="write plan.csv, plan.json and plan.png there")
-    parser.add_argument(
-        "--json", action="store_true", dest="as_json", help="print the plan as JSON in place of the table"
-    )
+    flags.add(parser, "--stride", "take every Nth frame of the video", default=1)
+    modulations = f"of self-attention: {', '.join(MODULATIONS)}"
+    flags.add(parser, "--modulation", modulations, default="fame", type=flags.one_of(MODULATIONS))
+    on_off = flags.one_of(("on", "off"))
+    parser.add_argument("--guidance", type=on_off, default="on", metavar="on|off", help="classifier-free guidance")
+    flags.add(parser, "--dtype", ", ".join(DTYPES), default="float16")
+    fused = f"of fused attention: {', '.join(FUSED)}"
+    flags.add(parser, "--backend", fused, default="triton", type=flags.one_of(FUSED))
+    memory = flags.number(Range(float, 0.001, 1e6))
+    parser.add_argument("--memory", type=memory, metavar="GIB", help="say how many frames fit this much memory")
+    parser.add_argument("--out", metavar="FOLDER", help="folder to write plan.csv, plan.json and plan.png to")
+    parser.add_argument("--json", action="store_true", dest="as_json", help="print JSON in place of the table")
 
 
 def command(
@@ -69,19 +68,20 @@ def command(
     out: str | None,
     as_json: bool,
 ) -> int:
-    _check(frames, size, stride, memory)
-    choices = (("modulation", modulation, MODULATIONS), ("guidance", guidance, ("on", "off")))
-    for name, value, allowed in (*choices, ("dtype", dtype, ELEMENT), ("backend", backend, FUSED)):
-        if value not in allowed:
-            raise ValueError(f"--{name} must be one of {', '.join(allowed)}, got {value}")
+    """Run `fame-accel plan`."""
+    from fame_accel.media.packages import require
+    from fame_accel.tools.planner.estimate import Setting
+    from fame_accel.tools.planner.network import read_network
+    from fame_accel.tools.planner.report import Report
+
     if out is not None:
         require("matplotlib")
         if Path(out).exists() and not Path(out).is_dir():
             raise ValueError(f"--out {out} must be a folder")
     network = read_network(model)
-    found, told = _regions(regions, video, masks, auto_person_mask, frames, stride, size)
-    setting = Setting(network, found, frames, size, dtype, modulation, guidance == "on", backend)
-    report = Report.of(setting, model, told, memory)
+    counted, source = _regions(regions, video, masks, auto_person_mask, frames, stride, size)
+    setting = Setting(network, counted, frames, size, dtype, modulation, guidance == "on", backend)
+    report = Report.of(setting, model, source, memory)
     try:
         written = report.write(out) if out is not None else []
     except OSError as error:
@@ -90,17 +90,6 @@ def command(
     if written and not as_json:
         print(f"\nWrote {', '.join(written)} to {out}")
     return 0
-
-
-def _check(frames: int, size: tuple[int, int], stride: int, memory: float | None) -> None:
-    if not 1 <= frames <= MOST_FRAMES:
-        raise ValueError(f"--frames must lie in 1 to {MOST_FRAMES}, got {frames}")
-    if min(size) < LATENT or any(side % LATENT for side in size):
-        raise ValueError(f"--size must be positive multiples of {LATENT}, got {size[0]}x{size[1]}")
-    if stride < 1:
-        raise ValueError(f"--stride must be at least 1, got {stride}")
-    if memory is not None and not (math.isfinite(memory) and memory > 0):
-        raise ValueError(f"--memory must be a number of GiB above 0, got {memory}")
 
 
 def _regions(
@@ -113,6 +102,12 @@ def _regions(
     size: tuple[int, int],
 ) -> tuple[Regions, str]:
     """The regions, and where they come from."""
+    from fame_accel.core.layout import SpaceTimeLayout
+    from fame_accel.media.masks import read_masks
+    from fame_accel.media.person import region_masks
+    from fame_accel.media.video import read_video
+    from fame_accel.tools.planner.regions import EqualRegions, MaskRegions
+
     if masks is not None and auto_person_mask:
         raise ValueError("give the regions by either --masks or --auto-person-mask")
     if video is None:
@@ -128,8 +123,8 @@ def _regions(
     if masks is None and not auto_person_mask:
         raise ValueError("--video needs --masks or --auto-person-mask, the regions to count")
     clip = read_video(video, frames, stride, size)
-    if auto_person_mask:
-        found, names = region_masks(clip.frames)
+    if masks is None:
+        region_stack, names = region_masks(clip.frames)
     else:
-        found, names = read_masks(masks, clip.source_size, frames, stride, size)
-    return MaskRegions(SpaceTimeLayout.from_masks(found)), f"{', '.join(names)}, counted in {video}"
+        region_stack, names = read_masks(masks, clip.source_size, frames, stride, size)
+    return MaskRegions(SpaceTimeLayout.from_masks(region_stack)), f"{', '.join(names)}, counted in {video}"

@@ -115,7 +115,7 @@ def layout_attention(
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     if plan is not None:
-        if not (query_layout is key_layout is modulation is None):
+        if query_layout is not None or key_layout is not None or modulation is not None:
             raise ValueError("plan replaces query_layout, key_layout and modulation: pass it, or them, not both")
         out, lse = _planned(plan, query, key, value, row_strength, key_weight, scale, return_lse, backend)
         return (out, lse) if return_lse else out

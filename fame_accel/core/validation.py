@@ -56,7 +56,7 @@ def check_call(
     """
     check_tensors(query, key, value, doubles)
     if query_layout is None:
-        raise TypeError("query_layout must be a fame_accel.TokenLayout, got None; only a plan replaces it")
+        raise TypeError("query_layout must be a fame_accel.TokenLayout, got NoneType; only a plan replaces it")
     key_layout = query_layout if key_layout is None else key_layout
     modulation = _PLAIN if modulation is None else modulation
     check_layouts(query_layout, key_layout, modulation)

@@ -1,6 +1,6 @@
-"""Fairness embeddings: soft injection of a debiasing phrase into a prompt's text encoding, without changing its tokens.
+"""Fairness embeddings: soft injection of a debiasing phrase into the encoding of a prompt, whose tokens stay the same.
 
-Importing needs torch alone; tokenizers and text encoders of transformers are taken as given.
+Importing this folder needs torch alone. The caller brings the tokenizers and text encoders of transformers.
 """
 
 from fame_accel.fairness.association import association

@@ -1,4 +1,4 @@
-"""How strongly a text encoder associates a word with the groups it may describe."""
+"""How strongly a text encoder associates a word with groups of people."""
 
 from __future__ import annotations
 
@@ -28,28 +28,29 @@ def association(
     final_norm: bool = False,
     device: torch.device | str | None = None,
 ) -> dict[str, float]:
-    """The cosine similarity of a word and each group phrase in this encoder.
+    """Measure the cosine similarity of a word and each group phrase in a text encoder.
 
-    Word and phrases are put into the template in turn; the embedding of each is the mean of the hidden state over the
-    template's words, without special tokens. A word nearer to one group than to another is what the encoder makes
-    of its training text: over the 40 WinoBias professions in MiniLM, the difference between "male" and "female"
-    correlates with the measured share of women. It is no measure of who holds a profession, of whom an image model
-    draws for it, or of a person: it depends on the encoder, on the words chosen for the groups and on the template,
-    and groups that are not named are not seen.
+    The word and each phrase are put into the template. The embedding of a text is the mean of its hidden states over
+    all tokens except special ones. If a word is nearer to one group than to another, the encoder learned this from its
+    training text: over the 40 WinoBias professions in MiniLM, the difference between "male" and "female" correlates
+    with the measured share of women. The similarity does not measure who holds a profession, whom an image model
+    draws for it, or anything about a person. It depends on the encoder, on the words for the groups and on the
+    template, and it says nothing about groups that are not named.
 
     Args:
         tokenizer, text_encoder: of transformers.
         word: a word or phrase.
-        groups: phrases of the groups, at least one.
+        groups: phrases that name the groups, at least one.
         template: a text with one ``{}``.
         hidden_layer, final_norm, device: as in :func:`encode_prompt`.
 
     Returns:
-        For each group phrase a cosine in [-1, 1].
+        A cosine in [-1, 1] for each group phrase.
 
     Raises:
-        ValueError: no group, an empty phrase, a template without ``{}``, or a bad ``hidden_layer`` or ``final_norm``.
-        TypeError: ``groups`` is one str.
+        ValueError: there are no groups, a phrase is empty, the template does not have one ``{}``, or ``hidden_layer``
+            or ``final_norm`` does not fit the encoder.
+        TypeError: ``groups`` is a str.
     """
     if isinstance(groups, str):
         raise TypeError(f"groups must be a sequence of phrases, got the str {groups!r}")
@@ -63,20 +64,28 @@ def association(
 
 
 def phrase_embedding(
-    encoder: Encoder, phrase: str, shift: Tensor | None = None, *, template: str = TEMPLATE, own: bool = False
+    encoder: Encoder, phrase: str, shift: Tensor | None = None, *, template: str = TEMPLATE, phrase_only: bool = False
 ) -> Tensor:
-    """float32 [C]: the mean hidden state over the words of the template with ``phrase`` in it.
+    """Encode a phrase within the template.
 
-    ``own`` takes the mean over the tokens of the phrase alone. ``shift`` [C_in] is added to their input embeddings.
+    Args:
+        encoder: what encodes it.
+        phrase: a word or phrase.
+        shift: float [C_in], added to the input embeddings of the phrase's tokens.
+        template: a text with one ``{}``.
+        phrase_only: take the mean over the tokens of the phrase, not over all words of the template.
+
+    Returns:
+        float32 [C], the mean of the hidden states.
     """
     if not phrase.strip():
-        raise ValueError(f"a phrase must not be empty, got {phrase!r}")
+        raise ValueError(f"phrases must not be empty, got {phrase!r}")
     prompt = encoder.tokenize(template.replace("{}", phrase))
     positions = prompt.find(phrase)
     hidden, _ = encoder(prompt, () if shift is None else [(positions, shift)])
-    return hidden[0, positions if own else prompt.content()].float().mean(0)
+    return hidden[0, positions if phrase_only else prompt.content()].float().mean(0)
 
 
 def cosines(embedding: Tensor, references: Mapping[str, Tensor]) -> dict[str, float]:
-    """The cosine similarity of an embedding [C] to each reference [C]."""
+    """Return the cosine similarity of an embedding [C] to each reference [C]."""
     return {group: float(cosine_similarity(embedding, other, dim=0)) for group, other in references.items()}

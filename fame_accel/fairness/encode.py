@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from fame_accel.fairness.debias import Debias, Injection, Step, plan
+from fame_accel.fairness.debias import Debias, Injection, PlannedInjection, plan_injection
 from fame_accel.fairness.encoder import Encoder
 from fame_accel.fairness.tokens import TokenizedPrompt
 
@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class FairEmbeddings:
-    """An encoded prompt of T tokens, for a pipeline and for its FameConfig.
+    """An encoded prompt of T tokens, for a pipeline and its FameConfig.
 
-    prompt_embeds: [1, T, C], the encoder's dtype and device.
-    pooled_prompt_embeds: [1, P], None where the encoder has none.
-    token_regions: int32 [T] on the CPU, bit r for region r; 0 for special tokens and padding.
-    similarity: float32 [T] on the CPU in [0, 1], FameConfig's token_weights: the similarity of each token to the
-        debiasing direction. None without debiasing, which FameConfig takes for 1 everywhere.
-    injections: what each debiasing came to, in the order given.
+    Attributes:
+        prompt_embeds: [1, T, C], in the encoder's dtype and on its device.
+        pooled_prompt_embeds: [1, P]; None if the encoder has none.
+        token_regions: int32 [T] on the CPU, bit r for region r; 0 for special tokens and padding.
+        similarity: float32 [T] on the CPU in [0, 1], the similarity of each token to the debiasing direction: the
+            token_weights of FameConfig. None without debiasing, which FameConfig reads as 1 for every token.
+        injections: the outcome of each debiasing, in the given order.
     """
 
     prompt_embeds: Tensor
@@ -50,45 +51,45 @@ def encode_prompt(
     final_norm: bool = False,
     device: torch.device | str | None = None,
 ) -> FairEmbeddings:
-    """Encode a prompt, the input embeddings of each debiasing's subject moved as :class:`Debias` says.
+    """Encode a prompt and move the input embeddings of each debiasing's subject, as :class:`Debias` describes.
 
-    Tokens keep their number and positions, so regions bound to them stay valid, and nothing in the encoder changes.
-    FAME (arXiv 2510.22960) names the soft injection of debiasing tokens and a similarity mask; it publishes neither
-    formula. Both here are our reading.
+    Tokens keep their number and positions, so regions bound to them stay valid. The encoder itself does not change.
+    FAME (arXiv 2510.22960) names a soft injection of debiasing tokens and a similarity mask but publishes no formula
+    for either. Both formulas here are our interpretation.
 
-    Of a token's output embedding h, the similarity is max(0, cos(h, d)), and 0 below ``threshold``. d points from
-    the other groups to the debiasing phrase in the same hidden state: the mean output embedding of the phrase's
-    tokens in "a photo of a {}", less the mean of the others'. A difference, because embeddings share a large common
-    part that makes the cosine of any two high. Tokens that carry the debiasing concept stand out, the subject among
-    them as far as it was moved: a subject that is balanced has a similarity near 0. With several debiasings a token
-    has the largest of its similarities.
+    The similarity of a token with output embedding h is max(0, cos(h, d)), and 0 below ``threshold``. d is the
+    debiasing direction: the mean output embedding of the debiasing phrase's tokens in "a photo of a {}", minus the
+    mean of the other groups'. It is a difference because embeddings share a large common part, which makes the cosine
+    of any two high. Tokens that carry the debiasing concept stand out, and so does the subject as far as it was moved;
+    a balanced subject has a similarity near 0. With several debiasings, a token has the largest of its similarities.
 
-    The two encoders of Stable Diffusion XL are encoded one by one (hidden_layer=-2), their prompt_embeds then
-    concatenated on the last axis. As associations differ between encoders, so may the group of a ``toward`` that is
-    None: ``injections`` says which it was.
+    For Stable Diffusion XL, call this once for each of the two encoders with hidden_layer=-2 and concatenate the
+    prompt_embeds along the last axis. Associations differ between encoders, so if ``toward`` is None the group may
+    differ too; ``injections`` tells which it was.
 
     Args:
-        tokenizer: a transformers tokenizer that gives word_ids.
-        text_encoder: its encoder: CLIPTextModel, CLIPTextModelWithProjection or a plain one such as BertModel. CLIP's
-            are called as diffusers' pipelines call them: padded to tokenizer.model_max_length, without an attention
-            mask unless the config has use_attention_mask. Others are not padded.
+        tokenizer: a transformers tokenizer with word_ids.
+        text_encoder: a CLIPTextModel, a CLIPTextModelWithProjection or another encoder such as BertModel. CLIP's are
+            called as diffusers' pipelines call them: the prompt is padded to tokenizer.model_max_length, and there is
+            no attention mask unless the config has use_attention_mask. For other encoders nothing is padded.
         prompt: one prompt.
-        debias: what to inject. Occurrences of a subject are moved alike; what falls on one token adds up.
-        regions: for each phrase the bitset of its regions, as in :func:`token_regions`.
-        threshold: similarities below it are 0; in [0, 1].
-        hidden_layer: which hidden state: -1 the encoder's output, -2 the penultimate one as Stable Diffusion XL does.
-            diffusers' clip_skip of k is -(k + 1) with ``final_norm`` in Stable Diffusion, -(k + 2) in XL.
+        debias: what to inject. Every occurrence of a subject is moved. Several shifts of one token are added.
+        regions: the bitset of regions for each phrase, as in :func:`token_regions`.
+        threshold: similarities below it become 0; in [0, 1].
+        hidden_layer: which hidden state to take: -1 is the encoder's output, -2 the penultimate one, which Stable
+            Diffusion XL uses. A clip_skip of k in diffusers is -(k + 1) with ``final_norm`` in Stable Diffusion and
+            -(k + 2) in XL.
         final_norm: apply CLIP's final layer norm to an earlier hidden state.
-        device: of the inputs; None is the encoder's.
+        device: device of the inputs; None is the encoder's.
 
     Returns:
-        The embeddings, token regions, similarities and what was injected.
+        The embeddings, token regions, similarities and injections.
 
     Raises:
-        ValueError: the prompt is too long for tokenizer or encoder, a phrase does not occur in it (the message lists
-            its tokens), the groups of a debiasing have the same tokens, or ``threshold``, ``hidden_layer``,
+        ValueError: the prompt is too long for the tokenizer or encoder, a phrase does not occur in it (the message
+            lists its tokens), the groups of a debiasing have the same tokens, or ``threshold``, ``hidden_layer``,
             ``final_norm`` or a region bitset is out of range.
-        TypeError: ``prompt`` is no str, ``debias`` no sequence of Debias, or the tokenizer gives no word_ids.
+        TypeError: ``prompt`` is not a str, ``debias`` is not a sequence of Debias, or the tokenizer has no word_ids.
         RuntimeError: the encoder does not call its input embeddings.
     """
     if not isinstance(debias, Sequence) or not all(isinstance(entry, Debias) for entry in debias):
@@ -98,18 +99,23 @@ def encode_prompt(
     encoder = Encoder(tokenizer, text_encoder, hidden_layer, final_norm, device)
     tokens = encoder.tokenize(prompt, pad=True)
     token_regions = tokens.regions(regions)
-    subjects = [tokens.find(entry.subject) for entry in debias]  # a missing one is an error before any measurement
-    steps = []
-    for entry in debias:  # no comprehension: its frame, gone in Python 3.12, would count in plan's warning
-        steps.append(plan(encoder, entry))
-    # an injection of nothing is left out, as adding 0 could turn -0 into 0
-    shifts = [(found, step.shift) for found, step in zip(subjects, steps, strict=True) if step.injection.share]
+    subjects = [tokens.find(entry.subject) for entry in debias]  # raises for a missing one before anything is measured
+    planned = []
+    for entry in debias:  # not a comprehension: its frame, gone in Python 3.12, would count in the warning's stacklevel
+        planned.append(plan_injection(encoder, entry))
+    # a share of 0 is left out, as adding 0 could turn -0 into 0
+    shifts = [
+        (positions, plan.shift) for positions, plan in zip(subjects, planned, strict=True) if plan.injection.share
+    ]
     hidden, pooled = encoder(tokens, shifts)
-    similarity = _similarity(hidden[0], tokens, steps, threshold) if steps else None
-    return FairEmbeddings(hidden, pooled, token_regions, similarity, tuple(step.injection for step in steps))
+    similarity = _similarity(hidden[0], tokens, planned, threshold) if planned else None
+    return FairEmbeddings(hidden, pooled, token_regions, similarity, tuple(plan.injection for plan in planned))
 
 
-def _similarity(hidden: Tensor, tokens: TokenizedPrompt, steps: Sequence[Step], threshold: float) -> Tensor:
-    directions = torch.stack([step.direction for step in steps])
+def _similarity(
+    hidden: Tensor, tokens: TokenizedPrompt, planned: Sequence[PlannedInjection], threshold: float
+) -> Tensor:
+    """Return the similarity [T] of each token to the debiasing directions, 0 for special tokens and padding."""
+    directions = torch.stack([plan.direction for plan in planned])
     cosine = cosine_similarity(hidden.float()[:, None], directions[None], dim=-1).amax(1).cpu()  # [T]
-    return cosine.clamp(0, 1).where(tokens.content() & (cosine >= threshold), torch.zeros(()))
+    return cosine.clamp(0, 1).masked_fill(~(tokens.content() & (cosine >= threshold)), 0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,13 +18,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
-    """What encodes a prompt, and which of the encoder's hidden states is taken.
+    """A tokenizer, a text encoder, and the hidden state that is taken.
 
-    CLIP's encoders get their prompt padded to the limit, and a mask of the padding only if their config has
-    use_attention_mask. Others get no padding.
+    For CLIP's encoders the prompt is padded to the limit, and the padding is masked only if the config has
+    use_attention_mask. For others nothing is padded.
 
-    hidden_layer: index from the end; -1 is the encoder's output, -2 the penultimate hidden state.
-    final_norm: apply CLIP's final layer norm to an earlier hidden state, too.
+    Attributes:
+        tokenizer, text_encoder: of transformers.
+        hidden_layer: index from the end: -1 is the encoder's output, -2 the penultimate hidden state.
+        final_norm: apply CLIP's final layer norm to an earlier hidden state.
+        device: device of the inputs; None is the encoder's.
+
+    Raises:
+        ValueError: ``hidden_layer`` or ``final_norm`` does not fit the encoder.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -41,16 +47,19 @@ class Encoder:
                 f"got {self.hidden_layer!r}"
             )
         if self.final_norm and self.hidden_layer == -1:
-            raise ValueError("final_norm is for an earlier hidden_layer: -1 is the encoder's output, normed already")
+            raise ValueError(
+                "final_norm needs a hidden_layer before -1, the encoder's output, which is normalized already"
+            )
         if self.final_norm and not hasattr(self._text_model, "final_layer_norm"):
             raise ValueError(f"final_norm needs a final_layer_norm, which {type(self.text_encoder).__name__} lacks")
 
     @property
     def is_clip(self) -> bool:
+        """Whether this is one of CLIP's text encoders."""
         return self.text_encoder.config.model_type == "clip_text_model"
 
     @property
-    def _text_model(self) -> torch.nn.Module:
+    def _text_model(self) -> Any:
         return getattr(self.text_encoder, "text_model", self.text_encoder)
 
     @property
@@ -58,16 +67,20 @@ class Encoder:
         if self.device is not None:
             return self.device
         own = self.text_encoder.device
-        return "cpu" if own.type == "meta" else own  # offloaded weights: accelerate's hook moves the inputs
+        return "cpu" if own.type == "meta" else own  # with offloaded weights, accelerate's hook moves the inputs
 
     def tokenize(self, prompt: str, pad: bool = False) -> TokenizedPrompt:
-        """Tokenize a prompt; with ``pad``, as the encoder is given it in a pipeline."""
+        """Tokenize a prompt. With ``pad``, CLIP's encoders get it padded, as in a pipeline."""
         limit = max_length(self.tokenizer, getattr(self.text_encoder.config, "max_position_embeddings", None))
         return tokenize(self.tokenizer, prompt, limit, pad and self.is_clip)
 
     @torch.no_grad()
     def __call__(self, prompt: TokenizedPrompt, shifts: Sequence[Shift] = ()) -> tuple[Tensor, Tensor | None]:
-        """Hidden state [1, T, C] and pooled embedding [1, P], None where the encoder has none."""
+        """Encode a prompt, with shifts of its input embeddings.
+
+        Returns:
+            The hidden state [1, T, C], and the pooled embedding [1, P] or None if the encoder has none.
+        """
         masked = not self.is_clip or getattr(self.text_encoder.config, "use_attention_mask", False)
         mask = prompt.attention_mask[None].to(self._input_device) if masked else None
         earlier = self.hidden_layer != -1
@@ -78,13 +91,13 @@ class Encoder:
         hidden = output.hidden_states[self.hidden_layer] if earlier else output.last_hidden_state
         if self.final_norm:
             hidden = self._text_model.final_layer_norm(hidden)
-        pooled = getattr(output, "text_embeds", None)  # of an encoder with projection
+        pooled = getattr(output, "text_embeds", None)  # of an encoder with a projection
         return hidden, getattr(output, "pooler_output", None) if pooled is None else pooled
 
     @torch.no_grad()
     def input_embedding(self, phrase: str) -> Tensor:
-        """float32 [C]: the mean of the input embeddings of a phrase's tokens."""
+        """Return the mean input embedding of a phrase's tokens, float32 [C]."""
         tokens = self.tokenize(phrase)
         ids = tokens.ids[tokens.content()].to(self._input_device)
-        # called, not indexed: its weight may be offloaded or have a LoRA
+        # the module is called, as its weight may be offloaded or have a LoRA
         return self.text_encoder.get_input_embeddings()(ids).float().mean(0)

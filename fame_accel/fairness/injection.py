@@ -1,4 +1,4 @@
-"""Adding to a text encoder's input embeddings for the duration of a call."""
+"""Temporary shifts of a text encoder's input embeddings."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Shift = tuple[Tensor, Tensor]
-"""Positions, bool [T], and what is added to the input embedding there, float [C]."""
+"""Positions, bool [T], and the vector that is added to the input embeddings there, float [C]."""
 
 
 @contextmanager
 def injected(text_encoder: PreTrainedModel, shifts: Sequence[Shift]) -> Iterator[None]:
-    """Within the context, the input embeddings [B, T, C] of ``text_encoder`` are shifted.
+    """Within the block, shift the input embeddings [B, T, C] of a text encoder.
 
-    A forward hook adds the shifts in float32 and rounds once, to the embeddings' dtype; embeddings at other positions
-    keep their bits and no weight changes. The hook is gone after the context, exceptions included.
+    A forward hook adds the shifts in float32 and rounds once, to the dtype of the embeddings. Embeddings at other
+    positions keep their bits, and no weight changes. The hook is removed at the end, also after an exception.
 
-    Raises RuntimeError where the encoder never called its input embeddings, so that nothing was injected.
+    Raises:
+        RuntimeError: the encoder did not call its input embeddings, so nothing was injected.
     """
     if not shifts:
         yield

@@ -1,4 +1,4 @@
-"""The tokens of a prompt: which of them make up a phrase, and the regions they are bound to."""
+"""The tokens of a prompt: which of them form a phrase, and which regions they are bound to."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ from torch import Tensor
 if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-_NO_LIMIT = 10**9  # tokenizers without a limit give 10**30
+_NO_LIMIT = 10**9  # tokenizers without a limit report 10**30
 
 
 @dataclass(frozen=True, eq=False)
 class TokenizedPrompt:
-    """A prompt as its encoder sees it, special tokens and padding included.
+    """A prompt as its encoder sees it, with special tokens and padding.
 
-    ids: int64 [T]. attention_mask: int64 [T], 0 on padding. names: the tokens as text, without special ones and
-    padding. words: (first position, token ids) of each word.
+    Attributes:
+        tokenizer: the tokenizer.
+        ids: int64 [T].
+        attention_mask: int64 [T], 0 for padding.
+        names: the tokens as text, without special tokens and padding.
+        words: the first position and the token ids of each word.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -31,15 +35,15 @@ class TokenizedPrompt:
     words: list[tuple[int, tuple[int, ...]]]
 
     def content(self) -> Tensor:
-        """bool [T]: True on the tokens of words, False on special tokens and padding."""
-        mask = torch.zeros(len(self.ids), dtype=torch.bool)
+        """Return a mask, bool [T]: True for the tokens of words, False for special tokens and padding."""
+        mask = torch.zeros(len(self.ids), dtype=torch.bool, device="cpu")
         for start, ids in self.words:
             mask[start : start + len(ids)] = True
         return mask
 
     def find(self, phrase: str) -> Tensor:
-        """bool [T]: True on every occurrence of ``phrase`` as whole words; ValueError where there is none."""
-        mask = torch.zeros(len(self.ids), dtype=torch.bool)
+        """Return a mask, bool [T], of every occurrence of a phrase as whole words; ValueError if there is none."""
+        mask = torch.zeros(len(self.ids), dtype=torch.bool, device="cpu")
         for span in self.spans(phrase):
             mask[span] = True
         if not mask.any():
@@ -47,10 +51,10 @@ class TokenizedPrompt:
         return mask
 
     def spans(self, phrase: str) -> list[slice]:
-        """Positions of every occurrence of ``phrase`` as whole words, none where it does not occur."""
+        """Return the positions of every occurrence of a phrase as whole words."""
         _check_unicode("a phrase", phrase)
         spans = []
-        # byte-level BPE has other tokens for a word at the start of a text than after a space
+        # in byte-level BPE a word has other tokens at the start of a text than after a space
         for text in (phrase, f" {phrase}"):
             wanted = [ids for _, ids in _words(self.tokenizer(text, add_special_tokens=False))]
             for first in range(len(self.words) - len(wanted) + 1) if wanted else ():
@@ -61,8 +65,8 @@ class TokenizedPrompt:
         return spans
 
     def regions(self, bindings: Mapping[str, int]) -> Tensor:
-        """int32 [T]: as :func:`token_regions`."""
-        regions = torch.zeros(len(self.ids), dtype=torch.int32)
+        """Return the region bitset of each token, int32 [T], as :func:`token_regions` does."""
+        regions = torch.zeros(len(self.ids), dtype=torch.int32, device="cpu")
         for phrase, bits in bindings.items():
             if type(bits) is not int:
                 raise TypeError(f"the region bitset of {phrase!r} must be an int, got {type(bits).__name__}")
@@ -73,25 +77,36 @@ class TokenizedPrompt:
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, prompt: str, limit: int, pad: bool) -> TokenizedPrompt:
-    """Tokenize a prompt, padded to ``limit`` tokens if wanted; ValueError where it has more."""
+    """Tokenize a prompt.
+
+    Args:
+        tokenizer: a transformers tokenizer with word_ids.
+        prompt: the prompt.
+        limit: the most tokens it may have, special tokens included.
+        pad: pad it to ``limit`` tokens.
+
+    Raises:
+        ValueError: the prompt has more tokens or is not valid Unicode.
+        TypeError: it is not a str, or the tokenizer has no word_ids.
+    """
     if not isinstance(prompt, str):
         raise TypeError(f"prompt must be a str, got {type(prompt).__name__}")
     _check_unicode("prompt", prompt)
     if not getattr(tokenizer, "is_fast", False):
         raise TypeError(
-            f"tokenizer must tell words apart (word_ids), as those built on the package tokenizers do; "
-            f"{type(tokenizer).__name__} does not"
+            f"tokenizer must have word_ids, as those built on the package tokenizers do; "
+            f"{type(tokenizer).__name__} has none"
         )
-    encoding = tokenizer(prompt, verbose=False)  # said below, as an error
+    encoding = tokenizer(prompt, verbose=False)  # without the warning: the length is checked below
     length = len(encoding["input_ids"])
     if length > limit:
-        raise ValueError(f"the prompt has {length} tokens, special ones included; at most {limit} fit")
+        raise ValueError(f"the prompt has {length} tokens, special tokens included; at most {limit} fit")
     words = _words(encoding)
     names = [encoding.tokens()[start + index] for start, ids in words for index in range(len(ids))]
     if pad:
         encoding = tokenizer(prompt, padding="max_length", max_length=limit)
         words = _words(encoding)  # a tokenizer may pad on the left
-    ids, mask = (torch.tensor(encoding[key]) for key in ("input_ids", "attention_mask"))
+    ids, mask = (torch.tensor(encoding[key], device="cpu") for key in ("input_ids", "attention_mask"))
     return TokenizedPrompt(tokenizer, ids, mask, names, words)
 
 
@@ -99,20 +114,20 @@ def token_regions(tokenizer: PreTrainedTokenizerBase, prompt: str, bindings: Map
     """Bind phrases of a prompt to regions.
 
     Args:
-        tokenizer: a transformers tokenizer that gives word_ids (CLIP's, WordPiece, byte-level BPE, SentencePiece with
-            word boundaries).
-        prompt: the prompt, at most ``tokenizer.model_max_length`` tokens (T) with its special ones: 77 for CLIP.
-        bindings: for each phrase the bitset of its regions: ``{"female doctor": 0b01, "car": 0b10}``. A phrase
-            matches whole words wherever it occurs, upper and lower case alike if they are to the tokenizer. Where
-            phrases overlap, a token gets the bits of both.
+        tokenizer: a transformers tokenizer with word_ids (CLIP's, WordPiece, byte-level BPE, SentencePiece with word
+            boundaries).
+        prompt: the prompt, at most T = ``tokenizer.model_max_length`` tokens with special ones: 77 for CLIP.
+        bindings: the bitset of regions for each phrase: ``{"female doctor": 0b01, "car": 0b10}``. A phrase matches
+            whole words, wherever it occurs; whether case matters depends on the tokenizer. If phrases overlap, a token
+            gets the bits of both.
 
     Returns:
-        int32 tensor [T]: the region bitset of each token. Special tokens, padding and unbound tokens have 0.
+        int32 tensor [T], the region bitset of each token; 0 for special tokens, padding and unbound tokens.
 
     Raises:
-        ValueError: the prompt is too long, a phrase does not occur in it, a bitset is not 1 to 2**31 - 1, or the
+        ValueError: the prompt is too long, a phrase does not occur in it, a bitset is not in 1 to 2**31 - 1, or the
             tokenizer has no model_max_length.
-        TypeError: the prompt is no str, a bitset no int, or the tokenizer gives no word_ids.
+        TypeError: the prompt is not a str, a bitset is not an int, or the tokenizer has no word_ids.
     """
     limit = max_length(tokenizer)
     if limit >= _NO_LIMIT:
@@ -121,18 +136,18 @@ def token_regions(tokenizer: PreTrainedTokenizerBase, prompt: str, bindings: Map
 
 
 def max_length(tokenizer: PreTrainedTokenizerBase, positions: int | None = None) -> int:
-    """Tokens that fit the tokenizer and, if ``positions`` is not None, the encoder's position embeddings."""
+    """Return how many tokens fit in the tokenizer and in the encoder's position embeddings, if it has any."""
     return min(int(tokenizer.model_max_length), _NO_LIMIT if positions is None else positions)
 
 
 def _check_unicode(name: str, text: str) -> None:
-    """ValueError for a lone surrogate, as Python makes of bytes that are not UTF-8: tokenizers raise a TypeError."""
+    """Raise ValueError for a lone surrogate, which Python makes of bytes that are not UTF-8."""
     if any("\ud800" <= letter <= "\udfff" for letter in text):
         raise ValueError(f"{name} must be valid Unicode, got {text!r}")
 
 
 def _words(encoding: BatchEncoding) -> list[tuple[int, tuple[int, ...]]]:
-    """(first position, token ids) of each word of an encoded text; special tokens and padding belong to none."""
+    """Return (first position, token ids) of each word of an encoded text. Special tokens and padding are no words."""
     words = []
     ids = encoding["input_ids"]
     for word, positions in groupby(range(len(ids)), encoding.word_ids().__getitem__):

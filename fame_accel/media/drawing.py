@@ -52,7 +52,9 @@ def tint_regions(frame: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         uint8 tensor [H, W, 3].
     """
     getrgb = require("PIL.ImageColor").getrgb
-    colors = torch.tensor([getrgb(color) for color in islice(cycle(PALETTE), len(masks))], dtype=torch.float32)
+    colors = torch.tensor(
+        [getrgb(color) for color in islice(cycle(PALETTE), len(masks))], dtype=torch.float32, device=frame.device
+    )
     members = masks.float()
     mixed = torch.einsum("rhw,rc->hwc", members, colors) / members.sum(0).clamp(min=1)[..., None]
     picture = torch.where(masks.any(0)[..., None], (1 - TINT) * frame + TINT * mixed, frame.float())
@@ -93,4 +95,5 @@ def wrap(text: str, font: "ImageFont.FreeTypeFont", width: int) -> str:
 
 def evenly_spread(count: int, limit: int) -> list[int]:
     """Pick at most ``limit`` of the indices 0 to ``count`` - 1, evenly spread from the first to the last."""
-    return torch.linspace(0, count - 1, min(count, limit)).round().int().tolist()
+    shown = min(count, limit)
+    return [round(index * (count - 1) / max(shown - 1, 1)) for index in range(shown)]

@@ -138,17 +138,18 @@ def _read_folder(
         raise ValueError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)})")
     numpy = require("numpy", "diffusers")
     pictures: list[Tensor] = []
-    source_size: tuple[int, int] | None = None
+    source_size = (0, 0)
     for index in select_frames(len(files), frames, stride, str(folder)):
         image = open_image(files[index])
         if image.mode.startswith(("I", "F")):
             raise ValueError(f"{files[index]} has more than 8 bits a channel ({image.mode}): save it with 8")
         picture = torch.from_numpy(numpy.array(image.convert("RGB")))
-        source_size = source_size or tuple(picture.shape[:2])
-        if tuple(picture.shape[:2]) != source_size:
+        size_here = (picture.shape[0], picture.shape[1])
+        source_size = size_here if not pictures else source_size
+        if size_here != source_size:
             raise ValueError(
-                f"the images of {folder} must have one size: {files[index].name} is {_size_text(picture.shape)}, "
-                f"{files[0].name} is {_size_text(source_size)}"
+                f"the images of {folder} must have one size: {files[index].name} is {size_here[0]}x{size_here[1]}, "
+                f"{files[0].name} is {source_size[0]}x{source_size[1]}"
             )
         pictures.append(picture if size is None else fit_frames(picture[None], size)[0])
     return torch.stack(pictures), source_size, FOLDER_FPS
@@ -168,7 +169,7 @@ def _read_file(
             rate = float(stream.average_rate or 0)
             for picture in _upright(container.decode(stream)):
                 if count % stride == 0:  # resized one by one, as a long 4K video would not fit in memory
-                    source_size = tuple(picture.shape[:2])
+                    source_size = (picture.shape[0], picture.shape[1])
                     pictures.append(picture if size is None else fit_frames(picture[None], size)[0])
                 count += 1
                 if last is not None and count > last:
@@ -190,7 +191,3 @@ def _upright(decoded: Iterator[VideoFrame]) -> Iterator[Tensor]:
         picture = torch.from_numpy(frame.to_ndarray(format="rgb24"))
         turns = round(frame.rotation / 90)  # counterclockwise
         yield torch.rot90(picture, turns).contiguous() if turns % 4 else picture
-
-
-def _size_text(shape: tuple[int, ...]) -> str:
-    return f"{shape[0]}x{shape[1]}"

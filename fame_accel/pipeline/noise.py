@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +58,7 @@ class Control:
         chunk_size: how many images pass through it at once.
     """
 
-    model: torch.nn.Module
+    model: Any
     frames: Tensor
     scale: float
     chunk_size: int
@@ -97,7 +99,7 @@ class NoisePredictor:
 
     def __init__(
         self,
-        unet: torch.nn.Module,
+        unet: Any,
         handle: FameHandle,
         frames: int,
         positive: Conditions,
@@ -128,8 +130,24 @@ class NoisePredictor:
     def _forward(self, sample: Tensor, timestep: Tensor, conditions: Conditions) -> Tensor:
         latents = sample.to(conditions.text.dtype)
         residuals = self.control.residuals(latents, timestep, conditions) if self.control else {}
-        noise = self.unet(latents, timestep, return_dict=False, **conditions.arguments(), **residuals)[0]
+        with _variants_of_compiled_blocks():
+            noise = self.unet(latents, timestep, return_dict=False, **conditions.arguments(), **residuals)[0]
         return noise.to(sample.dtype)
+
+
+@contextmanager
+def _variants_of_compiled_blocks() -> Iterator[None]:
+    """Let torch.compile keep more than its 8 variants of the transformer blocks' code.
+
+    The blocks share it: up to eight shapes of layers in one UNet, each in inversion and under guidance.
+    """
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and its import takes seconds
+        yield
+        return
+    from torch._dynamo import config
+
+    with config.patch(recompile_limit=max(32, config.recompile_limit)):
+        yield
 
 
 def chunks(length: int, size: int) -> list[slice]:

@@ -71,9 +71,11 @@ class FameVideoEditXLPipeline(
         text = self._encode_text(prompt, clip_skip)
         if prompt or not self.config.force_zeros_for_empty_prompt:
             return text
+        assert text.pooled is not None  # the second encoder of Stable Diffusion XL has one
         return replace(text, prompt_embeds=torch.zeros_like(text.prompt_embeds), pooled=torch.zeros_like(text.pooled))
 
     def _added_conditions(self, text: EditText, height: int, width: int) -> dict[str, Tensor]:
+        assert text.pooled is not None
         size = (height, width)
         ids = torch.tensor([[*size, 0, 0, *size]], device=text.pooled.device)  # original size, crop, target size
         return {"text_embeds": text.pooled, "time_ids": ids}

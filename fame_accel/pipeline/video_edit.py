@@ -135,9 +135,8 @@ class VideoEdit:
             latents = self._encode(clip, chunk_size)
         latents = latents.to(device, self._latents_dtype)
         config = FameConfig(
-            SpaceTimeLayout.from_masks(torch.zeros(0, len(clip), 1, 1, dtype=torch.bool)),
+            SpaceTimeLayout.from_masks(torch.zeros(0, len(clip), 1, 1, dtype=torch.bool, device="cpu")),
             Modulation(),
-            token_regions=text.token_regions,
             active_fraction=0.0,
             levels=levels,
             backend=backend,

@@ -1,4 +1,4 @@
-"""A clock that waits for the device, peaks of memory, and what becomes of freed memory."""
+"""Measuring calls: a clock that waits for the device, peaks of memory, free memory, and keeping freed memory."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ from pathlib import Path
 import torch
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # options of glibc's mallopt
-_kept: list[bool] = []
+_kept: list[bool] = []  # whether glibc was asked to keep freed memory, and agreed
 
 
 def keep_freed_memory() -> bool:
-    """Have the C library keep freed memory, so that no call pays for pages that the one before gave back: with glibc's
-    defaults that is most of the time of a call that makes large matrices. False where it cannot be asked to."""
+    """Make the C library keep freed memory for later calls, instead of returning it to the system.
+
+    With glibc's defaults, new pages for memory that the call before returned take most of the time of a call that makes
+    large matrices.
+
+    Returns:
+        Whether freed memory is kept; False where the C library is not glibc.
+    """
     if not _kept:
         libc = _glibc()
         _kept.append(libc is not None and bool(libc.mallopt(_MMAP_MAX, 0) and libc.mallopt(_TRIM_THRESHOLD, -1)))
@@ -24,11 +30,12 @@ def keep_freed_memory() -> bool:
 
 
 def freed_memory_is_kept() -> bool:
+    """Whether `keep_freed_memory` was called with success."""
     return any(_kept)
 
 
-def give_back() -> None:
-    """To the system, freed memory that was kept."""
+def return_freed_memory() -> None:
+    """Return freed memory that was kept to the system."""
     if libc := _glibc():
         libc.malloc_trim(0)
 
@@ -50,14 +57,14 @@ def now(device: torch.device) -> float:
 
 
 def reset_peak(device: torch.device) -> int | None:
-    """Forget the peak so far; bytes in use now, None where the system does not tell."""
+    """Forget the peak so far and return the bytes in use now; None where the system does not tell."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
     if sys.platform != "linux":
         return None
-    give_back()  # freed pages would otherwise hide what the run takes anew
+    return_freed_memory()  # freed pages would otherwise hide what the call allocates
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -66,7 +73,7 @@ def reset_peak(device: torch.device) -> int | None:
 
 
 def peak_bytes(device: torch.device) -> int | None:
-    """Most bytes in use since `reset_peak`; None where the system does not tell."""
+    """The most bytes in use since `reset_peak`; None where the system does not tell."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return _status("VmHWM") if sys.platform == "linux" else None
@@ -80,11 +87,11 @@ def _status(key: str) -> int:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Bytes that a call may still take, a tenth kept back; None where the system does not tell."""
+    """The bytes that a call may still allocate, less a tenth as a reserve; None where the system does not tell."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         return int(0.9 * torch.cuda.mem_get_info(device)[0])
-    give_back()
+    return_freed_memory()
     meminfo = Path("/proc/meminfo")
     if not meminfo.exists():
         return None
@@ -94,7 +101,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def _left_to_group(folder: Path = Path("/sys/fs/cgroup")) -> float:
-    """Bytes below the limit of a container's control group, cached files not counted; infinite without one."""
+    """The bytes left below the memory limit of a container, without cached files; infinite where there is no limit."""
     try:
         most, used = (int((folder / f"memory.{name}").read_text()) for name in ("max", "current"))
         stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())

@@ -108,8 +108,9 @@ class ParityCaseMaker:
     def _random(self, tokens: int) -> Tensor:
         """[B, H, N, D] as a projection leaves it."""
         shape = (self.size.batch, tokens, self.size.heads, self.head_dim)
-        where = dict(device=self.layout.device, dtype=self.dtype)
-        return torch.randn(shape, generator=self.generator, **where).transpose(1, 2)
+        return torch.randn(
+            shape, generator=self.generator, device=self.layout.device, dtype=self.dtype
+        ).transpose(1, 2)  # fmt: skip
 
 
 def three_regions(frames: int, height: int, width: int | None = None) -> SpaceTimeLayout:

@@ -96,7 +96,7 @@ def test_later_clips_are_not_compiled(part: str, configs: Callable[[int], fa.Fam
 
 @pytest.mark.slow
 def test_later_edits_are_not_compiled() -> None:
-    """The whole pipeline, at torch.compile's own limit of variants; four sizes of layers, then another size of clip."""
+    """The whole pipeline, with four sizes of layers; another size of clip compiles again, within the limit."""
     pipeline = FameVideoEditPipeline.from_pipe(random_pipeline())
     pipeline.set_progress_bar_config(disable=True)
     counter = torch._dynamo.testing.CompileCounter()
@@ -115,4 +115,4 @@ def test_later_edits_are_not_compiled() -> None:
 
     first = edit(0, 64, 64)
     assert [edit(seed, 64, 64) for seed in (1, 2)] == [first] * 2
-    edit(3, 64, 72)  # does not reach the limit
+    assert edit(3, 64, 72) > first

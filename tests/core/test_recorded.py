@@ -17,7 +17,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from fame_accel import Modulation, TokenLayout, layout_attention, plan_attention
+from fame_accel import AttentionPlan, Modulation, TokenLayout, layout_attention, plan_attention
 
 FRAMES, TOKENS = 3, 12
 on_backends = pytest.mark.parametrize("backend", ["sdpa", "triton", "reference"])
@@ -261,9 +261,7 @@ def test_default_device_and_dtype_do_not_matter(backend: str, tokens: int, stran
     if backend == "triton" and tokens > TOKENS:
         pytest.skip("the interpreter is too slow for these tokens")
     cpu = dict(device="cpu")
-    layout = TokenLayout(
-        torch.arange(tokens, **cpu) % 2, torch.arange(tokens, **cpu) * FRAMES // tokens, FRAMES
-    )
+    layout = TokenLayout(torch.arange(tokens, **cpu) % 2, torch.arange(tokens, **cpu) * FRAMES // tokens, FRAMES)
     sampled = SpaceTimeLayout.from_masks(torch.ones(2, FRAMES, 8, 8, dtype=torch.bool, **cpu)).tokens(4, 5)
     assert sampled.size_regularization().dtype == torch.float32
     x = torch.randn(1, 2, tokens, 16, dtype=torch.float32, **cpu)
@@ -272,9 +270,7 @@ def test_default_device_and_dtype_do_not_matter(backend: str, tokens: int, stran
         Modulation.region_mask(FRAMES, 0.1), Modulation.frames(FRAMES, "first"), Modulation.frames(FRAMES, [0, 2]),
     ):  # fmt: skip
         out = layout_attention(x, x, x, layout, modulation=modulation, backend=backend)
-        exact = layout_attention(
-            x.double(), x.double(), x.double(), layout, modulation=modulation, backend="reference"
-        )
+        exact = layout_attention(x.double(), x.double(), x.double(), layout, modulation=modulation, backend="reference")
         assert out.dtype == torch.float32 and out.device.type == "cpu"
         torch.testing.assert_close(out, exact.float(), rtol=1e-5, atol=1e-5)
 
@@ -300,6 +296,24 @@ def test_compiled_code_keeps_no_layout_alive(query: Tensor):
     torch._dynamo.reset()
     gc.collect()
     assert [reference() for reference in references] == [None] * 2
+
+
+def test_a_stream_of_clips_leaves_nothing_behind(query: Tensor):
+    compiled = torch.compile(attend, fullgraph=True, backend="eager")
+
+    def of_us() -> int:
+        gc.collect()
+        return sum(isinstance(one, TokenLayout | AttentionPlan | Modulation) for one in gc.get_objects())
+
+    counts = []
+    for clip in range(12):
+        layout, text = new_layout(clip), new_layout(clip + 1)
+        for key_layout in (None, text):
+            modulation = Modulation.fame(FRAMES, 0.01 * clip)
+            layout_attention(query, query, query, layout, key_layout, modulation, backend="sdpa")
+        compiled(query, layout, Modulation.fame(FRAMES), "sdpa")
+        counts.append(of_us())
+    assert max(counts[3:]) <= counts[2]
 
 
 def test_threads_share_a_layout(query: Tensor):
@@ -343,7 +357,7 @@ def test_mistakes_with_plans(query: Tensor):
         (dict(plan=plan, modulation=Modulation()), ValueError, "plan replaces query_layout"),
         (dict(plan="plan"), TypeError, "plan must be a fame_accel.AttentionPlan or None, got str"),
         (dict(plan=plan, backend="reference"), ValueError, "backend must be 'auto' or that of the plan, 'sdpa'"),
-        (dict(), TypeError, "query_layout must be a fame_accel.TokenLayout, got None"),
+        (dict(), TypeError, "query_layout must be a fame_accel.TokenLayout, got NoneType"),
         (dict(plan=plan, query=query[:, :, :5]), ValueError, "plan is for 12 queries, got 5"),
         (dict(plan=plan, key=query[:, :, :5], value=query[:, :, :5]), ValueError, "plan is for 12 keys, got 5"),
     ]

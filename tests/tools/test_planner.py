@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
@@ -10,36 +11,36 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
+from planned import attend, one_level, tokens_of
+from support import ROOT
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.results_table import GPU_SELF, newest
-from fame_accel import SpaceTimeLayout, TokenLayout, layout_attention
+from fame_accel import SpaceTimeLayout
 from fame_accel.cli import main
-from fame_accel.core.planning import merge_frames, tile_plan
+from fame_accel.core.operators import run_plan
+from fame_accel.core.planning import plan_attention
+from fame_accel.core.presets import make_modulation
+from fame_accel.core.tables import merge_frames
+from fame_accel.core.tiles import tile_plan
 from fame_accel.tools.measure import reset_peak
-from fame_accel.tools.planner import estimate, predicted
+from fame_accel.tools.parity_cases import three_regions
+from fame_accel.tools.planner import MODULATIONS, predicted
+from fame_accel.tools.planner.cycle_model import CHIPS
 from fame_accel.tools.planner.estimate import Setting, most_frames, peak_bytes, plan_levels, refuses, total
-from fame_accel.tools.planner.memory import Shape, triton_bytes
+from fame_accel.tools.planner.memory import CallShape, triton_bytes
 from fame_accel.tools.planner.network import FAMILIES, AttentionLevel, attention_levels, read_network
-from fame_accel.tools.planner.pairs import MODULATIONS, Operation, Runs
+from fame_accel.tools.planner.pairs import ModulationKind, RunCounts
 from fame_accel.tools.planner.regions import EqualRegions, MaskRegions
 
-ROOT = Path(__file__).parents[2]
 SD15 = read_network("sd15")
 SMALL, LARGER = (2, 40, 3, (16, 16), 2), (4, 64, 4, (16, 24), 3)  # heads, head_dim, frames, tokens a frame, regions
 on_modulations = pytest.mark.parametrize("modulation", MODULATIONS)
-
-
-def one_level(heads: int, head_dim: int, frames: int, tokens: tuple[int, int], regions, **changed: object) -> Setting:
-    size = tuple(8 * side for side in tokens)
-    given = dict(dtype="float32", guidance=False, backend="sdpa") | changed
-    return Setting((AttentionLevel(1, heads, head_dim, 1),), regions, frames, size, **given)
 
 
 def some_masks(regions: int, frames: int, side: int) -> torch.Tensor:
@@ -138,10 +139,10 @@ def test_other_networks_are_refused(tmp_path: Path, changed: dict, message: str)
 def test_pairs_are_those_of_a_plan(modulation: str, frames: int):
     layout = SpaceTimeLayout.from_masks(some_masks(3, frames, 24))
     tokens = layout.tokens(12, 10)
-    preset = MODULATIONS[modulation](frames)
+    preset = make_modulation(modulation, frames)
     tables = merge_frames(preset, frames, frames)
     plan = tile_plan(tokens, tokens, tables, 16, 8)
-    runs = Runs.of(MaskRegions(layout).areas(frames, 12, 10), Operation.named(modulation, frames))
+    runs = RunCounts.of(MaskRegions(layout).areas(frames, 12, 10), ModulationKind.of(preset, frames))
     tiles = runs.cut(16, 8)
 
     ends = plan.tiles[0].long()
@@ -150,13 +151,13 @@ def test_pairs_are_those_of_a_plan(modulation: str, frames: int):
     # a hard mask's plan knows of every pair that it is of the same region, as the others are excluded
     assert (tiles.full, tiles.short) == ((full_other, full_same), (short_other, short_same))
     planned = (tables.strength is not None, tables.strength_pair is not None)
-    assert (runs.operation.modulated, runs.operation.one_pass) == planned
+    assert (runs.kind.modulated, runs.kind.one_pass) == planned
 
     region, frame = tokens.region[0], tokens.frame[0].long()
     same = ((region[:, None] & region[None, :]) != 0).long()
     bias = torch.zeros(2, frames, frames) if preset.bias_table is None else preset.bias_table
     assert runs.active_pairs() == int((bias[same, frame[:, None], frame[None, :]] > -math.inf).sum())
-    assert runs.total == tokens.num_tokens
+    assert int(runs.tokens.sum()) == tokens.num_tokens
 
 
 @pytest.mark.parametrize("number", [1, 3, 31])
@@ -190,31 +191,6 @@ def allocated(call: Callable[[], object]) -> int:
     return most
 
 
-def tokens_of(setting: Setting) -> TokenLayout:
-    """The layout that a Setting of one level and EqualRegions assumes."""
-    height, width = setting.network[0].side_lengths(setting.size)
-    place = torch.arange(height * width) * setting.regions.number // (height * width)
-    frame = torch.arange(setting.frames).repeat_interleave(height * width)
-    return TokenLayout((1 << place).repeat(setting.frames), frame, setting.frames)
-
-
-def attend(setting: Setting, backend: str, layout: TokenLayout) -> Callable[[], object]:
-    level = setting.network[0]
-    dtype = getattr(torch, setting.dtype)
-    modulation = MODULATIONS[setting.modulation](setting.frames)
-    strength = None if modulation.strength_table is None else layout.size_regularization()
-
-    def call() -> object:
-        query, key, value = (
-            torch.empty(1, level.heads, layout.num_tokens, level.head_dim, dtype=dtype).normal_() for _ in range(3)
-        )
-        return layout_attention(
-            query, key, value, layout, modulation=modulation, row_strength=strength, backend=backend
-        )
-
-    return call
-
-
 @on_modulations
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
@@ -226,7 +202,7 @@ def attend(setting: Setting, backend: str, layout: TokenLayout) -> Callable[[], 
 )
 def test_bytes_are_those_allocated(modulation: str, dtype: str, backend: str, shape: tuple):
     heads, head_dim, frames, tokens, regions = shape
-    setting = one_level(heads, head_dim, frames, tokens, EqualRegions(regions), dtype=dtype, modulation=modulation)
+    setting = one_level(heads, head_dim, frames, tokens, regions, dtype=dtype, modulation=modulation)
     call = attend(setting, backend, tokens_of(setting))
     call()  # makes the plan
     planned = peak_bytes(setting, backend)
@@ -238,47 +214,36 @@ def test_bytes_are_those_allocated(modulation: str, dtype: str, backend: str, sh
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_bytes_of_the_kernels_are_those_allocated(modulation: str, dtype: str, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("triton")
-    from fame_accel.bindings import tile_ops, tile_shape
+    from fame_accel.bindings import tile_ops
 
     monkeypatch.setattr(tile_ops, "run", lambda call, like: None)  # all is allocated as ever, nothing is launched
-    setting = one_level(4, 40, 4, (16, 24), EqualRegions(3), dtype=dtype, modulation=modulation)
+    setting = one_level(4, 40, 4, (16, 24), 3, dtype=dtype, modulation=modulation)
     layout = tokens_of(setting)
-    shape = Shape(4, layout.num_tokens, 40, getattr(torch, dtype).itemsize)
-    runs = Runs.of(setting.regions.areas(4, 16, 24), Operation.named(modulation, 4))
-    way = (runs.operation.modulated, runs.operation.one_pass)
-    blocks = tile_shape(torch.device("cpu"), getattr(torch, dtype), 40, *way)
-    call = attend(setting, "triton", layout)
-    without_plan = triton_bytes(shape, runs, *blocks)
-    call()
-    [plan] = [plan for key, plan in layout.plans.items() if key[0] == "tiles"]
+    preset = make_modulation(modulation, 4)
+    plan = plan_attention(layout, None, preset, backend="triton", head_dim=40, dtype=getattr(torch, dtype)).tiles
+    shape = CallShape(4, layout.num_tokens, 40, getattr(torch, dtype))
+    runs = RunCounts.of(setting.regions.areas(4, 16, 24), ModulationKind.of(preset, 4))
     lists = (plan.query_order, plan.key_order, plan.tiles, plan.pair_span, plan.pair_value)
-    without_plan -= sum(part.numel() * part.element_size() for part in lists)
+    planned = triton_bytes(shape, runs, plan.block_q, plan.block_k)
+    without_plan = planned - sum(part.numel() * part.element_size() for part in lists)
+    call = attend(setting, "triton", layout)
+    call()
     assert 3 * shape.tensor + without_plan == pytest.approx(allocated(call), rel=0.005)
 
 
-def test_bytes_of_a_guided_batch_are_those_allocated():
-    pytest.importorskip("diffusers")
-    from fame_accel.adapter.processors import _by_guidance
-
-    setting = one_level(2, 40, 3, (16, 16), EqualRegions(2), guidance=True)
+@pytest.mark.parametrize("backend", ["sdpa", "reference"])
+def test_bytes_of_a_guided_batch_are_those_allocated(backend: str):
+    setting = one_level(2, 40, 3, (16, 16), 2, guidance=True)
     layout = tokens_of(setting)
-    state = SimpleNamespace(chunks=2, active=True, config=SimpleNamespace(guidance="conditional"))
-    modulation, strength = MODULATIONS["fame"](3), layout.size_regularization()
+    plan = plan_attention(layout, None, make_modulation("fame", 3), backend=backend, head_dim=40, dtype=torch.float32)
+    strength, plain = layout.size_regularization()[None], torch.tensor([1])
 
-    def guided(backend: str) -> None:
+    def guided() -> None:
         query, key, value = (torch.empty(2, 2, layout.num_tokens, 40).normal_() for _ in range(3))
+        run_plan(plan, query, key, value, strength, None, 40**-0.5, False, plain)
 
-        def modulated(part: slice) -> torch.Tensor:
-            return layout_attention(
-                query[part], key[part], value[part], layout, modulation=modulation, row_strength=strength,
-                backend=backend,
-            )  # fmt: skip
-
-        _by_guidance(state, query, key, value, 40**-0.5, modulated)
-
-    for backend in ("sdpa", "reference"):
-        guided(backend)
-        assert peak_bytes(setting, backend) == pytest.approx(allocated(partial(guided, backend)), rel=0.02)
+    guided()
+    assert peak_bytes(setting, backend) == pytest.approx(allocated(guided), rel=0.02)
 
 
 # Prints, for each modulation and shape, the peak of resident memory above what stood before the tensors were made.
@@ -287,15 +252,14 @@ import sys
 import torch
 sys.path.insert(0, {tests!r})
 from fame_accel.tools.measure import peak_bytes, reset_peak
-from fame_accel.tools.planner.regions import EqualRegions
-from test_planner import attend, one_level, tokens_of
+from planned import attend, one_level, tokens_of
 
 torch.set_num_threads(1)
 cpu = torch.device("cpu")
 for modulation in {modulations!r}:
     for place, shape in enumerate([(1, 40, 2, (16, 20), 2), *{shapes!r}]):  # the first call warms up
         heads, head_dim, frames, tokens, regions = shape
-        setting = one_level(heads, head_dim, frames, tokens, EqualRegions(regions), modulation=modulation)
+        setting = one_level(heads, head_dim, frames, tokens, regions, modulation=modulation)
         layout = tokens_of(setting)
         call = attend(setting, {backend!r}, layout)
         base = reset_peak(cpu)
@@ -313,9 +277,7 @@ def test_peaks_are_those_of_real_calls(backend: str, modulations: tuple[str, ...
     """Resident memory of a process: also what torch's own allocator is not asked for."""
     if reset_peak(torch.device("cpu")) is None:
         pytest.skip("the system does not tell peaks of resident memory")
-    code = RESIDENT.format(
-        tests=str(Path(__file__).parent), shapes=RESIDENT_SHAPES, modulations=modulations, backend=backend
-    )
+    code = RESIDENT.format(tests=str(ROOT / "tests"), shapes=RESIDENT_SHAPES, modulations=modulations, backend=backend)
     # freed memory goes back at once, so that what is resident is what is held
     environment = os.environ | {"PYTHONPATH": str(ROOT), "MALLOC_MMAP_THRESHOLD_": str(2**17)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
@@ -324,7 +286,7 @@ def test_peaks_are_those_of_real_calls(backend: str, modulations: tuple[str, ...
     cases = [(modulation, shape) for modulation in modulations for shape in RESIDENT_SHAPES]
     for (modulation, shape), peak in zip(cases, measured, strict=True):
         heads, head_dim, frames, tokens, regions = shape
-        setting = one_level(heads, head_dim, frames, tokens, EqualRegions(regions), modulation=modulation)
+        setting = one_level(heads, head_dim, frames, tokens, regions, modulation=modulation)
         assert peak_bytes(setting, backend) == pytest.approx(peak, rel=0.15)
 
 
@@ -391,38 +353,35 @@ def test_no_time_where_nothing_was_counted():
 
 def test_the_table_of_cycles_is_the_models():
     pytest.importorskip("triton")
-    from benchmarks import planner_table
+    from benchmarks.predict import planner_table
 
-    assert planner_table.TABLE.read_text() == planner_table.written(planner_table.table())
+    assert predicted.FILE.read_text() == planner_table()
 
 
 def test_times_are_the_predictions():
-    """As benchmarks.predict has them, for its own masks."""
+    """Those that the planner reads from its table are those of predictions.csv, made from the counts."""
     pytest.importorskip("triton")
-    from benchmarks.budget import read_counts
-    from benchmarks.cycle_model import CHIPS
-    from benchmarks.predict import predict
-    from fame_accel.bench.cases import Operation as Timed
-    from fame_accel.bench.cases import Shape as TimedShape
-    from fame_accel.tools.parity_cases import three_regions
+    from benchmarks.predict import PREDICTIONS
+    from benchmarks.shapes import SHAPES
+    from fame_accel.bench.workload import operations
 
-    counts = read_counts()
-    operations = {
-        "fame": Timed("fame", pulled=True, decay=0.1),
-        "fame-strength": Timed("fame_strength", pulled=True, decay=0.1, decay_on="strength"),
-        "videograin": Timed("videograin", pulled=True),
-        "region-mask": Timed("region_mask", hard=True),
-        None: Timed("plain"),
-    }
-    for frames, side, head_dim in ((8, 32, 80), (8, 16, 160), (8, 8, 160), (1, 8, 40), (3, 16, 64)):
-        timed = TimedShape("one", frames, side, side, 8, head_dim)
-        areas = MaskRegions(three_regions(frames, side)).areas(frames, side, side)
-        for name, operation in operations.items():
-            runs = Runs.of(areas, Operation() if name is None else Operation.named(name, frames))
-            for chip in CHIPS:
-                wanted = predict(chip, timed, operation, counts)["predicted_ms"]
-                found = predicted.milliseconds(chip.name, "float16", Shape(8, timed.queries, head_dim, 2), runs)
-                assert found == pytest.approx(wanted, rel=1e-3, abs=1e-4), (frames, side, name, chip.name)
+    with PREDICTIONS.open(newline="") as file:
+        rows = {(*row.values(),)[:8]: float(row["predicted_ms"]) for row in csv.DictReader(file)}
+    checked = 0
+    for shape in SHAPES:
+        if shape.text is not None or shape.motion:
+            continue
+        areas = MaskRegions(three_regions(shape.frames, shape.height)).areas(shape.frames, shape.height, shape.width)
+        call = CallShape(shape.batch * shape.heads, shape.queries, shape.head_dim, torch.float16)
+        sizes = (shape.frames, shape.height, shape.keys, shape.heads, shape.head_dim, shape.batch)
+        for chip, operation in product(CHIPS, operations(shape)):
+            modulation = operation.modulation(shape.frames, shape.frames)
+            kind = ModulationKind() if modulation is None else ModulationKind.of(modulation, shape.frames)
+            time = predicted.predicted_ms(chip, "float16", call, RunCounts.of(areas, kind))
+            wanted = rows[(chip.name, operation.name, *map(str, sizes))]
+            assert time == pytest.approx(wanted, rel=1e-3, abs=1e-4), (chip.name, shape.name, operation.name)
+            checked += 1
+    assert checked == sum(not operation.startswith("cross") for _, operation, *_ in rows)
 
 
 # ---- the command
@@ -430,8 +389,8 @@ def test_times_are_the_predictions():
 
 def run(capsys: pytest.CaptureFixture, *arguments: object) -> tuple[int, str, str]:
     status = main(["plan", *map(str, arguments)])
-    said = capsys.readouterr()
-    return status, said.out, said.err
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
 
 
 def test_the_table_is_printed(capsys: pytest.CaptureFixture):
@@ -488,11 +447,11 @@ def test_regions_are_counted_in_masks(capsys: pytest.CaptureFixture, tmp_path: P
         (("--model", "sd9"), "--model must be sd15, sd21, sdxl or a checkpoint folder"),
         (("--model", "{folder}"), "it has no"),
         (("--modulation", "hard"), "--modulation must be one of fame, fame-strength"),
-        (("--guidance", "7.5"), "--guidance must be one of on, off, got 7.5"),
-        (("--dtype", "float64"), "--dtype must be one of float16, bfloat16, float32"),
+        (("--guidance", "7.5"), "--guidance must be one of on, off, got '7.5'"),
+        (("--dtype", "float64"), "--dtype must be one of float32, float16, bfloat16"),
         (("--backend", "reference"), "--backend must be one of triton, sdpa"),
-        (("--memory", 0), "--memory must be a number of GiB above 0"),
-        (("--memory", "nan"), "--memory must be a number of GiB above 0"),
+        (("--memory", 0), "--memory must lie in 0.001 to"),
+        (("--memory", "nan"), "--memory must lie in 0.001 to"),
         (("--masks", "x"), "--masks needs --video"),
         (("--auto-person-mask",), "--auto-person-mask needs --video"),
         (("--stride", 2), "--stride is for the frames of --video"),
@@ -526,7 +485,6 @@ sys.exit(main(["plan", "--frames", "2"]))
 def test_chip_names_are_the_tables():
     assert predicted.chips() == ("H100", "A100")
     assert set(plan_levels(Setting(SD15, EqualRegions(2)))[0].milliseconds) == set(predicted.chips())
-    assert set(estimate.ELEMENT) >= {"float16", "bfloat16"}
 
 
 @pytest.mark.parametrize("shape", GPU_SELF)
@@ -535,7 +493,6 @@ def test_peaks_are_those_measured_on_a_gpu(shape: str):
     pytest.importorskip("triton")
     from benchmarks.shapes import BY_NAME
     from fame_accel.kernels.launch_table import choose_launch, planned_kernel
-    from fame_accel.tools.parity_cases import three_regions
 
     names = {"region_mask_decay": "region-mask", "fame": "fame", "videograin": "videograin"}
     names |= {"fame_strength": "fame-strength"}
@@ -545,10 +502,10 @@ def test_peaks_are_those_measured_on_a_gpu(shape: str):
         row = newest(shape, measured, "ours_triton", device="H100").get("ours_triton")
         if row is None:
             continue
-        runs = Runs.of(areas, Operation.named(name, one.frames))
-        kernel = planned_kernel(runs.operation.modulated, runs.operation.one_pass)
+        runs = RunCounts.of(areas, ModulationKind.of(make_modulation(name, one.frames), one.frames))
+        kernel = planned_kernel(runs.kind.modulated, runs.kind.one_pass)
         launch = choose_launch(kernel, "sm90", one.head_dim, 2)
-        counted = Shape(one.heads * one.batch, one.queries, one.head_dim, 2)
+        counted = CallShape(one.heads * one.batch, one.queries, one.head_dim, torch.float16)
         found = triton_bytes(counted, runs, launch.block_q, launch.block_k) / 2**20
         assert found == pytest.approx(float(row["peak_mib"]), rel=0.01)
         checked += 1

@@ -15,9 +15,11 @@ import torch
 
 from fame_accel import bindings
 from fame_accel.cli import main
-from fame_accel.core import attention
+from fame_accel.core import planning
 from fame_accel.kernels.launch import Launch
+from fame_accel.kernels.launch_table import KERNELS
 from fame_accel.tools import parity_cases, tune, tune_cases
+from fame_accel.tools.tune import TableKey
 
 CPU = torch.device("cpu")
 interpreted = pytest.mark.skipif(
@@ -46,39 +48,39 @@ def two_changes(monkeypatch: pytest.MonkeyPatch) -> None:
 FAMILIES = ["sm75", "sm80", "sm86", "sm90", "sm100", "sm130", "cdna", "rdna", "gfx1030"]
 
 
-@pytest.mark.parametrize("kernel", tune_cases.KERNELS)
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_candidates(family: str, kernel: str, launch_table: ModuleType) -> None:
     for head_dim, element_size in ((40, 2), (160, 2), (128, 4)):
         entry = launch_table.choose_launch(kernel, family, head_dim, element_size)
         if entry is None:
             continue
-        found = tune.candidates(kernel, family, head_dim, element_size, entry)
+        found = tune.candidates(TableKey(kernel, family, head_dim, element_size), entry)
         assert found[0] == entry and len(set(found)) == len(found) and 5 <= len(found) <= 20
         for launch in found:
             row = dict(kernel=kernel, family=family, head_dim=head_dim, element_size=element_size)
-            assert launch_table._wrong(row | launch._asdict()) is None
+            assert launch_table._problem(row | launch._asdict()) is None
             if family in ("rdna", "sm75", "gfx1030"):
                 assert launch.num_stages == 1
 
 
 def test_candidates_fit_the_shared_memory() -> None:
     entry = Launch(128, 64, 4, 3)
-    found, small = (tune.candidates("tiled", "sm90", 128, 2, entry, limit) for limit in (None, 64 << 10))
+    found, small = (tune.candidates(TableKey("tiled", "sm90", 128, 2), entry, limit) for limit in (None, 64 << 10))
     assert Launch(128, 64, 4, 4) in found and Launch(128, 64, 4, 4) not in small
     assert small[0] == entry and set(small) < set(found)
 
 
 def test_candidates_fit_the_registers() -> None:
-    assert Launch(256, 32, 4, 1) not in tune.candidates("tiled", "sm80", 160, 2, Launch(128, 32, 4, 1))
-    assert Launch(256, 32, 8, 1) in tune.candidates("tiled", "sm80", 160, 2, Launch(128, 32, 4, 1))
+    assert Launch(256, 32, 4, 1) not in tune.candidates(TableKey("tiled", "sm80", 160, 2), Launch(128, 32, 4, 1))
+    assert Launch(256, 32, 8, 1) in tune.candidates(TableKey("tiled", "sm80", 160, 2), Launch(128, 32, 4, 1))
 
 
 # Cases
 
 
 @interpreted
-@pytest.mark.parametrize("kernel", tune_cases.KERNELS)
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_cases_reach_their_kernel(kernel: str, launch_table: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """A trial would else time a kernel that its launch does not change."""
     asked: list[str] = []
@@ -100,7 +102,7 @@ def test_sizes_for_a_gpu() -> None:
     """Longer than what the few-keys operator takes."""
     layout = parity_cases.three_regions(8, 32).tokens(32, 32)
     assert layout.num_tokens == 8192 and layout.region.unique().tolist() == [1, 2, 4]
-    assert tune_cases.JUDGED.frames * tune_cases.JUDGED.side**2 > attention.UNPLANNED_KEYS
+    assert tune_cases.JUDGED.frames * tune_cases.JUDGED.side**2 > planning.UNTILED_KEYS
 
 
 @interpreted
@@ -166,9 +168,9 @@ def test_wrong_and_failing_candidates_are_left_out(
     assert tuned(tmp_path / "launches.json")
     [row] = json.loads((tmp_path / "launches.json").read_text())
     assert (row["block_q"], row["block_k"], row["ms"]) == (32, 32, 2)
-    said = capsys.readouterr().out
-    assert re.search("64 x 32, warps 1, stages 1 +RuntimeError: out of resource: shared memory\n", said)
-    assert "not 32 x 16, warps 1, stages 1: wrong result\n" in said
+    printed = capsys.readouterr().out
+    assert re.search("64 x 32, warps 1, stages 1 +RuntimeError: out of resource: shared memory\n", printed)
+    assert "not 32 x 16, warps 1, stages 1: wrong result\n" in printed
 
 
 @interpreted
@@ -203,10 +205,10 @@ def test_command(
     """All of it, timed for real: the file holds a launch of each kernel, and loading it gives these."""
     out = tmp_path / "launches.json"
     assert main(["tune", "--device", "cpu", "--head-dims", "16", "--out", str(out)]) == 0
-    said = capsys.readouterr().out
-    assert said.count("1.000  table\n") == said.count("  best: ") == 5 and f"FAME_ACCEL_LAUNCHES={out}" in said
+    printed = capsys.readouterr().out
+    assert printed.count("1.000  table\n") == printed.count("  best: ") == 5 and f"FAME_ACCEL_LAUNCHES={out}" in printed
     rows = json.loads(out.read_text())
-    assert [row["kernel"] for row in rows] == list(tune_cases.KERNELS)
+    assert [row["kernel"] for row in rows] == list(KERNELS)
     for row in rows:
         assert (row["family"], row["head_dim"], row["element_size"], row["dtype"]) == ("interpreter", 16, 2, "float16")
         assert 0 < row["ms"] <= row["table_ms"] and row["triton"] and row["torch"] and row["device"]
@@ -222,22 +224,25 @@ def test_command(
 @without_gpu
 def test_no_gpu_ends_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tune", "--out", str(tmp_path / "launches.json")]) == 2
-    said = capsys.readouterr()
-    assert said.out == "" and said.err.count("\n") == 1
-    assert said.err.startswith("fame-accel: tune needs a GPU, and torch") and "TRITON_INTERPRET=1" in said.err
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.count("\n") == 1
+    assert printed.err.startswith("fame-accel: tune needs a GPU, and torch") and "TRITON_INTERPRET=1" in printed.err
 
 
 @interpreted
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--head-dims", "0"], "--head-dims must lie in [1, 256], got 0"),
+        (["--head-dims", "0"], "--head-dims must lie in 1 to 256, got 0"),
         (["--head-dims", "40", "300"], "--head-dims"),
-        (["--dtypes", "float64"], "--dtypes takes float16, bfloat16, float32, got float64"),
-        (["--dtypes", "float16", "bfloat16"], "share their entries"),
+        (["--dtypes", "float64"], "--dtypes must be some of float32, float16, bfloat16, got float64"),
+        (["--dtypes", "float16", "bfloat16"], "which share their entries"),
         (["--dtypes", "bfloat16"], "bfloat16"),
-        (["--kernels", "fast"], "--kernels takes tiled, one_pass, two_pass, few_keys, streamed_keys, got fast"),
-        (["--device", "mps"], "--device mps"),
+        (
+            ["--kernels", "fast"],
+            "--kernels must be some of tiled, one_pass, two_pass, few_keys, streamed_keys, got fast",
+        ),
+        (["--device", "mps"], "--device must be a cuda device, or cpu to try the command, got mps"),
         (["--out", "nowhere/launches.json"], "--out nowhere/launches.json"),
         (["--out", "."], "--out ."),
     ],
@@ -246,9 +251,9 @@ def test_mistakes_end_in_one_line(
     arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["tune", "--device", "cpu", "--out", str(tmp_path / "launches.json"), *arguments]) == 2
-    said = capsys.readouterr()
-    assert said.out == "" and said.err.count("\n") == 1
-    assert said.err.startswith("fame-accel: ") and message in said.err
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.count("\n") == 1
+    assert printed.err.startswith("fame-accel: ") and message in printed.err
 
 
 @pytest.mark.gpu
@@ -256,7 +261,7 @@ def test_mistakes_end_in_one_line(
 def test_command_on_a_gpu(launch_table: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tune, "_CHANGES", ((-1, 0, 0, 0), (0, 0, 0, -1)))
     out = tmp_path / "launches.json"
-    kernels = [kernel for kernel in tune_cases.KERNELS if launch_table.choose_launch(kernel, _family(), 64, 2)]
+    kernels = [kernel for kernel in KERNELS if launch_table.choose_launch(kernel, _family(), 64, 2)]
     assert main(["tune", "--head-dims", "64", "--out", str(out)]) == 0
     rows = json.loads(out.read_text())
     assert [row["kernel"] for row in rows] == kernels

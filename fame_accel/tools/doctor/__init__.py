@@ -1,1 +1,1 @@
-"""What this machine can run of the library, whether its results are right here, and what to do about what is amiss."""
+"""What the library can run on this machine, whether its results are right here, and how to fix what is wrong."""

@@ -1,4 +1,4 @@
-"""Which backend runs where, or why not, and the launches that the kernels take."""
+"""Which backend runs on which device, or why not, and the launches that the kernels use."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ import torch
 
 from fame_accel import bindings
 from fame_accel.bindings.device import family
-from fame_accel.kernels.launch_table import VARIABLE, choose_launch, is_known, load
-from fame_accel.tools.tune import HEAD_DIMS, describe
-from fame_accel.tools.tune_cases import KERNELS
+from fame_accel.kernels.launch_table import HEAD_DIMS, KERNELS, VARIABLE, choose_launch, is_known, load
+from fame_accel.tools.tune import describe
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
 class Backend:
-    """reasons: per dtype why it does not run on the device, None where it does."""
+    """A backend on a device. reasons: per dtype why it does not run there, None where it does."""
 
     device: str
     name: str
@@ -26,12 +25,13 @@ class Backend:
 
     @property
     def dtypes(self) -> list[str]:
+        """Those that it runs in."""
         return [dtype for dtype, reason in self.reasons.items() if reason is None]
 
 
 @dataclass(frozen=True)
 class LaunchFile:
-    """The file that FAME_ACCEL_LAUNCHES names. error: why it does not load, and None where it does."""
+    """The file that FAME_ACCEL_LAUNCHES names. error: why it does not load, None where it does."""
 
     path: str
     entries: int
@@ -52,8 +52,9 @@ class Launches:
 
 
 def find_backends(device: torch.device) -> list[Backend]:
+    """The three backends on a device."""
     triton = {dtype_name(dtype): bindings.triton_unavailable(device, dtype) for dtype in DTYPES}
-    anywhere = dict.fromkeys(triton)
+    anywhere: dict[str, str | None] = dict.fromkeys(triton)
     return [
         Backend(str(device), "triton", triton),
         Backend(str(device), "sdpa", anywhere),
@@ -62,6 +63,7 @@ def find_backends(device: torch.device) -> list[Backend]:
 
 
 def find_launch_file() -> LaunchFile | None:
+    """The file that FAME_ACCEL_LAUNCHES names, loaded; None where the variable is not set."""
     path = os.environ.get(VARIABLE)
     if not path:
         return None
@@ -78,17 +80,20 @@ def find_launches(device: torch.device) -> Launches | None:
     chip = family(device)
     try:
         known = is_known(chip)
-        entries = {kernel: {f"{8 * size} bit": _row(kernel, chip, size) for size in (2, 4)} for kernel in KERNELS}
-    except ValueError:  # told by find_launch_file
+        entries = {kernel: {f"{8 * size} bit": _launches(kernel, chip, size) for size in (2, 4)} for kernel in KERNELS}
+    except ValueError:  # find_launch_file reports it
         return None
     return Launches(str(device), chip, known, entries)
 
 
 def dtype_name(dtype: torch.dtype) -> str:
+    """float16 for torch.float16."""
     return str(dtype).removeprefix("torch.")
 
 
-def _row(kernel: str, chip: str, element_size: int) -> dict[int, str]:
-    chosen = {head_dim: choose_launch(kernel, chip, head_dim, element_size) for head_dim in HEAD_DIMS}
-    # few_keys has no entry for some chips
-    return {head_dim: "by streamed_keys" if entry is None else describe(entry) for head_dim, entry in chosen.items()}
+def _launches(kernel: str, chip: str, element_size: int) -> dict[int, str]:
+    """By head_dim; few_keys has no entry for some."""
+    launches = {head_dim: choose_launch(kernel, chip, head_dim, element_size) for head_dim in HEAD_DIMS}
+    return {
+        head_dim: "by streamed_keys" if launch is None else describe(launch) for head_dim, launch in launches.items()
+    }

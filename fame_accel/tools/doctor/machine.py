@@ -18,8 +18,13 @@ _SMI_SECONDS = 15
 
 @dataclass(frozen=True)
 class Cpu:
-    """threads: of torch; cpus: that this process may use; half_slowdown: time of attention in float16 over that in
-    float32."""
+    """The processor.
+
+    threads: that torch uses.
+    cpus: that this process may use.
+    capability: the vector instructions that torch uses.
+    half_slowdown: the time of attention in float16 as a multiple of that in float32.
+    """
 
     threads: int
     cpus: int
@@ -29,7 +34,7 @@ class Cpu:
 
 @dataclass(frozen=True)
 class Gpu:
-    """A cuda device of torch. error: why it cannot be asked, and then the rest is empty."""
+    """A cuda device of torch. error: why it cannot be used; the other fields are then empty."""
 
     device: str
     name: str = ""
@@ -40,7 +45,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """nvidia_gpus, nvidia_driver: what nvidia-smi lists, empty and None where there is none."""
+    """The devices. nvidia_gpus, nvidia_driver: as nvidia-smi lists them, empty and None where there is none."""
 
     cpu: Cpu
     gpus: list[Gpu] = field(default_factory=list)
@@ -49,23 +54,24 @@ class Machine:
 
     @property
     def devices(self) -> list[torch.device]:
-        """That tests can run on."""
+        """Those that tests can run on."""
         return [torch.device("cpu"), *(torch.device(gpu.device) for gpu in self.gpus if gpu.error is None)]
 
 
 def find_machine() -> Machine:
+    """The devices of this machine."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return Machine(_cpu(), [_gpu(index) for index in range(count)], *_nvidia_smi())
 
 
 def interpreted() -> bool:
-    """Whether Triton was asked to interpret kernels."""
+    """Whether Triton is asked to interpret kernels."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """For small tensors on the CPU, over which waking threads costs more than it saves, much more on a busy machine."""
+    """Let torch use one thread: for small tensors, waking more costs more than it saves."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -105,7 +111,7 @@ def _nvidia_smi() -> tuple[list[str], str | None]:
 
 
 def _attention_seconds(dtype: torch.dtype) -> float:
-    """Of a short attention on the CPU, undisturbed by other processes at least once."""
+    """Shortest of nine times of a short attention on the CPU, so that other processes disturb it less."""
     x = torch.ones(1, 4, 512, 40, dtype=dtype)
     scaled_dot_product_attention(x, x, x)
     times = []

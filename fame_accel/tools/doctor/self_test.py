@@ -1,4 +1,4 @@
-"""The parity self-test: a handful of operations on each backend, held against the reference in float64."""
+"""The parity self-test: a few operations on each backend, compared with the reference in float64."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ import torch
 
 from fame_accel.core.layout import TokenLayout
 from fame_accel.core.modulation import Modulation
-from fame_accel.tools.doctor.backends import Backend, dtype_name
+from fame_accel.tools.doctor.backends import Backend
 from fame_accel.tools.doctor.machine import interpreted, one_thread
 from fame_accel.tools.parity_cases import ParityCase, ParityCaseMaker, Size
 
 HEAD_DIM = 40  # of Stable Diffusion 1.5, which the kernels split
 TEXT_KEYS = 77
-PIXELS = Size(frames=8, side=1, batch=6, heads=2)  # short sequences, as in motion modules
-# Several tiles a region on a GPU; more keys than sdpa takes without a plan; what the interpreter does in a second.
+SHORT = Size(frames=8, side=1, batch=6, heads=2)  # short sequences, as in motion modules
+# Several tiles a region on a GPU; more keys than sdpa takes without a plan; what the interpreter runs in a second.
 GPU, CPU, INTERPRETER = Size(4, 24, 1, 2), Size(3, 16, 1, 2), Size(2, 6, 1, 1)
 
 
 @dataclass(frozen=True)
 class Result:
-    """ratio: the error as a share of what is allowed, None where there is none or it is not finite. mistake: what went
-    wrong, None where the operation passed."""
+    """One operation of the self-test.
+
+    ratio: the error as a share of what is allowed; None where there is none, or it is not finite.
+    mistake: what is wrong; None where the operation passed.
+    """
 
     device: str
     backend: str
@@ -35,25 +38,27 @@ class Result:
 
     @property
     def passed(self) -> bool:
+        """Whether its result is right."""
         return self.mistake is None
 
 
 def run_self_test(backend: Backend, device: torch.device) -> Iterator[Result]:
-    """In each dtype that the backend runs in. What an operation raises is its result."""
-    for dtype in (getattr(torch, name) for name in backend.dtypes):
-        where = (str(device), backend.name, dtype_name(dtype))
+    """Test each operation in each dtype that the backend runs in; what one raises is its mistake."""
+    for name in backend.dtypes:
+        dtype = getattr(torch, name)
         try:
             made = cases(dtype, device, _size(backend.name, device))
         except Exception as error:  # a device that is lost, or out of memory
-            yield Result(*where, "making the inputs", None, _said(error))
+            yield Result(str(device), backend.name, name, "making the inputs", None, _first_line(error))
             continue
         for case in made:
             with one_thread():
-                outcome = _outcome(case, backend.name)
-            yield Result(*where, case.name, *outcome)
+                ratio, mistake = _judge(case, backend.name)
+            yield Result(str(device), backend.name, name, case.name, ratio, mistake)
 
 
 def cases(dtype: torch.dtype, device: torch.device, size: Size) -> list[ParityCase]:
+    """The operations, with inputs of their own."""
     make, frames = ParityCaseMaker.of_regions(size, HEAD_DIM, dtype, device), size.frames
     words = make.words(TEXT_KEYS)
     fame = Modulation.fame(frames)
@@ -64,17 +69,17 @@ def cases(dtype: torch.dtype, device: torch.device, size: Size) -> list[ParityCa
         make.case("fame", fame),
         make.case("fame, decay on strength", Modulation.fame(frames, decay_on="strength")),
         make.case("text keys, weighted", Modulation.videograin(frames, 1), words, weighted=True),
-        _pixels(dtype, device).case("short sequences", Modulation.fame(PIXELS.frames)),
+        _pixel_cases(dtype, device).case("short sequences", Modulation.fame(SHORT.frames)),
     ]
 
 
-def _pixels(dtype: torch.dtype, device: torch.device) -> ParityCaseMaker:
-    """Each sequence is the frames of a pixel, which lies in a region or not."""
+def _pixel_cases(dtype: torch.dtype, device: torch.device) -> ParityCaseMaker:
+    """Makes cases of short sequences: the frames of a pixel, each in the region or not."""
     generator = torch.Generator(device).manual_seed(0)
-    shape = (PIXELS.batch, PIXELS.frames)
+    shape = (SHORT.batch, SHORT.frames)
     region = torch.randint(2, shape, generator=generator, device=device)
-    layout = TokenLayout(region, torch.arange(PIXELS.frames, device=device).expand(shape), PIXELS.frames)
-    return ParityCaseMaker(PIXELS, HEAD_DIM, dtype, layout, generator)
+    layout = TokenLayout(region, torch.arange(SHORT.frames, device=device).expand(shape), SHORT.frames)
+    return ParityCaseMaker(SHORT, HEAD_DIM, dtype, layout, generator)
 
 
 def _size(backend: str, device: torch.device) -> Size:
@@ -83,18 +88,18 @@ def _size(backend: str, device: torch.device) -> Size:
     return GPU if device.type == "cuda" else CPU
 
 
-def _outcome(case: ParityCase, backend: str) -> tuple[float | None, str | None]:
-    """(ratio, mistake)."""
+def _judge(case: ParityCase, backend: str) -> tuple[float | None, str | None]:
+    """(ratio, mistake) of Result."""
     try:
         verdict = case.judge(backend)
     except Exception as error:
-        return None, _said(error)
+        return None, _first_line(error)
     ratio = round(verdict.ratio, 3) if math.isfinite(verdict.ratio) else None
     if verdict.passed:
         return ratio, None
-    told = "error max {:.1e} mean {:.1e}, eager {:.1e} {:.1e}".format(*verdict.errors, *verdict.eager)
-    return ratio, f"wrong result: {told}"
+    errors = "error max {:.1e} mean {:.1e}, eager {:.1e} {:.1e}".format(*verdict.errors, *verdict.eager)
+    return ratio, f"wrong result: {errors}"
 
 
-def _said(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".partition("\n")[0]

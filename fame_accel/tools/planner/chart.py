@@ -11,7 +11,7 @@ from fame_accel.media.packages import require
 from fame_accel.tools.planner.table import in_bytes
 
 GIB = 2**30
-_STYLES = (("o", "-"), ("s", "--"))  # for print without colour
+_STYLES = (("o", "-"), ("s", "--"))  # for print without color
 
 
 def memory_chart(
@@ -27,10 +27,10 @@ def memory_chart(
     Args:
         path: the file to write.
         frames: numbers of frames, ascending.
-        peaks: bytes for each of them, by name, None where it does not take so many; two names.
-        planned: the number of frames that was asked for, one of `frames`.
+        peaks: two named backends; bytes for each number of frames, None for more frames than the backend takes.
+        planned: the number of frames of the edit, one of `frames`.
         memory: GiB to draw a line at, or None.
-        title: what the figures are of.
+        title: the title of the chart.
 
     Raises:
         ImportError: matplotlib is missing.
@@ -39,14 +39,14 @@ def memory_chart(
     figure = figure_module.Figure(figsize=(9, 5.6), dpi=120, layout="constrained")
     axes = figure.subplots()
     ink = tuple(channel / 255 for channel in INK)
-    place = list(frames).index(planned)
-    # vermilion over blue: Okabe and Ito's, apart in lightness too
-    for (name, bytes_), color, (marker, line) in zip(peaks.items(), (PALETTE[5], PALETTE[1]), _STYLES, strict=False):
-        values = [math.nan if number is None else number / GIB for number in bytes_]
+    index = list(frames).index(planned)
+    # vermilion and blue of Okabe and Ito, which also differ in lightness
+    for (name, numbers), color, (marker, line) in zip(peaks.items(), (PALETTE[5], PALETTE[1]), _STYLES, strict=False):
+        values = [math.nan if number is None else number / GIB for number in numbers]
         axes.plot(frames, values, marker=marker, linestyle=line, color=color, label=name, linewidth=2, markersize=6)
         axes.annotate(
-            in_bytes(bytes_[place]), (planned, values[place]), xytext=(8, -14), textcoords="offset points", color=ink,
-            fontweight="bold",
+            in_bytes(numbers[index] or 0), (planned, values[index]), xytext=(8, -14), textcoords="offset points",
+            color=ink, fontweight="bold",
         )  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")

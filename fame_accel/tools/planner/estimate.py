@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 
+import torch
+
+from fame_accel.core.presets import make_modulation
 from fame_accel.kernels.launch_table import choose_launch, planned_kernel
-from fame_accel.tools.planner.memory import Shape, reference_bytes, sdpa_bytes, triton_bytes, triton_refuses
+from fame_accel.tools.planner import MOST_FRAMES
+from fame_accel.tools.planner.cycle_model import CHIPS
+from fame_accel.tools.planner.memory import (
+    MOST_SDPA_FRAMES,
+    CallShape,
+    reference_bytes,
+    sdpa_bytes,
+    triton_bytes,
+    triton_refuses,
+)
 from fame_accel.tools.planner.network import AttentionLevel
-from fame_accel.tools.planner.pairs import Operation, Runs
-from fame_accel.tools.planner.predicted import chips, milliseconds, moved_bytes
+from fame_accel.tools.planner.pairs import ModulationKind, RunCounts
+from fame_accel.tools.planner.predicted import chips, moved_bytes, predicted_ms
 from fame_accel.tools.planner.regions import Regions
 
-FUSED = ("triton", "sdpa")
-ELEMENT = {"float16": 2, "bfloat16": 2, "float32": 4}
-MOST_FRAMES = 100_000
 _FAMILY = "sm90"  # whose tiles a plan's lists are counted for: next to the tensors they are small on every chip
 
 
 @dataclass(frozen=True)
 class Setting:
-    """An edit to plan: frames of size (height, width) pixels; guidance: whether its unconditional half, whose attention
-    is plain, runs in the same batch; backend: of the fused calls."""
+    """An edit to plan.
+
+    network: the levels of its UNet.
+    size: (height, width) of a frame in pixels.
+    guidance: whether an unconditional half, whose attention is plain, runs in the same batch.
+    backend: that of the fused calls.
+    """
 
     network: tuple[AttentionLevel, ...]
     regions: Regions
@@ -36,13 +50,16 @@ class Setting:
 
 @dataclass(frozen=True)
 class LevelPlan:
-    """One of a level's `layers` layers at a modulated step, all items of a guided batch together.
+    """One of a level's layers at a modulated step, with all items of a guided batch together.
 
-    tokens: N, of all frames; active: share of the pairs of tokens that the modulation does not exclude; flop: of both
-    matrix products over the active pairs, and over all pairs of the plain half; moved_bytes: that the fused calls move
-    to and from the device's memory at least; eager_bytes, fused_bytes: peaks, query, key and value included;
-    milliseconds: predicted for the Triton kernels, by chip, None for another backend and where nothing was counted. The
-    plain half runs on torch's own attention, for which the plain kernel stands in.
+    tokens: N, those of all frames.
+    layers: how many layers the level has.
+    active: share of the pairs of tokens that the modulation does not exclude.
+    flop: of both matrix products over the active pairs, and over all pairs of the plain half.
+    moved_bytes: what the fused calls at least move to and from the device's memory.
+    eager_bytes, fused_bytes: peaks, query, key and value included.
+    milliseconds: predicted for the Triton kernels by chip; None for another backend, and where nothing was counted.
+        The plain half runs on torch's own attention, for which the plain kernel stands in.
     """
 
     height: int
@@ -72,18 +89,18 @@ class Total:
 
 
 def plan_levels(setting: Setting) -> list[LevelPlan]:
-    """Raises ValueError where the frames are so many that the fused backend refuses them."""
+    """The plan of each level; ValueError where the fused backend refuses that many frames."""
     if refused := refuses(setting):
         raise ValueError(f"--frames {setting.frames}: {refused}")
     return [_plan_level(setting, level) for level in setting.network]
 
 
 def total(levels: list[LevelPlan]) -> Total:
-    times: dict[str, float | None] = {}
-    for chip in levels[0].milliseconds:
-        by_level = [level.milliseconds[chip] for level in levels]
-        known = [time * level.layers for time, level in zip(by_level, levels, strict=True) if time is not None]
-        times[chip] = sum(known) if len(known) == len(levels) else None
+    """The whole step; a chip's time is None where that of any level is."""
+    times = {
+        chip: _sum(time for level in levels for time in [level.milliseconds[chip]] * level.layers)
+        for chip in levels[0].milliseconds
+    }
     return Total(
         layers=sum(level.layers for level in levels),
         flop=sum(level.layers * level.flop for level in levels),
@@ -95,46 +112,54 @@ def total(levels: list[LevelPlan]) -> Total:
 
 
 def peak_bytes(setting: Setting, backend: str) -> int:
-    """Peak of the worst layer; backend: reference, triton or sdpa."""
+    """Peak bytes of the worst layer; backend: reference, triton or sdpa."""
     return max(_peak(setting, level, backend) for level in setting.network)
 
 
 def most_frames(setting: Setting, memory: float, backend: str) -> tuple[int, str | None]:
-    """The largest number of frames whose peak is at most `memory` bytes, 0 where one is too many, at most MOST_FRAMES;
-    and what stops more of them, None where memory does."""
+    """How many frames fit.
 
-    def reason(frames: int) -> str | None:
-        changed = replace(setting, frames=frames, backend=backend)
-        if peak_bytes(changed, backend) > memory:
-            return "memory"
-        return refuses(changed)
+    Returns:
+        The largest number of frames, of up to MOST_FRAMES, whose peak is at most `memory` bytes, 0 where one is too
+        many; and what stops more of them, None where memory does.
+    """
+    most, stopped = MOST_FRAMES, f"a plan has at most {MOST_FRAMES} frames"
+    for level in setting.network:
 
-    last = _last(lambda frames: reason(frames) is None)
-    if last == MOST_FRAMES:
-        return last, f"no more than {MOST_FRAMES} are looked at"
-    stopped = reason(last + 1)
-    return last, None if stopped == "memory" else stopped
+        def obstacle(frames: int, level: AttentionLevel = level) -> str | None:
+            changed = replace(setting, frames=frames, backend=backend)
+            return _refusal(changed, level) or ("memory" if _peak(changed, level, backend) > memory else None)
+
+        last = _last(lambda frames: obstacle(frames) is None, most)
+        if last < most:
+            most, stopped = last, obstacle(last + 1) or stopped
+    return most, None if stopped == "memory" else stopped
 
 
 def refuses(setting: Setting) -> str | None:
     """Why the fused backend cannot take the setting however much memory there is; None where it can."""
+    return next((reason for level in setting.network if (reason := _refusal(setting, level))), None)
+
+
+def _refusal(setting: Setting, level: AttentionLevel) -> str | None:
+    if setting.backend == "sdpa" and setting.frames > MOST_SDPA_FRAMES:
+        return f"sdpa is planned for at most {MOST_SDPA_FRAMES} frames"
     if setting.backend != "triton":
         return None
-    found = []
-    for level in setting.network:
-        shape, runs = _shape(setting, level), _runs(setting, level)
-        found.append(triton_refuses(shape, runs, *_tile(level, shape.element, runs.operation)))
-    return next((why for why in found if why), None)
+    shape, runs = _shape(setting, level), _runs(setting, level)
+    return triton_refuses(shape, runs, *_tile(level, shape.dtype.itemsize, runs.kind))
 
 
-def _last(fits: Callable[[int], bool]) -> int:
-    """The last of 1 to MOST_FRAMES that fits, 0 where 1 does not, of those that fit up to a point."""
+def _last(fits: Callable[[int], bool], most: int) -> int:
+    """The largest number up to `most` that fits, 0 where 1 does not; all smaller ones fit too."""
+    if most == 0 or (most < MOST_FRAMES and fits(most)):  # so many of another level fit
+        return most
     if not fits(1):
         return 0
     low, high = 1, 2
-    while high < MOST_FRAMES and fits(high):
+    while high < most and fits(high):
         low, high = high, 2 * high
-    high = min(high, MOST_FRAMES + 1)
+    high = min(high, most + 1)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
@@ -149,7 +174,7 @@ def _plan_level(setting: Setting, level: AttentionLevel) -> LevelPlan:
     times: dict[str, list[float | None]] = {chip: [None] for chip in chips()}
     moved = [shape.tensor * 4] * len(calls)  # query, key, value and out, once each
     if setting.backend == "triton":
-        times = {chip: [milliseconds(chip, setting.dtype, shape, call) for call in calls] for chip in times}
+        times = {chip.name: [predicted_ms(chip, setting.dtype, shape, call) for call in calls] for chip in CHIPS}
         moved[0] = moved_bytes(shape, runs)
     height, width = level.side_lengths(setting.size)
     return LevelPlan(
@@ -164,44 +189,49 @@ def _plan_level(setting: Setting, level: AttentionLevel) -> LevelPlan:
         moved_bytes=sum(moved),
         eager_bytes=_peak(setting, level, "reference"),
         fused_bytes=_peak(setting, level, setting.backend),
-        milliseconds={chip: None if None in parts else sum(parts) for chip, parts in times.items()},
+        milliseconds={chip: _sum(parts) for chip, parts in times.items()},
     )
 
 
+def _sum(times: Iterable[float | None]) -> float | None:
+    """None where one of them is."""
+    known = list(times)
+    return None if None in known else sum(time for time in known if time is not None)
+
+
 def _peak(setting: Setting, level: AttentionLevel, backend: str) -> int:
-    """With query, key and value of the whole batch and its plain half's result; then, if more, both halves joined."""
+    """Query, key and value of the batch, and a call; with guidance also the joined results of its two halves."""
     shape, runs = _shape(setting, level), _runs(setting, level)
     if backend == "reference":
-        call = reference_bytes(shape, runs)
+        call = reference_bytes(shape, runs, setting.frames)
     elif backend == "sdpa":
-        call = sdpa_bytes(shape, runs)
+        call = sdpa_bytes(shape, runs, setting.modulation, setting.frames)
     else:
-        call = triton_bytes(shape, runs, *_tile(level, shape.element, runs.operation))
-    if not setting.guidance:
-        return 3 * shape.tensor + call
-    return 6 * shape.tensor + max(shape.tensor + call, 4 * shape.tensor)
+        call = triton_bytes(shape, runs, *_tile(level, shape.dtype.itemsize, runs.kind))
+    return 8 * shape.tensor + 2 * shape.row + call if setting.guidance else 3 * shape.tensor + call
 
 
-def _shape(setting: Setting, level: AttentionLevel) -> Shape:
+def _shape(setting: Setting, level: AttentionLevel) -> CallShape:
     height, width = level.side_lengths(setting.size)
-    return Shape(level.heads, setting.frames * height * width, level.head_dim, ELEMENT[setting.dtype])
+    return CallShape(level.heads, setting.frames * height * width, level.head_dim, getattr(torch, setting.dtype))
 
 
-def _runs(setting: Setting, level: AttentionLevel) -> Runs:
+def _runs(setting: Setting, level: AttentionLevel) -> RunCounts:
     areas = setting.regions.areas(setting.frames, *level.side_lengths(setting.size))
-    return Runs.of(areas, _operation(setting.modulation, min(setting.frames, 3)))
+    return RunCounts.of(areas, _kind(setting.modulation, min(setting.frames, 3)))
 
 
-def _plain(setting: Setting, level: AttentionLevel) -> Runs:
-    return Runs.of(setting.regions.areas(setting.frames, *level.side_lengths(setting.size)), Operation())
+def _plain(setting: Setting, level: AttentionLevel) -> RunCounts:
+    return RunCounts.of(setting.regions.areas(setting.frames, *level.side_lengths(setting.size)), ModulationKind())
 
 
-def _tile(level: AttentionLevel, element: int, operation: Operation) -> tuple[int, int]:
-    kernel = planned_kernel(operation.modulated, operation.one_pass)
+def _tile(level: AttentionLevel, element: int, kind: ModulationKind) -> tuple[int, int]:
+    kernel = planned_kernel(kind.modulated, kind.one_pass)
     launch = choose_launch(kernel, _FAMILY, level.head_dim, element)
+    assert launch is not None, kernel  # every kernel over a plan has an entry
     return launch.block_q, launch.block_k
 
 
 @cache
-def _operation(modulation: str, frames: int) -> Operation:
-    return Operation.named(modulation, frames)
+def _kind(modulation: str, frames: int) -> ModulationKind:
+    return ModulationKind.of(make_modulation(modulation, frames), frames)

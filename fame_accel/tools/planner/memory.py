@@ -1,186 +1,146 @@
-"""Bytes that one call of attention holds at its peak, beside its query, key and value: backend by backend.
+"""Bytes that one call of self-attention holds at its peak, beside its query, key and value, by backend.
 
-Each follows its backend's code, tensor by tensor: `reference.py`, `bindings/tile_ops.py`, `bindings/grouped_ops.py` and
-`bindings/chunked_ops.py`; a test holds them against what these allocate. Layouts, per-row factors, and what libraries
-take inside a matrix product are left out: they are small.
+The operators are called on fake or meta tensors, which hold no data, and the storages that they make are counted. The
+kernels of `triton` allocate nothing, so there the operator's buffers are made, and the plan's lists are added. Layouts,
+and what libraries take inside a matrix product, are left out: they are small.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import groupby
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from fame_accel.bindings.products import Chunk
-from fame_accel.bindings.torch_attention import takes_chunks
-from fame_accel.core.attention import UNPLANNED_KEYS
-from fame_accel.core.planning import MOST_PAIRS, is_coarse
+from fame_accel.bindings.pairwise import attend_pairwise
+from fame_accel.bindings.run_attention import attend_runs
+from fame_accel.bindings.tile_ops import allocate_buffers
+from fame_accel.core.planning import UNTILED_KEYS
+from fame_accel.core.presets import make_modulation
+from fame_accel.core.reference import evaluate
+from fame_accel.core.runs import is_coarse
+from fame_accel.core.tables import merge_frames
+from fame_accel.core.tiles import MAX_PAIRS
 from fame_accel.kernels.launch import split_head_dim
-from fame_accel.tools.planner.pairs import Runs
+from fame_accel.tools.planner.pairs import RunCounts
+from fame_accel.tools.planner.tracker import MemoryTracker
 
-_FLOAT, _LONG, _INT = 4, 8, 4
-_CPU = torch.device("cpu")
+MOST_SDPA_FRAMES = 2048  # tables [2, F, F] are made to plan them
+_FAKE = FakeTensorMode(allow_non_fake_inputs=True)  # the tables are real
+_FRAME_CLASSES = 4  # for which runs are listed; the classes of more frames are merged
 
 
 @dataclass(frozen=True)
-class Shape:
-    """heads: of all batch items of the call together; tokens: of all frames; element: bytes of the dtype."""
+class CallShape:
+    """The shape of query, key and value.
+
+    heads: of all batch items together.
+    tokens: of all frames.
+    """
 
     heads: int
     tokens: int
     head_dim: int
-    element: int
+    dtype: torch.dtype
 
     @property
     def tensor(self) -> int:
         """Bytes of one of query, key, value and out."""
-        return self.heads * self.tokens * self.head_dim * self.element
+        return self.heads * self.tokens * self.head_dim * self.dtype.itemsize
 
     @property
     def row(self) -> int:
-        """Bytes of a float32 number per query row, such as lse."""
-        return self.heads * self.tokens * _FLOAT
+        """Bytes of a float32 number for each query row, such as lse."""
+        return self.heads * self.tokens * 4
+
+    def empty(self, device: str) -> Tensor:
+        """An uninitialized tensor of this shape, [1, H, N, D]."""
+        return torch.empty(1, self.heads, self.tokens, self.head_dim, dtype=self.dtype, device=device)
 
 
-def reference_bytes(shape: Shape, runs: Runs) -> int:
-    """Of the eager reference: N x N tensors, `wide` where each head has its own, `pairs` where heads share one."""
-    operation = runs.operation
-    pairs = shape.tokens**2
-    wide = shape.heads * pairs * shape.element
-    same, looked_up = pairs, pairs * _LONG
-    tables = pairs * shape.element * (operation.modulated + operation.biased)
-    held = same + tables
-    moments = [
-        2 * wide,  # q @ k, and its product with the scale
-        wide + same + pairs * _INT,  # region & region
-        wide + held + (looked_up if tables else 0),
-    ]
-    kept = wide
-    if operation.modulated:
-        moments.append(wide + held + pairs * shape.element)  # the strength times that of its row
-        held += pairs  # which pairs are seen
-        moments.append(3 * wide + held)  # logits, extreme - logits, and their product or sum
-        kept += wide  # the pulled logits stay as long as the call
-    if operation.biased:
-        moments.append(kept + wide + held)
-    above_float = 0 if shape.element >= _FLOAT else shape.heads * pairs * _FLOAT
-    moments.append(kept + held + above_float + shape.heads * pairs * max(_FLOAT, shape.element))  # exp for the lse
-    moments.append(kept + held + 2 * wide + shape.row)  # softmax, then zero where all keys are excluded
-    moments.append(kept + held + wide + shape.row + shape.tensor)
-    return max(moments)
+def reference_bytes(shape: CallShape, runs: RunCounts, frames: int) -> int:
+    """Bytes of the eager reference."""
+    tensor = shape.empty("meta")  # for each of query, key and value
+    region = torch.empty(1, shape.tokens, dtype=torch.int32, device="meta")
+    table = torch.empty(2, frames, frames, device="meta")
+    strength, bias = (table if used else None for used in (runs.kind.modulated, runs.kind.biased))
+    factor = torch.empty(1, shape.tokens, device="meta") if runs.kind.modulated else None
+    return _peak(
+        lambda: evaluate(
+            tensor, tensor, tensor, region, region, region, region, strength, bias, factor, None, scale=1.0
+        )
+    )
 
 
-def triton_bytes(shape: Shape, runs: Runs, block_q: int, block_k: int) -> int:
-    """Of the Triton kernels with tiles of block_q queries and block_k keys, the plan's lists included."""
-    outputs = shape.tensor + shape.row
+def sdpa_bytes(shape: CallShape, runs: RunCounts, modulation: str, frames: int) -> int:
+    """Bytes of torch's own attention, as on a CPU."""
+    kind = runs.kind
+    with _FAKE:
+        tensor = shape.empty("cpu")
+        region = torch.empty(1, shape.tokens, dtype=torch.int32, device="cpu")
+        factor = torch.empty(1, shape.tokens, device="cpu") if kind.modulated else None
+    by_runs = not kind.modulated or shape.tokens > UNTILED_KEYS
+    if not by_runs or not is_coarse(runs.number, shape.tokens, kind.modulated, not kind.one_pass):
+        tables = make_modulation(modulation, frames)
+        strength, bias = tables.strength_table, tables.bias_table
+        return _peak(
+            lambda: attend_pairwise(
+                tensor, tensor, tensor, region, region, region, region, strength, bias, factor, None, 1.0, False
+            )
+        )
+    classes = min(len(runs.tokens), _FRAME_CLASSES)
+    merged = merge_frames(make_modulation(modulation, classes), classes, classes)
+    rows = _rows(runs, classes)
+    peak = _peak(
+        lambda: attend_runs(
+            tensor, tensor, tensor, region, region, rows, rows, merged.strength, merged.bias, factor, 1.0, False
+        )
+    )
+    # the other classes of query frames have a bias for each key, too
+    return peak + ((len(runs.tokens) - classes) * shape.tokens * 4 if kind.biased else 0)
+
+
+def _rows(runs: RunCounts, classes: int) -> list[list[int]]:
+    """Runs as the operator takes them, their classes of frames merged into a few."""
+    lengths = torch.stack([part.sum(0) for part in runs.tokens.tensor_split(classes)])
+    rows, start = [], 0
+    for bitset, of_classes in zip(runs.bitsets.tolist(), lengths.T.tolist(), strict=True):
+        for index, length in enumerate(of_classes):
+            if length:
+                rows.append([0, start, start + length, bitset, index])
+            start += length
+    return rows
+
+
+def triton_bytes(shape: CallShape, runs: RunCounts, block_q: int, block_k: int) -> int:
+    """Bytes of the Triton kernels with tiles of block_q queries and block_k keys, the plan's lists included."""
     if not runs.planned:
-        return outputs
-    operation, tiles = runs.operation, runs.cut(block_q, block_k)
-    width = sum(split_head_dim(shape.head_dim))
-    packed = 2 * shape.heads * shape.tokens * width * shape.element
-    plan = _INT * (2 * shape.tokens + 7 * tiles.query_tiles + 2 * tiles.listed) + _FLOAT * 2 * tiles.listed
-    extra = 0
-    if operation.modulated:
-        extra = 2 * shape.row  # extremes
-        if operation.one_pass:
-            extra += shape.row * (width + 1)  # the first group's result, in float32, and its lse
-        else:
-            extra += _INT * shape.heads * tiles.query_tiles  # which tiles to do again
-    return outputs + packed + plan + extra
+        return shape.tensor + shape.row
+    tiles = runs.cut(block_q, block_k)
+    query = shape.empty("meta")
+    buffers = allocate_buffers(query, query, tiles.query_tiles, runs.kind.modulated, runs.kind.one_pass)
+    # int32: two orders, seven numbers a tile, two a pair; float32: two a pair
+    lists = 4 * (2 * shape.tokens + 7 * tiles.query_tiles + 4 * tiles.listed)
+    return lists + sum(buffer.nbytes for buffer in buffers if buffer is not None)
 
 
-def triton_refuses(shape: Shape, runs: Runs, block_q: int, block_k: int) -> str | None:
+def triton_refuses(shape: CallShape, runs: RunCounts, block_q: int, block_k: int) -> str | None:
     """Why the kernels, or their plan, do not take a call whatever the memory; None where they do."""
     if not runs.planned:
         return None
     width = sum(split_head_dim(shape.head_dim))
     if shape.tokens * width >= 2**31:
         return f"the kernels take fewer than {2**31 // width} keys of head_dim {shape.head_dim}"
-    if runs.cut(block_q, block_k).planned > MOST_PAIRS:
-        return f"a plan would look at more than {MOST_PAIRS} pairs of a run of tokens and a tile"
+    if runs.cut(block_q, block_k).examined > MAX_PAIRS:
+        return f"a plan would look at more than {MAX_PAIRS} pairs of a run of tokens and a tile"
     return None
 
 
-def sdpa_bytes(shape: Shape, runs: Runs) -> int:
-    """Of torch's own attention over the runs, as on a CPU."""
-    operation = runs.operation
-    grouped = not operation.modulated or shape.tokens > UNPLANNED_KEYS
-    grouped = grouped and is_coarse(runs.number, shape.tokens, operation.modulated, not operation.one_pass)
-    return _grouped_bytes(shape, runs) if grouped else _chunked_bytes(shape, runs)
-
-
-def _grouped_bytes(shape: Shape, runs: Runs) -> int:
-    """Ordered q, k, v and out, and the block that takes the most; then the order in which out is put back."""
-    order = 2 * _INT * shape.tokens
-    standing = order + 5 * shape.tensor + 2 * shape.row
-    return int(standing + max(_LONG * shape.tokens, *(_block_bytes(shape, runs, block) for block in _blocks(runs))))
-
-
-def _blocks(runs: Runs) -> list[Tensor]:
-    """bool [S]: the region sets of each block, side by side and of the same keys."""
-    there = (runs.tokens > 0).any(0)
-    seen = runs.seen & there
-    blocks: list[Tensor] = []
-    for _, alike in groupby(there.nonzero().flatten().tolist(), lambda place: seen[place].tolist()):
-        block = torch.zeros_like(there)
-        block[list(alike)] = True
-        blocks.append(block)
-    return blocks
-
-
-def _block_bytes(shape: Shape, runs: Runs, block: Tensor) -> float:
-    """Keys and values copied where they do not lie side by side, and what attention of them takes."""
-    seen = runs.seen[block][0] & (runs.tokens > 0).any(0)
-    tokens = runs.tokens.sum(0)
-    rows, keys = int(tokens[block].sum()), int(tokens[seen].sum())
-    edges = seen.int().diff().abs().sum() + seen[0] + seen[-1]
-    copied = 2 * shape.tensor * keys / shape.tokens if edges > 2 else 0
-    chunk = Chunk.of(_CPU, 1, shape.heads, rows, keys, shape.head_dim, pairwise=False)
-    dtype = torch.float32 if shape.element == _FLOAT else torch.float16
-    if not runs.operation.modulated and not takes_chunks(_CPU, dtype, rows, keys, shape.head_dim):
-        longest = int(runs.tokens[:, block].max())
-        result = longest * (shape.tensor + shape.row) / shape.tokens
-        return copied + result + _flash_bytes(longest, keys, shape.head_dim)
-    return copied + _chunk_bytes(shape, chunk, keys)
-
-
-def _chunk_bytes(shape: Shape, chunk: Chunk, keys: int) -> float:
-    """In each thread a chunk's logits, with the queries or the result of its products."""
-    rows = chunk.heads * chunk.rows * shape.head_dim
-    own = chunk.pairs * _FLOAT + rows * (_FLOAT if chunk.onednn else shape.element)
-    shared = 0.0
-    if shape.element < _FLOAT:  # keys and queries in float32, weights in the values' dtype
-        shared = shape.tensor * _FLOAT / shape.element * keys / shape.tokens
-        own += rows * _FLOAT + chunk.pairs * shape.element
-    elif chunk.onednn:  # a head's values less their mean
-        own += keys * shape.head_dim * _FLOAT
-    return shared + chunk.threads * own
-
-
-def _flash_bytes(rows: int, keys: int, head_dim: int) -> int:
-    """What torch's kernel for CPUs takes: in each thread a block of queries with 512 keys, and its sums."""
-    queries = min(rows, 256 if rows >= 768 else 64)
-    return torch.get_num_threads() * queries * (min(keys, 512) + 2 + head_dim) * _FLOAT
-
-
-def _chunked_bytes(shape: Shape, runs: Runs) -> int:
-    """In each thread a chunk's float32 logits, what its pairs of tokens are given, and a head's centred values."""
-    operation = runs.operation
-    chunk = Chunk.of(_CPU, 1, shape.heads, shape.tokens, shape.tokens, shape.head_dim, pairwise=True)
-    pairs = chunk.rows * shape.tokens
-    excluded = operation.biased and not all(operation.seen)  # then the bias differs by region, too
-    at_keys = runs.tokens.shape[0] * shape.tokens * _FLOAT * (operation.modulated + operation.biased * (1 + excluded))
-    keys = shape.tensor * _FLOAT // shape.element if shape.element < _FLOAT else 0
-    standing = shape.tensor + shape.row + keys + at_keys * operation.per_frame
-    centred = shape.tokens * shape.head_dim * _FLOAT if chunk.onednn and shape.element == _FLOAT else 0
-    kept = pairs * _FLOAT * (2 * operation.modulated + operation.biased + excluded)
-    made = pairs * (1 + _FLOAT * max(1, 3 * operation.modulated, 3 * excluded))
-    rows = chunk.heads * chunk.rows * shape.head_dim
-    logits = chunk.pairs * _FLOAT
-    used = kept + rows * (_FLOAT if chunk.onednn else shape.element)
-    if shape.element < _FLOAT:
-        used += rows * _FLOAT + chunk.pairs * shape.element  # queries in float32, weights in the values' dtype
-    made += 0 if chunk.onednn else logits
-    return standing + chunk.threads * (centred + max(made, logits + used))
+def _peak(call: Callable[[], object]) -> int:
+    """The most bytes that a call on fake tensors holds at once, its results included."""
+    tracker = MemoryTracker(_FAKE)
+    with tracker, tracker.few_chunks():
+        call()
+    return tracker.peak

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LATENT = 8  # pixels a latent of Stable Diffusion's VAE spans
+from fame_accel.core.limits import VAE_SCALE_FACTOR as LATENT
+
 DEEPEST = 8  # the lowest resolution that `edit` modulates, as a divisor of the latents'
 
 _SD = dict(
@@ -18,8 +19,7 @@ _SD = dict(
     up_block_types=["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
     layers_per_block=2,
 )
-# What the unet/config.json of the published checkpoints says of their layers; attention_head_dim is, in diffusers'
-# configurations of these, the number of heads.
+# From the unet/config.json of the published checkpoints. diffusers calls the number of heads attention_head_dim there.
 FAMILIES: dict[str, dict[str, Any]] = {
     "sd15": _SD | dict(attention_head_dim=8),
     "sd21": _SD | dict(attention_head_dim=[5, 10, 20, 20]),
@@ -38,7 +38,7 @@ _MIDDLE = "UNetMidBlock2DCrossAttn"
 
 @dataclass(frozen=True, order=True)
 class AttentionLevel:
-    """Self-attention layers of one shape; divisor: how many times smaller than the latents, a side, they are."""
+    """Self-attention layers of one shape, which are `divisor` times smaller than the latents in height and width."""
 
     divisor: int
     heads: int
@@ -47,13 +47,19 @@ class AttentionLevel:
 
     def side_lengths(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) in tokens for frames of (height, width) pixels: each halving rounds up."""
-        return tuple(-(-side // (LATENT * self.divisor)) for side in size)
+        height, width = (-(-side // (LATENT * self.divisor)) for side in size)
+        return height, width
 
 
 def read_network(model: str | Path) -> tuple[AttentionLevel, ...]:
-    """Levels of a family (sd15, sd21, sdxl) or of a checkpoint folder in diffusers' layout, the finest first.
+    """The levels of a UNet, the finest first.
 
-    Raises ValueError naming --model for no such folder, no config, and networks of another build.
+    Args:
+        model: sd15, sd21, sdxl, or a checkpoint folder in diffusers' layout.
+
+    Raises:
+        ValueError: there is no such folder, it has no readable config, or its UNet has layers that edits do not
+            modulate.
     """
     if str(model) in FAMILIES:
         return attention_levels(FAMILIES[str(model)])
@@ -76,12 +82,12 @@ def read_network(model: str | Path) -> tuple[AttentionLevel, ...]:
 
 
 def attention_levels(config: Mapping[str, Any]) -> tuple[AttentionLevel, ...]:
-    """Levels of a UNet2DConditionModel's configuration; ValueError for one that it does not describe."""
+    """The levels of a UNet2DConditionModel's configuration; ValueError where they are not those of an edit's UNet."""
     channels = config.get("block_out_channels")
     if not isinstance(channels, list) or not channels:
         raise ValueError(f"block_out_channels must be a list of channels, got {channels!r}")
     blocks = len(channels)
-    if config.get("dual_cross_attention") or any(_each(config.get("only_cross_attention", False), blocks, "")):
+    if config.get("dual_cross_attention") or any(_per_block(config.get("only_cross_attention", False), blocks, "")):
         raise ValueError("only_cross_attention and dual_cross_attention are not supported")
     channels = _numbers(config, "block_out_channels", channels, blocks)
     heads = _numbers(config, "num_attention_heads", config.get("attention_head_dim", 8), blocks)
@@ -95,14 +101,14 @@ def attention_levels(config: Mapping[str, Any]) -> tuple[AttentionLevel, ...]:
     if any(wide % number for wide, number in zip(channels, heads, strict=True)):
         raise ValueError(f"block_out_channels {channels} must be multiples of the heads {heads}")
 
-    found: Counter[tuple[int, int, int]] = Counter()
+    layer_counts: Counter[tuple[int, int, int]] = Counter()
     for block in range(blocks):
         shape = (2**block, heads[block], channels[block] // heads[block])
         mirror = blocks - 1 - block
-        found[shape] += layers[block] * depth[block] * down[block]
-        found[shape] += (layers[block] + 1) * upward[mirror] * up[mirror]
-        found[shape] += depth[block] if block == blocks - 1 and middle else 0
-    levels = tuple(sorted(AttentionLevel(*shape, count) for shape, count in found.items() if count))
+        layer_counts[shape] += layers[block] * depth[block] * down[block]
+        layer_counts[shape] += (layers[block] + 1) * upward[mirror] * up[mirror]
+        layer_counts[shape] += depth[block] if block == blocks - 1 and middle else 0
+    levels = tuple(sorted(AttentionLevel(*shape, count) for shape, count in layer_counts.items() if count))
     if not levels:
         raise ValueError("no block has attention")
     if levels[-1].divisor > DEEPEST:
@@ -113,23 +119,25 @@ def attention_levels(config: Mapping[str, Any]) -> tuple[AttentionLevel, ...]:
 
 
 def _attending(config: Mapping[str, Any], name: str, blocks: int) -> list[bool]:
-    types = _each(config.get(name), blocks, name)
+    """Whether each block has attention."""
+    types = _per_block(config.get(name), blocks, name)
     if unknown := [kind for kind in types if kind not in _ATTENDING]:
         raise ValueError(f"{name} holds {unknown[0]!r}; known are {', '.join(_ATTENDING)}")
     return [_ATTENDING[kind] for kind in types]
 
 
 def _numbers(config: Mapping[str, Any], name: str, default: Any, blocks: int) -> list[int]:
-    """A whole number for each block; null is the default."""
+    """A whole number of at least 1 for each block; null means the default."""
     given = config.get(name)
-    numbers = _each(default if given is None else given, blocks, name)
+    numbers = _per_block(default if given is None else given, blocks, name)
     if not all(type(number) is int and number >= 1 for number in numbers):
         raise ValueError(f"{name} must be whole numbers of at least 1, got {numbers}")
     return numbers
 
 
-def _each(value: Any, blocks: int, name: str) -> list[Any]:
-    found = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value] * blocks
-    if len(found) != blocks:
-        raise ValueError(f"{name} must have one entry for each of the {blocks} blocks, got {found}")
-    return found
+def _per_block(value: Any, blocks: int, name: str) -> list[Any]:
+    """A list with one entry for each block; one value serves all."""
+    values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value] * blocks
+    if len(values) != blocks:
+        raise ValueError(f"{name} must have one entry for each of the {blocks} blocks, got {values}")
+    return values

@@ -12,7 +12,11 @@ from fame_accel.core.layout import MAX_REGIONS, SpaceTimeLayout
 
 @dataclass(frozen=True)
 class Areas:
-    """bitsets int64 [S], ascending; tokens int64 [F, S]: how many of a frame's tokens have each bitset."""
+    """How many tokens are in which regions.
+
+    bitsets: int64 [S], the region sets, ascending.
+    tokens: int64 [F, S], how many of a frame's tokens have each.
+    """
 
     bitsets: Tensor
     tokens: Tensor
@@ -20,7 +24,7 @@ class Areas:
 
 @dataclass(frozen=True)
 class EqualRegions:
-    """Regions that cover each frame without overlap, of equal areas to a token."""
+    """Regions that cover each frame without overlap, with areas that differ by one token at most."""
 
     number: int
 
@@ -29,22 +33,24 @@ class EqualRegions:
             raise ValueError(f"--regions must lie in 1 to {MAX_REGIONS}, got {self.number}")
 
     def areas(self, frames: int, height: int, width: int) -> Areas:
-        tokens = height * width
-        region = torch.arange(tokens) * self.number // tokens
-        found, count = region.unique(return_counts=True)
-        return Areas(1 << found, count.expand(frames, -1))
+        """Of frames of height x width tokens."""
+        ends = torch.arange(self.number + 1) * height * width
+        count = (-(-ends // self.number)).diff()
+        present = count.nonzero().flatten()
+        return Areas(1 << present, count[present].expand(frames, -1))
 
 
 @dataclass(frozen=True, eq=False)
 class MaskRegions:
-    """Regions as masks have them; frames past theirs repeat them from the first on."""
+    """Regions counted in masks, which are repeated from the first frame on where there are more frames than masks."""
 
     layout: SpaceTimeLayout
 
     def areas(self, frames: int, height: int, width: int) -> Areas:
+        """Of frames of height x width tokens."""
         region = self.layout.tokens(height, width).region.view(self.layout.num_frames, -1).long()
-        bitsets, place = region.unique(return_inverse=True)
-        count = torch.stack([torch.bincount(row, minlength=len(bitsets)) for row in place])
+        bitsets, index = region.unique(return_inverse=True)
+        count = torch.stack([torch.bincount(row, minlength=len(bitsets)) for row in index])
         return Areas(bitsets, count[torch.arange(frames) % len(count)])
 
 

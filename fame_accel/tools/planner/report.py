@@ -1,4 +1,4 @@
-"""A plan, whole: as text, as JSON, and as files."""
+"""A whole plan as text, as JSON, and as files."""
 
 from __future__ import annotations
 
@@ -20,13 +20,18 @@ from fame_accel.tools.planner.estimate import (
 )
 from fame_accel.tools.planner.table import COUNTED, LEGEND, Fit, about_times, as_rows, as_table, in_words
 
-_DOUBLINGS = 4  # of the frames asked for, that the chart goes on for
+_DOUBLINGS = 4  # of the edit's frames, up to which the chart goes
 _GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Report:
-    """model, regions: in words; memory: GiB to fit, or None; fits: of the eager reference and the fused backend."""
+    """A plan and what it is of.
+
+    model, regions: in words.
+    memory: GiB to fit, or None.
+    fits: how many frames fit it with the eager reference and with the fused backend.
+    """
 
     setting: Setting
     model: str
@@ -38,7 +43,7 @@ class Report:
 
     @classmethod
     def of(cls, setting: Setting, model: str, regions: str, memory: float | None) -> Report:
-        """ValueError where the fused backend refuses that many frames."""
+        """Plan an edit; ValueError where the fused backend refuses that many frames."""
         levels = plan_levels(setting)
         fits = []
         if memory is not None:
@@ -47,6 +52,7 @@ class Report:
 
     @property
     def heading(self) -> str:
+        """The edit in one line."""
         plan = self.setting
         guidance = "with guidance" if plan.guidance else "without guidance"
         size = "x".join(map(str, plan.size))
@@ -54,15 +60,17 @@ class Report:
         return f"{self.model}, {frames} of {size}, {plan.modulation}, {plan.dtype}, {guidance}"
 
     def as_text(self) -> str:
+        """The heading, the table and what its columns are."""
         lines = [self.heading, f"regions: {self.regions}", ""]
         lines += [as_table(self.levels, self.whole, self.setting.backend), ""]
         lines += [f"{about_times(self.whole)}.", LEGEND, COUNTED]
         if self.fits:
             lines.append("")
-        lines += [fit.told(self.memory) for fit in self.fits]
+        lines += [fit.as_text(self.memory or 0) for fit in self.fits]
         return "\n".join(lines)
 
     def as_json(self) -> str:
+        """The same figures as a JSON object."""
         plan = self.setting
         report = dict(
             model=self.model, frames=plan.frames, size=plan.size, regions=self.regions, modulation=plan.modulation,
@@ -73,7 +81,7 @@ class Report:
         return json.dumps(report, indent=2)
 
     def write(self, folder: str | Path) -> list[str]:
-        """Write plan.csv, plan.json and plan.png; their names. ImportError where matplotlib is missing."""
+        """Write plan.csv, plan.json and plan.png, and return their names; ImportError where matplotlib is missing."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "plan.json").write_text(self.as_json() + "\n", encoding="utf-8")
@@ -91,9 +99,9 @@ class Report:
         return ["plan.csv", "plan.json", "plan.png"]
 
     def charted_frames(self) -> list[int]:
-        """Powers of two from 1 past the frames asked for, and these."""
-        asked = self.setting.frames
-        return sorted({asked, *(1 << power for power in range(asked.bit_length() + _DOUBLINGS))})
+        """Powers of two from 1 to past the edit's frames, and these."""
+        frames = self.setting.frames
+        return sorted({frames, *(1 << power for power in range(frames.bit_length() + _DOUBLINGS))})
 
 
 def _backends(setting: Setting) -> tuple[str, str]:

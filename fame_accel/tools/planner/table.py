@@ -1,4 +1,4 @@
-"""How a plan's figures are told: a table to read, and rows for CSV and JSON."""
+"""A plan's figures as a table to read, and as rows for CSV and JSON."""
 
 from __future__ import annotations
 
@@ -25,33 +25,34 @@ COUNTED = (
 
 @dataclass(frozen=True)
 class Fit:
-    """The most frames of a backend that fit the memory given; stopped: what but memory stops more."""
+    """The most frames that fit a memory with a backend. stopped: what stops more of them, None where memory does."""
 
     backend: str
     frames: int
     stopped: str | None
 
-    def told(self, memory: float) -> str:
-        frames = f"{self.frames} frame{'' if self.frames == 1 else 's'} fit" if self.frames else "not a frame fits"
+    def as_text(self, memory: float) -> str:
+        """One sentence; memory: in GiB."""
+        frames = f"{self.frames} frame{'' if self.frames == 1 else 's'} fit" if self.frames else "no frame fits"
         if self.stopped:
-            return f"{in_words(self.backend)}: {frames} {memory:g} GiB; more are refused for all that: {self.stopped}"
+            return f"{in_words(self.backend)}: {frames} {memory:g} GiB; more are refused: {self.stopped}"
         most = "at most " if self.frames else ""
         return f"{in_words(self.backend)}: {most}{frames} {memory:g} GiB, for attention's tensors alone"
 
 
 def about_times(whole: Total) -> str:
-    """What the times are, or why some are missing."""
+    """That the times are predicted, or why some are missing."""
     return UNPREDICTED if None in whole.milliseconds.values() else f"* {PREDICTED}"
 
 
 def as_rows(levels: list[LevelPlan], whole: Total) -> list[dict[str, Any]]:
-    """One row a level and, named "all", one of the whole step; times as columns of their own."""
+    """One row for each level, and one named "all" for the whole step; each chip's time has a column."""
     rows = []
     for level in levels:
         fields = asdict(level)
         times = fields.pop("milliseconds")
-        place = f"{fields.pop('height')}x{fields.pop('width')}"
-        rows.append({"level": place, **fields, **_times(times)})
+        name = f"{fields.pop('height')}x{fields.pop('width')}"
+        rows.append({"level": name, **fields, **_times(times)})
     fields = asdict(whole)
     times = fields.pop("milliseconds")
     rows.append({name: fields.get(name, "") for name in rows[0]} | {"level": "all"} | _times(times))
@@ -59,7 +60,7 @@ def as_rows(levels: list[LevelPlan], whole: Total) -> list[dict[str, Any]]:
 
 
 def as_table(levels: list[LevelPlan], whole: Total, backend: str) -> str:
-    """The table; a level's figures are those of one of its layers, the last line's of the whole step."""
+    """The table: a line for one layer of each level, and the last line for the whole step."""
     chips = [chip for chip, time in whole.milliseconds.items() if time is not None]
     titles = ["level", "N", "heads", "head_dim", "layers", "active", "TFLOP", "moved", "eager peak", f"{backend} peak"]
     lines = [titles + [f"{chip} ms*" for chip in chips]]
@@ -73,11 +74,12 @@ def as_table(levels: list[LevelPlan], whole: Total, backend: str) -> str:
 
 
 def in_words(backend: str) -> str:
+    """A backend as the text and the chart name it."""
     return "eager (reference)" if backend == "reference" else f"fused ({backend})"
 
 
 def in_bytes(number: float) -> str:
-    """A number of bytes in the unit that suits it, with three digits."""
+    """A number of bytes with three digits and the largest unit that leaves it at least 1."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if number < 1000 or unit == "TiB":
             break
@@ -87,7 +89,11 @@ def in_bytes(number: float) -> str:
 
 def _figures(plan: LevelPlan | Total, chips: list[str]) -> list[str]:
     memory = [in_bytes(number) for number in (plan.moved_bytes, plan.eager_bytes, plan.fused_bytes)]
-    return [_digits(plan.flop / 1e12), *memory, *(_digits(plan.milliseconds[chip]) for chip in chips)]
+    return [
+        _digits(plan.flop / 1e12),
+        *memory,
+        *(_digits(time) for chip in chips if (time := plan.milliseconds[chip]) is not None),
+    ]
 
 
 def _digits(number: float) -> str:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fame_accel.bench.inputs import Inputs
-from fame_accel.bench.providers.dense import dense_bias, require_memory
-from fame_accel.bench.providers.prepared import CannotRun, Prepared
-from fame_accel.bench.providers.torch_sdpa import PULL
+from benchmarks.competitors.torch_sdpa import NO_BIAS
+from fame_accel.bench.dense import dense_bias
+from fame_accel.bench.inputs import AttentionInputs
+from fame_accel.bench.prepared import CannotRun, PreparedCall, require_memory
 
 
-def xformers(inputs: Inputs) -> Prepared:
-    if inputs.operation.pulled:
-        raise CannotRun(PULL)
+def xformers(inputs: AttentionInputs) -> PreparedCall:
+    """Plain attention, or hard mask and decay as a dense bias."""
+    if inputs.operation.modulates:
+        raise CannotRun(NO_BIAS)
     try:
         from xformers.ops import memory_efficient_attention
     except ImportError as error:
@@ -31,9 +32,9 @@ def xformers(inputs: Inputs) -> Prepared:
         tensors = (x.transpose(1, 2) for x in (inputs.query, inputs.key, inputs.value))
         return memory_efficient_attention(*tensors, attn_bias=kept["bias"]).transpose(1, 2)
 
-    if not inputs.operation.hard:
-        return Prepared(call)
+    if not inputs.operation.excludes:
+        return PreparedCall(call)
     size = (batch * heads + 2) * queries * keys * dtype.itemsize + queries * keys * 8
-    require_memory(size, inputs.device, "the bias, which it wants for each head,")
+    require_memory(size, inputs.device, "the bias, which it takes for each head,")
     plan()
-    return Prepared(call, plan)
+    return PreparedCall(call, plan)

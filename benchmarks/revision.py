@@ -13,7 +13,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Revision:
-    """A commit; prefix: the folder of fame_accel's checkout in its repository, empty where that is all of it."""
+    """A commit, and the folder (`prefix`) of this library in its repository, empty where that is all of it."""
 
     commit: str
     short: str
@@ -21,32 +21,32 @@ class Revision:
 
 
 def find_revision(base: str, root: Path) -> Revision:
-    """Raises ValueError naming --base where `root` is no git checkout or has no such revision of fame_accel."""
+    """Find a revision; raises ValueError where `root` is no git checkout or has no such revision of this library."""
     module = "fame_accel/__init__.py"
     try:
         _git(root, "ls-files", "--error-unmatch", module)
     except ValueError as error:
-        raise ValueError(f"--base needs a git checkout of fame-accel, which {root} is not: {error}") from error
+        raise ValueError(f"BASE needs a git checkout of fame-accel, which {root} is not: {error}") from error
     try:
         commit = _git(root, "rev-parse", "--verify", "--end-of-options", f"{base}^{{commit}}").splitlines()[-1]
     except ValueError as error:
-        raise ValueError(f"--base {base} is no revision of {root}: {error}") from error
+        raise ValueError(f"BASE {base} is no revision of {root}: {error}") from error
     prefix = _git(root, "rev-parse", "--show-prefix")
     try:
         _git(root, "cat-file", "-e", f"{commit}:{prefix}{module}")
     except ValueError as error:
-        raise ValueError(f"--base {base} has no {prefix}{module}") from error
+        raise ValueError(f"BASE {base} has no {prefix}{module}") from error
     return Revision(commit, _git(root, "rev-parse", "--short", commit), prefix)
 
 
 @contextmanager
 def worktree(revision: Revision, root: Path, folder: Path) -> Iterator[Path]:
-    """The root of fame_accel's checkout in a worktree at `folder`, which is removed in the end."""
+    """Check a revision out at `folder`, and give the library's root in it; the worktree is removed in the end."""
     try:
         try:
             _git(root, "worktree", "add", "--detach", str(folder), revision.commit)
         except ValueError as error:
-            raise ValueError(f"--base {revision.short} cannot be checked out beside {root}: {error}") from error
+            raise ValueError(f"BASE {revision.short} cannot be checked out beside {root}: {error}") from error
         yield folder / revision.prefix
     finally:
         try:
@@ -58,8 +58,8 @@ def worktree(revision: Revision, root: Path, folder: Path) -> Iterator[Path]:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    """What git prints; raises ValueError with what it says where it fails."""
-    # a hook that runs this has another repository's, or its index, in them
+    """What git prints; raises ValueError with its message where it fails."""
+    # a git hook that runs this sets these for another repository or index
     outside = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY")
     env = {name: value for name, value in os.environ.items() if name not in outside} | {"LC_ALL": "C"}
     command = ["git", "-c", f"core.hooksPath={os.devnull}", "-C", str(root), *arguments]

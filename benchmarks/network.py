@@ -1,7 +1,7 @@
 """A UNet's first block and its whole denoising step with FAME attention, by each backend, on random weights.
 
-A step is one call of the network at a modulated timestep, without guidance; the block ends where the second level
-begins. Times and memory are those of real layers; correctness is judged at two frames, whose step fits in float64.
+A step is one call of the network at a modulated timestep, without guidance. The block ends where the second level
+begins. Times and memory are those of real layers. Correctness is judged at two frames, whose step fits in float64.
 Eager is the formula as VideoGrain runs it, in place of `layout_attention`; its masks are kept from call to call.
 """
 
@@ -17,23 +17,26 @@ import torch
 from torch import Tensor
 
 from fame_accel import bindings
-from fame_accel.bench.cases import Operation, Shape
+from fame_accel.bench.dense import dense_attention, dense_formula, dense_masks
 from fame_accel.bench.environment import environment
-from fame_accel.bench.group import Protocol, add_errors, add_times, said
-from fame_accel.bench.inputs import Inputs
+from fame_accel.bench.inputs import AttentionInputs
 from fame_accel.bench.memory import peak_mib
-from fame_accel.bench.providers import EAGER, FLOOR, CannotRun
-from fame_accel.bench.providers.dense import dense_attention, dense_formula, dense_masks
+from fame_accel.bench.prepared import CannotRun
+from fame_accel.bench.protocol import Protocol, add_errors, add_times, reason
+from fame_accel.bench.providers import EAGER, FLOOR
 from fame_accel.bench.rows import Row
 from fame_accel.bench.timing import Clock, interleaved
+from fame_accel.bench.workload import FAME, LayerShape
 from fame_accel.core.layout import TokenLayout
 from fame_accel.core.modulation import Modulation
+from fame_accel.core.parity import Verdict, error
+from fame_accel.core.planning import AttentionPlan
 from fame_accel.media.packages import require
 from fame_accel.tools.measure import freed_memory_is_kept
-from fame_accel.tools.parity_cases import Verdict, error, text_layout, three_regions
+from fame_accel.tools.parity_cases import text_layout, three_regions
 from fame_accel.tools.planner.network import FAMILIES, LATENT
 
-BACKENDS = {EAGER: "reference", FLOOR: "sdpa", "ours_triton": "triton", "ours_sdpa": "sdpa"}  # reference: replaced
+BACKENDS = {EAGER: "reference", FLOOR: "sdpa", "ours_triton": "triton", "ours_sdpa": "sdpa"}
 OPERATIONS = ("unet_block", "denoising_step")
 # Beside what plan needs, of the published configurations: width of the text embeddings.
 TEXT_WIDTHS = {"sd15": 768, "sd21": 1024}
@@ -42,14 +45,14 @@ _TEXT, _TIMESTEP, _JUDGED_FRAMES = 77, 981, 2
 
 @dataclass(frozen=True)
 class Network:
-    """unet: a UNet2DConditionModel; name: for the rows."""
+    """A UNet2DConditionModel, and its name in rows of results."""
 
     unet: Any
     name: str
 
     @classmethod
     def random(cls, family: str, device: torch.device, dtype: torch.dtype) -> Network:
-        """A family's UNet with seeded random weights; ImportError without diffusers."""
+        """The UNet of a family (sd15, sd21) with seeded random weights; raises ImportError without diffusers."""
         diffusers = require("diffusers", "diffusers")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -58,12 +61,14 @@ class Network:
 
 
 @dataclass(frozen=True)
-class _Case:
+class _NetworkCase:
     network: Network
     operation: str
     frames: int
     side: int  # of the latents
-    masks: dict[tuple, dict[str, Tensor]] = field(default_factory=dict)  # of eager, by resolution
+    # of eager, by resolution
+    layouts: dict[tuple, tuple[TokenLayout, TokenLayout, Modulation]] = field(default_factory=dict)
+    masks: dict[tuple, dict[str, Tensor]] = field(default_factory=dict)
 
     def inputs(self) -> tuple[Tensor, Tensor]:
         """Latents [frames, 4, side, side] and text embeddings [frames, 77, width], the same in every dtype."""
@@ -71,21 +76,21 @@ class _Case:
         generator = torch.Generator().manual_seed(0)
         sample = torch.randn(self.frames, 4, self.side, self.side, generator=generator)
         text = torch.randn(1, _TEXT, unet.config.cross_attention_dim, generator=generator)
-        # as float16 has them, which all dtypes represent but bfloat16
+        # rounded to float16, which every dtype but bfloat16 represents
         return tuple(x.half().to(unet.device, unet.dtype) for x in (sample, text.expand(self.frames, -1, -1)))
 
     def calls(self) -> dict[str, Callable[[], Tensor]]:
-        """By provider; the layouts' plans are kept from call to call."""
+        """The calls by provider; the layouts' plans are kept from call to call."""
         from fame_accel.adapter import FameConfig
 
         layout = three_regions(self.frames, self.side)
         words = text_layout(_TEXT, torch.device("cpu")).region[0]
         inputs = self.inputs()
-        found = {}
+        calls = {}
         for provider, backend in BACKENDS.items():
             config = FameConfig(layout, Modulation.fame(self.frames), token_regions=words, backend=backend)
-            found[provider] = partial(_run, self, config, *inputs, provider)
-        return found
+            calls[provider] = partial(_run, self, config, *inputs, provider)
+        return calls
 
 
 class _BlockDone(Exception):
@@ -93,8 +98,12 @@ class _BlockDone(Exception):
 
 
 def measure_network(network: Network, operation: str, frames: int, size: int, protocol: Protocol) -> list[Row]:
-    """Rows of an operation at frames of size x size pixels; those of backends that do not run here say why."""
-    case = _Case(network, operation, frames, size // LATENT)
+    """Measure an operation at frames of size x size pixels.
+
+    Returns:
+        A row of each provider; the note of one that does not run here says why.
+    """
+    case = _NetworkCase(network, operation, frames, size // LATENT)
     rows = {provider: _described(case, provider, protocol.run) for provider in BACKENDS}
     device = network.unet.device
     calls, verdicts = case.calls(), _verdicts(case, rows)
@@ -107,7 +116,7 @@ def measure_network(network: Network, operation: str, frames: int, size: int, pr
                 continue
             outs[provider] = call()
         except Exception as failure:  # whatever a backend cannot do is a result
-            rows[provider]["note"] = said(failure)
+            rows[provider]["note"] = reason(failure)
             continue
         ready[provider] = call
         if protocol.memory and not freed_memory_is_kept():  # which would count with what is held
@@ -123,7 +132,7 @@ def measure_network(network: Network, operation: str, frames: int, size: int, pr
 
 
 @torch.no_grad()
-def _run(case: _Case, config: Any, sample: Tensor, text: Tensor, provider: str) -> Tensor:
+def _run(case: _NetworkCase, config: Any, sample: Tensor, text: Tensor, provider: str) -> Tensor:
     from fame_accel.adapter import apply_fame
 
     unet = case.network.unet
@@ -141,48 +150,55 @@ def _run(case: _Case, config: Any, sample: Tensor, text: Tensor, provider: str) 
 
 
 @contextmanager
-def _eagerly(case: _Case) -> Iterator[None]:
-    """Within it the processors' attention is the dense formula."""
+def _eagerly(case: _NetworkCase) -> Iterator[None]:
+    """Replace the processors' attention by the dense formula within the context."""
     from fame_accel.adapter import processors
 
     def attend(
+        plan: AttentionPlan,
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        query_layout: TokenLayout,
-        key_layout: TokenLayout | None = None,
-        *,
-        modulation: Modulation,
         row_strength: Tensor,
-        key_weight: Tensor | None = None,
+        key_weight: Tensor | None,
         scale: float,
-        backend: str,
-    ) -> Tensor:
+        *_: object,
+    ) -> tuple[Tensor, None]:
         batch, heads, tokens, head_dim = query.shape
         if scale != head_dim**-0.5:
             raise ValueError(f"scale must be head_dim ** -0.5, got {scale}")
-        text = None if key_layout is None else key.shape[2]
-        shape = Shape("layer", case.frames, 1, tokens // case.frames, heads, head_dim, text=text, batch=batch)
-        keys = query_layout if key_layout is None else key_layout
-        inputs = Inputs(
-            shape, Operation("fame", pulled=True), query, key, value, query_layout, keys, modulation, row_strength,
-            key_weight,
+        text = None if key.shape[2] == tokens else key.shape[2]
+        resolution = (tokens, text, query.dtype)
+        if resolution not in case.layouts:
+            case.layouts[resolution] = _layouts_of(plan)
+        shape = LayerShape("layer", case.frames, 1, tokens // case.frames, heads, head_dim, text=text, batch=batch)
+        inputs = AttentionInputs(
+            shape, FAME, query, key, value, *case.layouts[resolution], row_strength, key_weight
         )  # fmt: skip
-        place = (case.operation, tokens, text, query.dtype)
-        if place not in case.masks:
-            case.masks[place] = dense_masks(inputs)
-        return dense_attention(inputs, case.masks[place], dense_formula)
+        if resolution not in case.masks:
+            case.masks[resolution] = dense_masks(inputs)
+        return dense_attention(inputs, case.masks[resolution], dense_formula), None
 
-    replaced, processors.layout_attention = processors.layout_attention, attend
+    original, processors.run_plan = processors.run_plan, attend
     try:
         yield
     finally:
-        processors.layout_attention = replaced
+        processors.run_plan = original
+
+
+def _layouts_of(plan: AttentionPlan) -> tuple[TokenLayout, TokenLayout, Modulation]:
+    """The layouts and the modulation that a plan was made of."""
+    table = plan.strength if plan.bias is None else plan.bias
+    sides = ((plan.query_region, plan.query_frame), (plan.key_region, plan.key_frame))
+    query_layout, key_layout = (
+        TokenLayout(region[0], frame[0], frames) for (region, frame), frames in zip(sides, table.shape[1:], strict=True)
+    )
+    return query_layout, key_layout, Modulation(plan.strength, plan.bias)
 
 
 @contextmanager
 def _stopped(unet: Any, operation: str) -> Iterator[None]:
-    """Within it a call ends after the first block, for the operation that is one block."""
+    """End a call after the first block within the context, for the operation that is one block."""
     if operation != "unet_block":
         yield
         return
@@ -197,18 +213,18 @@ def _stopped(unet: Any, operation: str) -> Iterator[None]:
         hook.remove()
 
 
-def _verdicts(case: _Case, rows: dict[str, Row]) -> dict[str, Verdict]:
-    """At few frames, against the reference in float64; a backend that fails there has its note."""
+def _verdicts(case: _NetworkCase, rows: dict[str, Row]) -> dict[str, Verdict]:
+    """Judge the providers at few frames against the reference in float64; one that fails there gets a note."""
     unet, dtype = case.network.unet, case.network.unet.dtype
-    small = _Case(case.network, case.operation, _JUDGED_FRAMES, case.side)
+    small = _NetworkCase(case.network, case.operation, _JUDGED_FRAMES, case.side)
     calls, outs = small.calls(), {}
     for provider in (EAGER, "ours_triton", "ours_sdpa"):
         try:
-            if provider == "ours_triton" and (reason := bindings.triton_unavailable(unet.device, dtype)):
-                raise CannotRun(reason)
+            if provider == "ours_triton" and (missing := bindings.triton_unavailable(unet.device, dtype)):
+                raise CannotRun(missing)
             outs[provider] = calls[provider]()
         except Exception as failure:
-            rows[provider]["note"] = said(failure)
+            rows[provider]["note"] = reason(failure)
 
     def exact() -> Tensor:
         _, config, *_ = small.calls()[EAGER].args  # its backend is the reference
@@ -224,7 +240,7 @@ def _verdicts(case: _Case, rows: dict[str, Row]) -> dict[str, Verdict]:
     return {provider: Verdict(error(out, truth), eager) for provider, out in outs.items()}
 
 
-def _described(case: _Case, provider: str, run: str) -> Row:
+def _described(case: _NetworkCase, provider: str, run: str) -> Row:
     unet = case.network.unet
     return {
         "run": run,

@@ -2,15 +2,14 @@
 
     python worker.py ROOT THREADS
 
-ROOT is the folder that fame_accel must come from. Each line on stdin is answered by a line of JSON on stdout:
+ROOT is the folder that fame_accel must come from. Each line on stdin gets a line of JSON on stdout:
 
-    load FILE   {}                 the case that the next lines are about, as worker_process.save_case writes it
-    out FILE    {}                 its result [B, H, Nq, D], saved
-    time        {"ms": 1.25}       of one call
-    quit
+    load FILE   {}                 loads the case for the next lines, as worker_process.save_case writes it
+    out FILE    {}                 saves its result [B, H, Nq, D]
+    time        {"ms": 1.25}       times one call
 
-and what raises by {"error": "Type: message"}. It is run by its path, so that revisions without it can be measured, and
-takes of fame_accel the oldest public names alone.
+An order that raises gets {"error": "Type: message"}. The script is run by its path, so that revisions without it can be
+measured, and it uses only the oldest public names of fame_accel.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from __future__ import annotations
 import os
 import sys
 
-# the script's folder, which python puts first, holds names like memory and rows
+# the script's folder, which Python puts first, holds modules of general names
 sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry) != os.path.dirname(os.path.realpath(__file__))]
 
 import json  # noqa: E402
@@ -32,7 +31,7 @@ _L2_BYTES = 256 << 20  # more than any GPU's L2 cache holds
 
 
 class Session:
-    """The case that was loaded last."""
+    """Runs the case that was loaded last."""
 
     def __init__(self, root: str) -> None:
         self._root = os.path.realpath(root)
@@ -94,20 +93,18 @@ class Session:
 
 @torch.no_grad()
 def main(root: str, threads: str) -> None:
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what the library prints is no answer
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what the library prints goes to stderr
     torch.set_num_threads(int(threads))
     session = Session(root)
     orders = {"load": session.load, "out": session.out, "time": session.time}
     for line in sys.stdin:  # which ends with the process that asks
         order, _, argument = line.rstrip("\n").partition(" ")
-        if order == "quit":
-            return
         try:
-            answer = orders[order](argument)
+            reply = orders[order](argument)
         except Exception as error:  # whatever a revision cannot do is a result
-            answer = {"error": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
-        print(json.dumps(answer), file=answers, flush=True)
+            reply = {"error": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
+        print(json.dumps(reply), file=replies, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""torch's own attention: plain, with the modulation as a dense bias, and with the bias as low-rank factors."""
+"""torch's own attention: by cuDNN, with the modulation as a dense bias, and with the bias as low-rank factors."""
 
 from __future__ import annotations
 
@@ -9,40 +9,32 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import one_hot, pad, scaled_dot_product_attention
 
-from fame_accel.bench.inputs import Inputs
-from fame_accel.bench.providers.dense import dense_bias, require_memory
-from fame_accel.bench.providers.prepared import CannotRun, Prepared
+from fame_accel.bench.dense import dense_bias
+from fame_accel.bench.inputs import AttentionInputs
+from fame_accel.bench.prepared import CannotRun, PreparedCall, require_memory
 
 _EXCLUDED = -1000.0  # in place of -inf, which factors cannot give: exp of it is 0 in every dtype
-PULL = "scores are pulled to extremes of their row: no bias known before the call says it"
+NO_BIAS = "scores move toward extremes of their row, which no bias known before the call can express"
 
 
-def sdpa_plain(inputs: Inputs) -> Prepared:
-    """Plain attention on the same tensors: what every modulation costs at least."""
-
-    def call() -> Tensor:
-        return scaled_dot_product_attention(inputs.query, inputs.key, inputs.value)
-
-    plain = not (inputs.operation.hard or inputs.operation.pulled)
-    return Prepared(call, note="" if plain else "plain attention, the floor", judged=plain)
-
-
-def sdpa_cudnn(inputs: Inputs) -> Prepared:
+def sdpa_cudnn(inputs: AttentionInputs) -> PreparedCall:
+    """Plain attention by cuDNN."""
     if inputs.device.type != "cuda":
         raise CannotRun("needs CUDA")
-    if inputs.operation.hard or inputs.operation.pulled:
+    if inputs.operation.excludes or inputs.operation.modulates:
         raise CannotRun("timed on plain attention alone")
 
     def call() -> Tensor:
         with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
             return scaled_dot_product_attention(inputs.query, inputs.key, inputs.value)
 
-    return Prepared(call)
+    return PreparedCall(call)
 
 
-def sdpa_bias(inputs: Inputs) -> Prepared:
-    if not inputs.operation.hard:
-        raise CannotRun(PULL if inputs.operation.pulled else "no bias to give")
+def sdpa_bias(inputs: AttentionInputs) -> PreparedCall:
+    """Hard mask and decay as one dense bias, for each head."""
+    if not inputs.operation.excludes:
+        raise CannotRun(NO_BIAS if inputs.operation.modulates else "no bias to give")
     batch, heads, queries, _ = inputs.query.shape
     pairs, dtype = queries * inputs.shape.keys * len(inputs.query_layout.region), inputs.query.dtype
     require_memory(pairs * (dtype.itemsize + 9), inputs.device, "the bias and the indices it is made of")
@@ -58,17 +50,17 @@ def sdpa_bias(inputs: Inputs) -> Prepared:
             return scaled_dot_product_attention(inputs.query, inputs.key, inputs.value, attn_mask=kept["bias"])
 
     plan()
-    return Prepared(call, plan, note=f"the bias takes {pairs * dtype.itemsize / 2**20:.0f} MiB")
+    return PreparedCall(call, plan, note=f"the bias takes {pairs * dtype.itemsize / 2**20:.0f} MiB")
 
 
-def sdpa_low_rank(inputs: Inputs) -> Prepared:
+def sdpa_low_rank(inputs: AttentionInputs) -> PreparedCall:
     """The bias as a product of factors, more columns of q and k (FlashBias, arXiv 2505.12044).
 
     Exact here: a key is one of a few kinds (bitset, frame), so q's factor holds its bias toward each kind and k's is
     the kind, one-hot.
     """
-    if not inputs.operation.hard:
-        raise CannotRun(PULL if inputs.operation.pulled else "no bias to factor")
+    if not inputs.operation.excludes:
+        raise CannotRun(NO_BIAS if inputs.operation.modulates else "no bias to factor")
     if inputs.query_layout.batch is not None:
         raise CannotRun("as many kinds of keys as pixels have regions: written for one layout of all items")
     batch, heads, _, head_dim = inputs.query.shape
@@ -85,10 +77,10 @@ def sdpa_low_rank(inputs: Inputs) -> Prepared:
         return scaled_dot_product_attention(query, key, value, scale=head_dim**-0.5)[..., :head_dim]
 
     plan()
-    return Prepared(call, plan, note=f"head_dim {head_dim} + {factors['key'].shape[-1]}")
+    return PreparedCall(call, plan, note=f"head_dim {head_dim} + {factors['key'].shape[-1]}")
 
 
-def _factors(inputs: Inputs) -> dict[str, Tensor]:
+def _factors(inputs: AttentionInputs) -> dict[str, Tensor]:
     """query [Nq, K] and key [Nk, K] for K kinds of keys, a multiple of 8."""
     layout, keys, dtype = inputs.query_layout, inputs.key_layout, inputs.query.dtype
     tokens = torch.stack([keys.region[0], keys.frame[0]], 1)

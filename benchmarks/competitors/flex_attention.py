@@ -1,4 +1,4 @@
-"""The same operations on torch's FlexAttention, as someone who knows it well would write them.
+"""The same operations on torch's FlexAttention, written with care for its speed.
 
 Hard mask with decay: block_mask for the regions, score_mod for the decay; also on tokens sorted by region, where nearly
 every block is full or empty (q, k and v are sorted and the result put back inside the timed call).
@@ -22,46 +22,50 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import AuxRequest, create_block_mask, flex_attention
 
-from fame_accel.bench.inputs import Inputs
-from fame_accel.bench.providers.prepared import CannotRun, Prepared
+from fame_accel.bench.inputs import AttentionInputs
+from fame_accel.bench.prepared import CannotRun, PreparedCall
 
 # (BLOCK_M, BLOCK_N, num_warps) of torch 2.11 for half precision on Hopper, by head_dim
 _TILES = {64: (128, 64, 8), 128: (128, 64, 8), 256: (64, 32, 4)}
-compiled = torch.compile  # FlexAttention without it materialises the scores
-_NARROW = 16  # columns of v that a pass for an extreme drags along; the least that Triton's tl.dot takes
+compiled = torch.compile  # without it FlexAttention materializes the scores
+_NARROW = 16  # columns of v in a pass for an extreme; the least that Triton's tl.dot takes
 
 
-def flex(inputs: Inputs) -> Prepared:
+def flex(inputs: AttentionInputs) -> PreparedCall:
+    """Tokens in their own order."""
     _refuse(inputs, "flex_three_pass does it")
     return _masked(inputs, ordered=False)
 
 
-def flex_sorted(inputs: Inputs) -> Prepared:
+def flex_sorted(inputs: AttentionInputs) -> PreparedCall:
+    """Tokens sorted by region."""
     _refuse(inputs, "flex_three_pass does it")
-    if not inputs.operation.hard:
+    if not inputs.operation.excludes:
         raise CannotRun("no mask: nothing to gain from an order")
     return _masked(inputs, ordered=True)
 
 
-def flex_three_pass(inputs: Inputs) -> Prepared:
+def flex_three_pass(inputs: AttentionInputs) -> PreparedCall:
+    """Passes for the row maxima and minima, then the attention."""
     _refuse(inputs, "")
-    if not inputs.operation.pulled:
+    if not inputs.operation.modulates:
         raise CannotRun("flex does it in one pass")
     return _three_passes(inputs)
 
 
-def _refuse(inputs: Inputs, instead: str) -> None:
+def _refuse(inputs: AttentionInputs, instead: str) -> None:
+    """Raise CannotRun for what FlexAttention does not do; `instead` says what does it where one pass is too few."""
     if inputs.shape.motion:
         raise CannotRun("not tried: sequences of a few frames leave its blocks of 128 nearly empty")
-    if instead and inputs.operation.pulled:
+    if instead and inputs.operation.modulates:
         raise CannotRun(f"a score_mod sees one score, not the extremes of its row: {instead}")
 
 
-def _masked(inputs: Inputs, ordered: bool) -> Prepared:
+def _masked(inputs: AttentionInputs, ordered: bool) -> PreparedCall:
     """Plain attention, or a hard mask with decay."""
     attend, make_mask = _functions(inputs)
-    if not inputs.operation.hard:
-        return Prepared(lambda: attend(inputs.query, inputs.key, inputs.value))
+    if not inputs.operation.excludes:
+        return PreparedCall(lambda: attend(inputs.query, inputs.key, inputs.value))
     layout, rate, per_frame = inputs.query_layout, inputs.operation.decay, inputs.shape.height * inputs.shape.width
     bits, frames = layout.region[0].clone(), layout.frame[0].clone()
     plan: dict[str, object] = {}
@@ -92,15 +96,15 @@ def _masked(inputs: Inputs, ordered: bool) -> Prepared:
 
     make()
     if not ordered:
-        return Prepared(lambda: attend(*tensors, score_mod=decayed, block_mask=plan["mask"]), make)
-    return Prepared(
+        return PreparedCall(lambda: attend(*tensors, score_mod=decayed, block_mask=plan["mask"]), make)
+    return PreparedCall(
         lambda: put_back(attend(*sort(), score_mod=decayed_sorted, block_mask=plan["mask"])), make,
         sort=lambda: put_back(sort()[0]), note="sorting and putting back are part of the time",
     )  # fmt: skip
 
 
-def _three_passes(inputs: Inputs) -> Prepared:
-    """For a modulation that pulls scores to their row's extremes and excludes no pair."""
+def _three_passes(inputs: AttentionInputs) -> PreparedCall:
+    """For a modulation that moves scores toward their row's extremes and excludes no pair."""
     attend, _ = _functions(inputs)
     query, key, value = inputs.query, inputs.key, inputs.value
     operation, per_frame = inputs.operation, inputs.shape.height * inputs.shape.width
@@ -115,17 +119,17 @@ def _three_passes(inputs: Inputs) -> Prepared:
     def negated(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         return -score
 
-    def pulled(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        pull = strength[i]
+    def modulated(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        share = strength[i]
         if weight is not None:
-            pull = pull * weight[j]
+            share = share * weight[j]
         target = torch.where((bits_q[i] & bits_k[j]) != 0, high[b, h, i], low[b, h, i])
         if not rate:
-            return score + pull * (target - score)
+            return score + share * (target - score)
         decay = rate * (i // per_frame - j // per_frame).abs()
         if on_strength:
-            return score + pull * torch.exp(-decay) * (target - score)
-        return score + pull * (target - score) - decay
+            return score + share * torch.exp(-decay) * (target - score)
+        return score + share * (target - score) - decay
 
     def maxima(score_mod: Callable[..., Tensor], narrow: Tensor) -> Tensor:
         return attend(query, key, narrow, score_mod=score_mod, return_aux=AuxRequest(max_scores=True))[1].max_scores
@@ -146,15 +150,15 @@ def _three_passes(inputs: Inputs) -> Prepared:
 
     def call() -> Tensor:
         extremes()
-        return attend(query, key, value, score_mod=pulled)
+        return attend(query, key, value, score_mod=modulated)
 
-    return Prepared(
+    return PreparedCall(
         call,
         note="maxima, minima, attention" if query.device.type == "cuda" else "extremes of the scores, then attention",
     )
 
 
-def _functions(inputs: Inputs) -> tuple[Callable, Callable]:
+def _functions(inputs: AttentionInputs) -> tuple[Callable, Callable]:
     """flex_attention and create_block_mask, compiled."""
     head_dim, options = inputs.shape.head_dim, None
     if inputs.device.type == "cuda" and head_dim & (head_dim - 1):

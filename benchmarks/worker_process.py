@@ -12,43 +12,51 @@ from pathlib import Path
 
 import torch
 
-from fame_accel.bench.inputs import Inputs
+from fame_accel.bench.inputs import AttentionInputs
 from fame_accel.core.layout import TokenLayout
 
 SCRIPT = Path(__file__).with_name("worker.py")
 
 
 class WorkerFailed(RuntimeError):
-    """What a worker answered instead, or how it ended."""
+    """A worker reported an error, or ended."""
 
 
 class Worker:
-    """A process that runs worker.py on the fame_accel at `root`, with this one's number of threads. What ended is
-    started anew at the next order. log: a file for what it prints."""
+    """A process that runs worker.py on one checkout, with as many threads as this process.
+
+    It is started anew at the next order where it ended.
+
+    Args:
+        root: the checkout.
+        device: where its calls run.
+        log: a file for what it prints.
+    """
 
     def __init__(self, root: Path, device: torch.device, log: Path) -> None:
         self._root, self._device, self._log = root, device, log
         self._process: subprocess.Popen[str] | None = self._start()
 
     def ask(self, order: str) -> dict[str, float]:
-        """The answer to an order; raises WorkerFailed with the reason where there is none."""
+        """Give an order and return the reply; raises WorkerFailed with the reason where there is none."""
         if self._process is None:
             self._process = self._start()
         try:
             print(order, file=self._process.stdin, flush=True)
-            answer = self._process.stdout.readline()
+            line = self._process.stdout.readline()
         except BrokenPipeError:
-            answer = ""
-        if not answer.endswith("\n"):
+            line = ""
+        if not line.endswith("\n"):
             raise WorkerFailed(self._end())
-        found = json.loads(answer)
-        if "error" in found:
+        reply = json.loads(line)
+        if "error" in reply:
             if self._device.type == "cuda":
                 self.close()  # some errors leave a context that cannot go on
-            raise WorkerFailed(found["error"])
-        return found
+            raise WorkerFailed(reply["error"])
+        return reply
 
     def close(self) -> None:
+        """End the process."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -68,21 +76,21 @@ class Worker:
             return subprocess.Popen(command, stderr=log, start_new_session=True, **pipes)
 
     def _end(self) -> str:
-        """How the process ended, and the last it printed."""
+        """How the process ended, and the last line that it printed."""
         try:
             status = self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             status = None
         self.close()
-        how = "stopped answering" if status is None else f"ended with exit status {status}"
+        end = "stopped answering" if status is None else f"ended with exit status {status}"
         if status is not None and status < 0:
-            how = f"was ended by signal {-status}{', most likely for its memory' if status == -signal.SIGKILL else ''}"
+            end = f"was ended by signal {-status}{', most likely for its memory' if status == -signal.SIGKILL else ''}"
         printed = self._log.read_text(errors="replace").split("\n")
         last = next((line.strip() for line in reversed(printed) if line.strip()), "")
-        return f"its process {how}{': ' if last else ''}{last[:200]}"
+        return f"its process {end}{': ' if last else ''}{last[:200]}"
 
 
-def save_case(inputs: Inputs, backend: str, file: Path) -> None:
+def save_case(inputs: AttentionInputs, backend: str, file: Path) -> None:
     """The case as worker.py reads it: tensors, numbers and names in a dict."""
     case = {name: getattr(inputs, name) for name in ("query", "key", "value", "row_strength", "key_weight")}
     case |= {"device": str(inputs.device), "backend": backend}
