@@ -95,7 +95,7 @@ $(COMPAT_DEPS): requirements/torch.txt requirements/pinned.txt requirements/comp
 	$(COMPAT_PIP) install -q -r requirements/compat.txt
 	@touch $@
 
-$(READY): $(DEPS) pyproject.toml
+$(READY): $(DEPS) pyproject.toml setup.py
 	$(PIP) install -q --no-build-isolation --no-deps -e .
 	@touch $@
 

@@ -34,10 +34,12 @@ def _few_keys_attention(
         query, key, value, out, lse, query_region, query_frame, key_region, strength, bias, row_strength, key_weight,
         scale, precision(query.dtype),
     )  # fmt: skip
-    if launch is None:
-        run(streamed_keys_call(*arguments, choose_launch("streamed_keys", *chip)), query)
-    else:
+    if launch is not None:
         run(few_keys_call(*arguments, programs(query.device), launch), query)
+        return out, lse
+    launch = choose_launch("streamed_keys", *chip)
+    assert launch is not None  # only few_keys may have none
+    run(streamed_keys_call(*arguments, launch), query)
     return out, lse
 
 

@@ -65,7 +65,7 @@ def attend_pairwise(
     def attend_to(chunks: list[ChunkIndex]) -> None:
         items, _, rows = chunks[0]
         tokens, factors = of_items(items.start, items.stop)
-        pairs = _PairTerms.of(tokens, rows, *factors, excludes)
+        pairs = _PairTerms.of(tokens, rows, excludes, *factors)
         for chunk in chunks:
             logits = chunked.logits(chunk)
             pairs.modulate(logits)
@@ -135,11 +135,11 @@ class _PairTerms:
         cls,
         tokens: _Tokens,
         rows: slice,
+        excludes: bool,
         strength: Tensor | None,
         bias: Tensor | None,
         row_strength: Tensor | None,
         key_weight: Tensor | None,
-        excludes: bool,
     ) -> _PairTerms:
         """The terms of some rows; strength and bias as `at_keys` returns them."""
         toward_high = toward_low = hidden = empty = None

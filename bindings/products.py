@@ -102,7 +102,8 @@ class ChunkedAttention:
             query, key, value = map(with_supported_strides, (query, key, value))
         self._query, self._scale, self._out, self._lse = query, scale, out, lse
         self._of_thread = threading.local()
-        self.chunk = Chunk.of(query.device, *query.shape[:3], *key.shape[2:], pairwise)
+        batch, heads, num_queries, head_dim = query.shape
+        self.chunk = Chunk.of(query.device, batch, heads, num_queries, key.shape[2], head_dim, pairwise)
         self._key, self._value = key.float(), value  # logits may pass float16's range
         if self.chunk.onednn:  # slow where the rows of a head do not lie side by side
             self._key, self._value = (x if x[0, 0].is_contiguous() else x.contiguous() for x in (self._key, value))
@@ -146,7 +147,7 @@ class ChunkedAttention:
 
     def finish(self, logits: Tensor, chunk: ChunkIndex) -> None:
         """Write out and lse of a chunk; its logits are overwritten."""
-        highest = logits.amax(-1) if self._lse is not None else None
+        highest = logits.amax(-1) if self._lse is not None else logits
         # on a CPU the weights take the logits' place, which is in the cache
         weights = torch.softmax(logits, -1, out=logits if logits.device.type == "cpu" else None)
         value = self._value[chunk[:2]]
@@ -173,9 +174,9 @@ class ChunkedAttention:
 
 def onednn_pays(device: torch.device, queries: int, keys: int, head_dim: int) -> bool:
     """Whether oneDNN is there, is faster than MKL, and the products of one head are large enough for it."""
-    return device.type == "cpu" and torch.backends.mkldnn.enabled and _has_avx512() and (
-        queries * keys * head_dim >= ONEDNN_WORK
-    )  # fmt: skip
+    if device.type != "cpu" or queries * keys * head_dim < ONEDNN_WORK:
+        return False
+    return bool(torch.backends.mkldnn.enabled) and _has_avx512()
 
 
 @cache

@@ -54,7 +54,7 @@ def attend_runs(
         return out if has_strides_of_query else torch.empty_like(query).copy_(out), lse.contiguous()
     out, lse = empty_outputs(query)
     items = len(query_order)
-    tables = [None if table is None else table.tolist() for table in (strength, bias)]
+    strengths, biases = (None if table is None else table.tolist() for table in (strength, bias))
     for item in range(items):
         batch = slice(None) if items == 1 else slice(item, item + 1)
         order_q, order_k = query_order[item], key_order[item]
@@ -65,8 +65,8 @@ def attend_runs(
             of_rows = (row_strength[batch] if len(row_strength) > 1 else row_strength).index_select(1, order_q)
         ordered_out = torch.zeros_like(ordered_q)
         ordered_lse = query.new_full(ordered_q.shape[:3], -math.inf, dtype=torch.float32)
-        of_item = ([run for run in runs if run[0] == item] for runs in (query_runs, key_runs))
-        for block in blocks_of(*of_item, *tables):
+        queries_of_item, keys_of_item = ([run for run in runs if run[0] == item] for runs in (query_runs, key_runs))
+        for block in blocks_of(queries_of_item, keys_of_item, strengths, biases):
             rows = slice(*block.queries)
             keys, values = (_take(x, block.stretches) for x in (ordered_k, ordered_v))
             sides = ordered_q[:, :, rows], keys, values

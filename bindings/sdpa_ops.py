@@ -35,13 +35,16 @@ def _sdpa_attention(
     Otherwise pair by pair. Arguments as in `attend_runs` (runs: int64 [runs, 5] on the CPU, rows of length 0 stand for
     nothing) and `attend_pairwise`.
     """
-    unweighted = key_weight is None or strength is None
-    if query_runs is not None and key_runs is not None and unweighted:
-        rows = [[run for run in runs.tolist() if run[1] < run[2]] for runs in (query_runs, key_runs)]
-        if rows[0]:
+    if (
+        (key_weight is None or strength is None)
+        and (query_order is not None and key_order is not None)
+        and (query_runs is not None and key_runs is not None)
+    ):
+        rows_q, rows_k = ([run for run in runs.tolist() if run[1] < run[2]] for runs in (query_runs, key_runs))
+        if rows_q:
             return attend_runs(
-                query, key, value, query_order, key_order, *rows, strength_of_runs, bias_of_runs, row_strength, scale,
-                with_lse,
+                query, key, value, query_order, key_order, rows_q, rows_k, strength_of_runs, bias_of_runs,
+                row_strength, scale, with_lse,
             )  # fmt: skip
     return attend_pairwise(
         query, key, value, query_region, query_frame, key_region, key_frame, strength, bias, row_strength, key_weight,

@@ -137,7 +137,9 @@ def _tile_attention(
 def _launch(device: torch.device, head_dim: int, element_size: int, modulated: bool, one_pass: bool) -> Launch:
     from fame_accel.kernels.launch_table import choose_launch, planned_kernel
 
-    return choose_launch(planned_kernel(modulated, one_pass), family(device), head_dim, element_size)
+    launch = choose_launch(planned_kernel(modulated, one_pass), family(device), head_dim, element_size)
+    assert launch is not None  # only few_keys may have none
+    return launch
 
 
 tile_attention = declare(

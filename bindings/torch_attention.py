@@ -54,8 +54,10 @@ def _attend_cpu(
 def _attend_cuda_in_parts(
     query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
-    sides = (side.split(CUDA_BATCH) for side in (query, key, value))
-    parts = [_attend_cuda(*part, key_bias, scale) for part in zip(*sides, strict=True)]
+    parts = [
+        _attend_cuda(q, k, v, key_bias, scale)
+        for q, k, v in zip(query.split(CUDA_BATCH), key.split(CUDA_BATCH), value.split(CUDA_BATCH), strict=True)
+    ]
     if len(parts) == 1:
         return parts[0]
     return torch.cat([out for out, _ in parts]), torch.cat([lse for _, lse in parts])
@@ -70,7 +72,7 @@ def _attend_cuda(
     if head_dim % 8:
         query, key, value = (pad(x, (0, -head_dim % 8)) for x in (query, key, value))
     query, key, value = (with_supported_strides(x, aligned=True) for x in (query, key, value))
-    bias, top = None, 0.0
+    bias, top = None, query.new_zeros((), dtype=torch.float32)
     if key_bias is not None:  # in the query's dtype, whose range it may pass: counted from its maximum
         top = key_bias.max()
         bias = (key_bias - top).clamp(min=torch.finfo(query.dtype).min).to(query.dtype)

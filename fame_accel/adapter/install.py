@@ -34,7 +34,7 @@ class FameHandle:
         for name, original in self._originals.items():
             processor = self._processor_for(name)
             if processor is not None:
-                processor.installed, processor.original = True, original
+                processor.original = original
                 self.processors[name] = processor
                 attn = unet.get_submodule(name.removesuffix(".processor"))
                 head_dim = attn.inner_dim // attn.heads

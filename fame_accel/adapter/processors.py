@@ -41,10 +41,9 @@ class LayerCall:
 
 
 class _FameProcessor:
-    """Common to both processors: `installed` by apply_fame, the `original` it replaced, the `call` of this pass."""
+    """Common to both processors: the `original` that apply_fame replaced, and the `call` of this pass."""
 
     def __init__(self) -> None:
-        self.installed = False
         self.original: Callable[..., Tensor] | None = None
         self.call: LayerCall | None = None
 
@@ -61,11 +60,6 @@ class _FameProcessor:
 
     def _configured(self, hidden_states: Tensor, is_own_kind: bool, attention_mask: Tensor | None) -> LayerCall | None:
         """The call of a layer that is configured and of this processor's kind; None for one to leave alone."""
-        if not self.installed:
-            raise RuntimeError(
-                f"{type(self).__name__} was not installed by apply_fame (loading an IP-Adapter re-creates processors): "
-                "call apply_fame again"
-            )
         call = self.call
         if call is None or hidden_states.dim() != 3 or not is_own_kind:
             return None
@@ -78,6 +72,14 @@ class _FameProcessor:
         if attention_mask is not None:
             raise ValueError("attention_mask must be None in layers modulated by FAME: masks are not supported there")
         return call
+
+    def _replaced(self) -> Callable[..., Tensor]:
+        if self.original is None:
+            raise RuntimeError(
+                f"{type(self).__name__} was not installed by apply_fame (loading an IP-Adapter re-creates processors): "
+                "call apply_fame again"
+            )
+        return self.original
 
 
 class FameSelfAttnProcessor(_FameProcessor):
@@ -97,7 +99,7 @@ class FameSelfAttnProcessor(_FameProcessor):
     ) -> Tensor:
         call = self._configured(hidden_states, encoder_hidden_states is None, attention_mask)
         if call is None:
-            return self.original(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+            return self._replaced()(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
         clip = hidden_states.unflatten(0, (call.parts, call.frames)).flatten(1, 2)
         return _project_out(attn, self._attend(attn, clip, clip, call), hidden_states)
 
@@ -119,7 +121,7 @@ class FameCrossAttnProcessor(_FameProcessor):
     ) -> Tensor:
         call = self._configured(hidden_states, encoder_hidden_states is not None, attention_mask)
         if call is None or encoder_hidden_states is None:
-            return self.original(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+            return self._replaced()(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
         clip = hidden_states.unflatten(0, (call.parts, call.frames)).flatten(1, 2)
         text = encoder_hidden_states.unflatten(0, (call.parts, call.frames))[:, 0]
         if attn.norm_cross:

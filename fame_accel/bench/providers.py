@@ -48,7 +48,7 @@ def _ours(inputs: AttentionInputs, backend: str) -> PreparedCall:
     x, layouts = inputs, [inputs.query_layout, inputs.key_layout]
 
     def call() -> Tensor:
-        return layout_attention(x.query, x.key, x.value, *layouts, backend=backend, **x.options)
+        return layout_attention(x.query, x.key, x.value, layouts[0], layouts[1], backend=backend, **x.options)
 
     def forget() -> None:
         """Take new layouts, which have no plan yet."""

@@ -115,7 +115,7 @@ def layout_attention(
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     if plan is not None:
-        if not (query_layout is key_layout is modulation is None):
+        if query_layout is not None or key_layout is not None or modulation is not None:
             raise ValueError("plan replaces query_layout, key_layout and modulation: pass it, or them, not both")
         out, lse = _planned(plan, query, key, value, row_strength, key_weight, scale, return_lse, backend)
         return (out, lse) if return_lse else out
@@ -130,11 +130,11 @@ def layout_attention(
         if 0 in (*query.shape, *key.shape):
             out, lse = empty_result(query)
         else:
-            found = find_plan(
+            plan = find_plan(
                 call.query_layout, call.key_layout, call.modulation, backend, query.shape[0], query.shape[-1],
                 query.dtype, key_weight is not None,
             )  # fmt: skip
-            out, lse = run_plan(found, query, key, value, call.row_strength, call.key_weight, call.scale, return_lse)
+            out, lse = run_plan(plan, query, key, value, call.row_strength, call.key_weight, call.scale, return_lse)
     return (out, lse) if return_lse else out
 
 

@@ -5,16 +5,13 @@ A region is one bit of an int32 bitset, so there are at most 31. Regions may ove
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fame_accel.core.cache import WeakCache
 from fame_accel.core.tracing import has_values
-
-if TYPE_CHECKING:
-    from fame_accel.core.planning import AttentionPlan
 
 MAX_REGIONS = 31
 _INTEGERS = (torch.int32, torch.int64, torch.int16, torch.uint8)
@@ -61,7 +58,7 @@ class TokenLayout:
         with torch.inference_mode(False):  # a layout made there is used elsewhere too
             self.region = torch.atleast_2d(region).to(torch.int32, copy=True).contiguous()
             self.frame = torch.atleast_2d(frame).to(torch.int32, copy=True).contiguous()
-        self.plans: WeakCache[AttentionPlan] = WeakCache()
+        self.plans: WeakCache[Any] = WeakCache()  # AttentionPlan and Tables, by key layout and what else decides them
 
     @property
     def device(self) -> torch.device:

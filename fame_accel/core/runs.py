@@ -81,8 +81,8 @@ def run_plan(query_layout: TokenLayout, key_layout: TokenLayout, tables: Tables)
     query_runs = query.table
     if not is_coarse(len(query_runs), query.order.numel(), tables.strength is not None, tables.strength_pair is None):
         query_runs = query_runs[:0]
-    tables_of_runs = (dynamic_size(table) for table in (query_runs, key.table))
-    return RunPlan(query.order, key.order, *tables_of_runs, tables.strength, tables.bias)
+    query_runs, key_runs = dynamic_size(query_runs), dynamic_size(key.table)
+    return RunPlan(query.order, key.order, query_runs, key_runs, tables.strength, tables.bias)
 
 
 def is_coarse(query_runs: int, tokens: int, modulated: bool, by_frame: bool) -> bool:
