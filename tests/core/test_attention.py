@@ -150,9 +150,10 @@ def test_row_strength(target: Target, value: float | None, name: str):
 
 @on_targets
 def test_strengths_of_same_and_other_regions(target: Target):
-    """Two numbers, neither of them 0 or 1."""
+    """Two numbers, neither of them 0 or 1; with a bias by frame, so that the keys are taken in tiles and runs."""
     strength = torch.tensor([0.3, 0.8])[:, None, None].expand(2, FRAMES, FRAMES)
-    check(make_case(target, modulation=Modulation(strength), row_strength=torch.rand(target.tokens)), target)
+    modulation = Modulation(strength, Modulation.fame(FRAMES, decay=0.4).bias_table)
+    check(make_case(target, modulation=modulation, row_strength=torch.rand(target.tokens)), target)
 
 
 @on_targets

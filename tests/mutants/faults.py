@@ -114,7 +114,7 @@ KERNEL_FAULTS = [
         "kernels/modulated.py",
         "(least < least_sum).to(tl.int32)",
         "(least < 0.0).to(tl.int32)",
-        interpreted(f"{ATTENTION}::test_rows_far_below_their_pivot"),
+        (f"{ATTENTION}::test_rows_far_below_their_pivot[triton-fp16-cpu]",),
     ),
     Fault(
         "the logits of a weighted key move twice",
@@ -170,7 +170,7 @@ KERNEL_FAULTS = [
         "kernels/pairs.py",
         'bias_other[:, None]) > -float("inf")',
         'bias_other[:, None]) >= -float("inf")',
-        WEIGHTED_FEW_KEYS,
+        (f"{ATTENTION}::test_rows_without_keys", "-k", "triton and cpu and 1.0-True"),
     ),
     Fault(
         "the last query tile is lost",
