@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fame_accel import bindings
+from fame_accel.core.backend import resolve_backend
 from fame_accel.pipeline.frames import OUTPUT_TYPES, Frames, as_frames
 
 
@@ -79,8 +79,7 @@ def check_backend(backend: str, device: torch.device, dtype: torch.dtype) -> Non
     """
     if dtype == torch.float64 and backend != "reference":
         raise ValueError(f"backend must be 'reference' for a UNet in float64, got {backend!r}")
-    if backend == "triton" and (reason := bindings.triton_unavailable(device, dtype)) is not None:
-        raise RuntimeError(f"backend='triton' cannot run here: {reason}")
+    resolve_backend(backend, device, dtype)
 
 
 def _check_int(name: str, value: int, low: int, high: int | None) -> None:
