@@ -31,16 +31,16 @@ Point = dict[str, dict[str, str]]
 
 
 def curve(
-    axes: Any, places: Sequence[float], points: Sequence[Point], provider: str, column: str, scale: float
+    axes: Any, positions: Sequence[float], points: Sequence[Point], provider: str, column: str, scale: float
 ) -> None:
     """One provider's column over the places where it has one; a cross where it ran out of memory next."""
     name, color, marker, line = STYLES[provider]
-    found = [(x, row) for x, point in zip(places, points, strict=True) if (row := point.get(provider))]
-    drawn = [(x, float(row[column]) * scale) for x, row in found if row[column]]
+    result = [(x, row) for x, point in zip(positions, points, strict=True) if (row := point.get(provider))]
+    drawn = [(x, float(row[column]) * scale) for x, row in result if row[column]]
     if not drawn:
         return
     axes.plot(*zip(*drawn, strict=True), color=color, marker=marker, linestyle=line, label=name, markersize=5)
-    if ended := [x for x, row in found if row["note"].startswith("out of memory")]:
+    if ended := [x for x, row in result if row["note"].startswith("out of memory")]:
         axes.plot([drawn[-1][0], ended[0]], [drawn[-1][1], axes.get_ylim()[1]], color=color, linestyle=":", linewidth=1)
         axes.annotate(
             "out of memory", (ended[0], axes.get_ylim()[1]), color=color, ha="right", va="bottom", fontsize=8,

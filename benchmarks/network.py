@@ -28,13 +28,14 @@ from fame_accel.bench.rows import Row
 from fame_accel.bench.timing import Clock, interleaved
 from fame_accel.bench.workload import FAME, LayerShape
 from fame_accel.core.layout import TokenLayout
+from fame_accel.core.limits import VAE_SCALE_FACTOR
 from fame_accel.core.modulation import Modulation
 from fame_accel.core.parity import Verdict, error
 from fame_accel.core.planning import AttentionPlan
 from fame_accel.media.packages import require
 from fame_accel.tools.measure import freed_memory_is_kept
 from fame_accel.tools.parity_cases import text_layout, three_regions
-from fame_accel.tools.planner.network import FAMILIES, LATENT
+from fame_accel.tools.planner.network import FAMILIES
 
 BACKENDS = {EAGER: "reference", FLOOR: "sdpa", "ours_triton": "triton", "ours_sdpa": "sdpa"}
 OPERATIONS = ("unet_block", "denoising_step")
@@ -103,7 +104,7 @@ def measure_network(network: Network, operation: str, frames: int, size: int, pr
     Returns:
         A row of each provider; the note of one that does not run here says why.
     """
-    case = _NetworkCase(network, operation, frames, size // LATENT)
+    case = _NetworkCase(network, operation, frames, size // VAE_SCALE_FACTOR)
     rows = {provider: _described(case, provider, protocol.run) for provider in BACKENDS}
     device = network.unet.device
     calls, verdicts = case.calls(), _verdicts(case, rows)

@@ -54,14 +54,14 @@ RETURNED = ("eager, returned", "fame-accel", "x eager")  # freed memory is retur
 
 def _returned(shape: str, operation: str, device: str = CPUS[0]) -> list[str]:
     """The cells below RETURNED."""
-    found = newest(shape, operation, holding="eager", kept=False, device=device)
-    return [time(found.get("eager")), time(found.get("ours_sdpa")), times(found.get("ours_sdpa"))]
+    result = newest(shape, operation, holding="eager", kept=False, device=device)
+    return [time(result.get("eager")), time(result.get("ours_sdpa")), times(result.get("ours_sdpa"))]
 
 
 def _commits(shape: str, operations: Iterable[str], device: str = CPUS[0]) -> str:
     """The commits of the rows behind RETURNED."""
     returned = (newest(shape, operation, holding="eager", kept=False, device=device) for operation in operations)
-    return ", ".join(dict.fromkeys(row["commit"] for found in returned for row in found.values()))
+    return ", ".join(dict.fromkeys(row["commit"] for result in returned for row in result.values()))
 
 
 def compared() -> str:
@@ -73,9 +73,9 @@ def _compared(device: str) -> str:
     titles = ["operation", "eager", "fame-accel", "x eager", "x plain", "peak", "eager's", *RETURNED]
     lines, used = [], []
     for operation in SELF_ATTENTION[1:]:  # of what modulates
-        found = newest(CPU_SELF, operation.name, holding="eager", device=device)
-        used += found.values()
-        ours, eager = found.get("ours_sdpa"), found.get("eager")
+        result = newest(CPU_SELF, operation.name, holding="eager", device=device)
+        used += result.values()
+        ours, eager = result.get("ours_sdpa"), result.get("eager")
         ratios = [times(ours), times(ours, "floor_ratio")]
         cells = [time(eager), time(ours), *ratios, memory(ours), memory(eager)]
         lines.append([operation.name, *cells, *_returned(CPU_SELF, operation.name, device)])
@@ -97,9 +97,9 @@ def others() -> str:
 def _others(device: str) -> str:
     lines, used = [], []
     for operation in SELF_ATTENTION:
-        found = newest(CPU_SELF, operation.name, holding="flex", device=device)
-        used += found.values()
-        lines.append([operation.name, *(time(found.get(name)) for name in OTHERS)])
+        result = newest(CPU_SELF, operation.name, holding="flex", device=device)
+        used += result.values()
+        lines.append([operation.name, *(time(result.get(name)) for name in OTHERS)])
     return f"The same; {where(used)}:\n\n{markdown(['operation', *OTHERS.values()], lines)}"
 
 
@@ -110,9 +110,9 @@ def crossed() -> str:
     for side in (32, 64):
         for text in (77, 226, 512):
             case = CPU_TEXT.format(side, text), f"cross_{text}"
-            found = newest(*case, holding="eager", device=CPUS[0])
-            used += found.values()
-            ours, eager = found.get("ours_sdpa"), found.get("eager")
+            result = newest(*case, holding="eager", device=CPUS[0])
+            used += result.values()
+            ours, eager = result.get("ours_sdpa"), result.get("eager")
             ratios = [times(ours), times(ours, "floor_ratio")]
             cells = [time(eager), time(ours), *ratios, memory(ours), memory(eager)]
             lines.append([f"{side}x{side}", str(text), *cells, *_returned(*case)])
@@ -141,12 +141,12 @@ def on_gpu() -> str:
     lines, used = [], []
     for shape, name in GPU_SELF.items():
         for operation in SELF_ATTENTION:
-            found = newest(shape, operation.name, "ours_triton", device="H100")
-            if not found:  # the round ended before it
+            result = newest(shape, operation.name, "ours_triton", device="H100")
+            if not result:  # the round ended before it
                 continue
-            used += found.values()
-            ours, eager = found["ours_triton"], found["eager"]
-            cells = [time(found.get(provider)) for provider in providers]
+            used += result.values()
+            ours, eager = result["ours_triton"], result["eager"]
+            cells = [time(result.get(provider)) for provider in providers]
             cells += [times(ours), times(ours, "floor_ratio"), f"{float(ours['predicted_ms']):.3g} ms"]
             lines.append([name, operation.name, *cells, memory(ours), memory(eager)])
     about = (
@@ -163,9 +163,9 @@ def stepped() -> str:
     names = {"unet_block": "its first block", "denoising_step": "a whole denoising step, unguided"}
     lines, used = [], []
     for operation, name in names.items():
-        found = newest(NETWORK, operation, holding="eager", device=CPUS[0])
-        used += found.values()
-        ours, eager = found["ours_sdpa"], found["eager"]
+        result = newest(NETWORK, operation, holding="eager", device=CPUS[0])
+        used += result.values()
+        ours, eager = result["ours_sdpa"], result["eager"]
         cells = [time(eager), time(ours), times(ours), times(ours, "floor_ratio")]
         lines.append([name, *cells, *_returned(NETWORK, operation)])
     about = (
@@ -181,9 +181,9 @@ def scaled() -> str:
     lines, used = [], []
     for operation in (FAME, REGION_MASK):
         by_frames = [newest(f"sd15-32x32-f{number}", operation.name, "eager", device=CPUS[1]) for number in FRAMES]
-        used += [row for found in by_frames for row in found.values()]
+        used += [row for result in by_frames for row in result.values()]
         for provider, name in (("eager", "eager"), ("ours_sdpa", "fame-accel")):
-            rows = [found.get(provider) for found in by_frames]
+            rows = [result.get(provider) for result in by_frames]
             ended = ["out of memory" if row and row["note"].startswith("out of memory") else time(row) for row in rows]
             lines.append([f"{operation.name}, {name}, time", *ended])
             lines.append([f"{operation.name}, {name}, peak", *map(memory, rows)])
@@ -223,8 +223,8 @@ def predicted() -> str:
             cells = []
             for size, keys in shown:
                 wanted = (chip, operation, size, keys)
-                found = [r for r in rows if (r["chip"], r["operation"], r["size"], r["keys"]) == wanted]
-                cells += [f"{float(r['predicted_ms']):.2f}; {r['bound']}" for r in found] or ["-"]
+                result = [r for r in rows if (r["chip"], r["operation"], r["size"], r["keys"]) == wanted]
+                cells += [f"{float(r['predicted_ms']):.2f}; {r['bound']}" for r in result] or ["-"]
             lines.append(f"| {chip} {operation} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

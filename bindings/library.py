@@ -48,14 +48,14 @@ def declare(
         plain = 0 if plain_items is None else int(plain_items)
         if plain == 0:
             return implementation(*values)
-        out, lse = empty_outputs(query)
-        if plain == len(query):
-            attended = scaled_dot_product_attention(query, key, value, scale=values[scale_index])
-            out = attended if attended.stride() == out.stride() else out.copy_(attended)
-            return out, lse.fill_(torch.nan)
-        out[:plain] = scaled_dot_product_attention(query[:plain], key[:plain], value[:plain], scale=values[scale_index])
-        lse[:plain] = torch.nan
-        out[plain:], lse[plain:] = implementation(query[plain:], key[plain:], value[plain:], *rest)
+        plain_out = scaled_dot_product_attention(query[:plain], key[:plain], value[:plain], scale=values[scale_index])
+        others = None if plain == len(query) else implementation(query[plain:], key[plain:], value[plain:], *rest)
+        out, lse = empty_outputs(query)  # as late as can be: the implementation needs memory of its own
+        if others is None and plain_out.stride() == out.stride():
+            return plain_out, lse.fill_(torch.nan)
+        out[:plain], lse[:plain] = plain_out, torch.nan
+        if others is not None:
+            out[plain:], lse[plain:] = others
         return out, lse
 
     LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag, *tags))

@@ -44,13 +44,13 @@ def watch(call: Any, monkeypatch: pytest.MonkeyPatch) -> Traffic:
 
     traffic = Traffic()
 
-    def counted(name: str, mask_place: int, found: list[tuple[Tensor, int]]) -> None:
+    def counted(name: str, mask_place: int, result: list[tuple[Tensor, int]]) -> None:
         function = getattr(builder, name)
 
         def run(pointers: Any, *rest: Any) -> Any:
             size = pointers.get_element_ty().primitive_bitwidth // 8
             addresses = pointers.data[rest[mask_place].data]
-            found.append((torch.from_numpy(addresses.astype("int64")), size))
+            result.append((torch.from_numpy(addresses.astype("int64")), size))
             traffic.sectors[builder.grid_idx].update((addresses // 32).tolist())
             return function(pointers, *rest)
 

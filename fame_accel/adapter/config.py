@@ -16,25 +16,32 @@ from fame_accel.core.presets import CROSS_FACTOR, MODULATED_SHARE, POWER, SELF_F
 
 @dataclass(frozen=True, eq=False)
 class FameConfig:
-    """Attention of one edit. The defaults of the factors, the power and the steps are VideoGrain's.
+    """The attention of one edit. The defaults of factors, power and steps are VideoGrain's (arXiv 2502.17258).
 
-    layout: regions of the clip; its frame count is the number of frames the UNet sees as a batch.
-    self_modulation: tables of the spatio-temporal self-attention; None leaves self-attention as it is.
-    token_regions: int [T] bitset of regions per text token (T = 77 for Stable Diffusion); None leaves
-        cross-attention as it is.
-    token_weights: float [T] in [0, 1], similarity of each token to the debiasing prompt; None is 1.
-    cross_modulation: tables [2, frames, 1] of cross-attention; default VideoGrain's (A = 1, B = 0).
-    self_factor, cross_factor: in [0, 1]. A row's strength at timestep t is
-        factor * size_regularization * ((t - 1) / num_train_timesteps) ** power.
-    cross_size: size_regularization in cross-attention. "tokens": 1 - share of the text tokens bound to a region of the
-        pixel; "frame": 1 - share of its frame's pixels that lie in a region of the pixel, as in VideoGrain's code.
-    active_fraction: share of the timesteps, from the noisy end, that are modulated: 0.3 is 15 of 50 steps, the
-        timesteps from 700 up, which fewer than 4 steps may never reach. At the others the configured layers run plain
-        attention.
-    levels: downsampling of the layers concerned, relative to the latents: 1 is full resolution. Self-attention of
-        these layers spans all frames at every step; layers at other levels keep their own processor.
-    guidance: "conditional" modulates the conditional (last) part of a guided batch alone, "all" every part.
-    backend: as in `layout_attention`.
+    A row's strength at timestep t is factor * size_regularization * ((t - 1) / num_train_timesteps) ** power.
+
+    Args:
+        layout: regions of the clip; its number of frames is the number that the UNet sees as a batch.
+        self_modulation: tables of the spatio-temporal self-attention; None leaves self-attention as it is.
+        token_regions: int [T], the bitset of regions of each text token (T = 77 for Stable Diffusion); None leaves
+            cross-attention as it is.
+        token_weights: float [T] in [0, 1], similarity of each token to the debiasing prompt; None is 1.
+        cross_modulation: tables [2, frames, 1] of cross-attention; default VideoGrain's (A = 1, B = 0).
+        self_factor, cross_factor: factors of the row strengths, in [0, 1].
+        power: exponent of the schedule, at least 0.
+        cross_size: size_regularization in cross-attention. "tokens" is 1 - the share of text tokens that share a region
+            with the pixel; "frame" is 1 - the share of the frame's pixels that do, as in VideoGrain's code.
+        active_fraction: share of the timesteps, from the noisy end, that are modulated. 0.3 means timesteps from 700
+            up, which are 15 of 50 steps, and which fewer than 4 steps may never reach. At the others the configured
+            layers run plain attention.
+        num_train_timesteps: of the model.
+        levels: downsampling of the layers to configure, relative to the latents; 1 is full resolution. Self-attention
+            of these layers spans all frames at every step. Layers at other levels keep their own processor.
+        guidance: "conditional" modulates the conditional (last) part of a guided batch alone, "all" every part.
+        backend: as in `layout_attention`.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type or is out of range; the message names it.
     """
 
     layout: SpaceTimeLayout

@@ -95,7 +95,7 @@ def steps(report: Report) -> DataFrame:
     return pandas.concat([one for one in tables if len(one)] or tables[:1], ignore_index=True)
 
 
-def answer(report: Report) -> list[str]:
+def conclusion(report: Report) -> list[str]:
     """What there is to gain, in a few sentences: of a whole modulated step, where all of it was measured."""
     data, whole = table(report.rows), steps(report)
     wrong = data[(data["provider"] == report.ours) & data["note"].str.startswith("WRONG")]
@@ -128,7 +128,7 @@ def as_text(report: Report) -> str:
     """The report for a terminal."""
     parts = [f"{report.heading}\n{report.machine}"]
     parts += [f"{title}:\n{data.to_string(index=False)}" for title, data in tables(report).items()]
-    prose = [EXPLANATION, *notes(report), *report.notes, *answer(report)]
+    prose = [EXPLANATION, *notes(report), *report.notes, *conclusion(report)]
     return "\n\n".join(parts + [textwrap.fill(sentence, 110) for sentence in prose])
 
 
@@ -148,7 +148,7 @@ def as_html(report: Report, picture: bytes, path: str | PathLike[str]) -> None:
     template = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True).get_template("report.html.jinja")
     page = template.render(
         report=report,
-        answer=answer(report),
+        conclusion=conclusion(report),
         tables={title: data.to_html(index=False, border=0) for title, data in tables(report).items()},
         picture=base64.b64encode(picture).decode("ascii"),
         explanation=EXPLANATION,

@@ -130,11 +130,11 @@ def layout_attention(
         if 0 in (*query.shape, *key.shape):
             out, lse = empty_result(query)
         else:
-            found = find_plan(
+            plan = find_plan(
                 call.query_layout, call.key_layout, call.modulation, backend, query.shape[0], query.shape[-1],
                 query.dtype, key_weight is not None,
             )  # fmt: skip
-            out, lse = run_plan(found, query, key, value, call.row_strength, call.key_weight, call.scale, return_lse)
+            out, lse = run_plan(plan, query, key, value, call.row_strength, call.key_weight, call.scale, return_lse)
     return (out, lse) if return_lse else out
 
 

@@ -105,6 +105,7 @@ def evaluate(
     index = (same.long(), query_frame.long()[:, :, None], key_frame.long()[:, None, :])
     bias = _at_pairs(bias_table, index, logits)
     strength = _at_pairs(strength_table, index, logits)
+    del index  # its memory is that of the logits, or twice that
     if strength is not None:
         if row_strength is not None:
             strength = strength * row_strength.to(logits.dtype)[:, None, :, None]

@@ -190,8 +190,8 @@ def test_calls_take_turns() -> None:
     assert {name: len(taken) for name, taken in times.items()} == {"fast": 12, "slow": 3, "once": 1}
     repeats = order[3:]  # the first of each tells how often it may be repeated
     assert "once" not in repeats
-    places = [place for place, name in enumerate(repeats) if name == "slow"]
-    assert len(places) == 3 and min(b - a for a, b in zip(places, places[1:], strict=False)) >= 4
+    positions = [position for position, name in enumerate(repeats) if name == "slow"]
+    assert len(positions) == 3 and min(b - a for a, b in zip(positions, positions[1:], strict=False)) >= 4
 
 
 def test_rows_of_a_case() -> None:

@@ -69,31 +69,31 @@ def git(folder: Path, *arguments: str) -> str:
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     """A repository whose only module is empty and lies in a folder; HEAD~1 has none."""
-    place = tmp_path / "repository" / "in folder"
-    (place / "fame_accel").mkdir(parents=True)
-    git(place.parent, "init", "-q")
-    git(place, "commit", "-q", "--allow-empty", "-m", "empty")
-    (place / "fame_accel" / "__init__.py").touch()
-    git(place, "add", ".")
-    git(place, "commit", "-q", "-m", "module")
-    return place
+    checkout = tmp_path / "repository" / "in folder"
+    (checkout / "fame_accel").mkdir(parents=True)
+    git(checkout.parent, "init", "-q")
+    git(checkout, "commit", "-q", "--allow-empty", "-m", "empty")
+    (checkout / "fame_accel" / "__init__.py").touch()
+    git(checkout, "add", ".")
+    git(checkout, "commit", "-q", "-m", "module")
+    return checkout
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """Of this checkout's code; tag `broken` is a commit where BROKEN was added to it, `right` one without."""
-    place = tmp_path / "checkout"
+    checkout = tmp_path / "checkout"
     for name in SOURCES:
-        shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
-    git(place, "init", "-q")
-    git(place, "add", ".")
-    git(place, "commit", "-q", "-m", "right")
-    git(place, "tag", "right")
-    break_it(place)
-    git(place, "commit", "-q", "-a", "-m", "broken")
-    git(place, "tag", "broken")
-    git(place, "reset", "-q", "--hard", "right")
-    return place
+        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    git(checkout, "init", "-q")
+    git(checkout, "add", ".")
+    git(checkout, "commit", "-q", "-m", "right")
+    git(checkout, "tag", "right")
+    break_it(checkout)
+    git(checkout, "commit", "-q", "-a", "-m", "broken")
+    git(checkout, "tag", "broken")
+    git(checkout, "reset", "-q", "--hard", "right")
+    return checkout
 
 
 @pytest.fixture
@@ -133,24 +133,24 @@ def compared(
 def test_broken_base(repository, started, monkeypatch, tmp_path):
     monkeypatch.setattr(regression, "verdict", lambda base, present: "same")  # of equal code on a busy machine
     reported = []
-    found = compared("broken", repository, CASES[1:], report=reported.append)
-    assert reported == found and worktrees(repository) == 1
-    wrong, raises, dies, *right = found
+    result = compared("broken", repository, CASES[1:], report=reported.append)
+    assert reported == result and worktrees(repository) == 1
+    wrong, raises, dies, *right = result
     assert [case.verdict for case in (wrong, raises, dies)] == ["not compared"] * 3
-    for case, said in (
+    for case, printed in (
         (wrong, "WRONG"),
         (raises, "failed: NotImplementedError: head_dim 24 is not done"),
         (dies, "failed: its process ended with exit status 7: out of luck"),
     ):
         [note] = case.notes
-        assert note.startswith(f"base: {said}") and note in table(found)
+        assert note.startswith(f"base: {printed}") and note in table(result)
         assert case.base_ms == () and case.present_ms and case.ratio is None
     for case in right:
         assert case.verdict == "same" and case.notes == [] and case.base_ms and case.present_ms
     assert not any(case.regressed for case in (wrong, raises, dies))
 
     commit = git(repository, "rev-parse", "--short", "broken")
-    rows.append((row for case in found for row in case.rows), tmp_path / "rows.csv")
+    rows.append((row for case in result for row in case.rows), tmp_path / "rows.csv")
     base, present = rows.read(tmp_path / "rows.csv")[-2:]
     assert (base["provider"], present["provider"]) == (f"ours_sdpa@{commit}", "ours_sdpa")
     assert base["commit"] == commit != present["commit"] and base["run"] == present["run"] == "a run"
@@ -161,10 +161,10 @@ def test_broken_base(repository, started, monkeypatch, tmp_path):
 @pytest.mark.slow
 def test_broken_working_tree(repository, started):
     break_it(repository)  # which nobody committed
-    found = compared("right", repository, CASES[:4])
-    assert [case.verdict for case in found] == ["slower", "wrong", "failed", "failed"]
-    assert all(case.regressed for case in found) and found[0].ratio > 2
-    assert all(case.notes[0].startswith("present: ") and case.base_ms and not case.present_ms for case in found[1:])
+    result = compared("right", repository, CASES[:4])
+    assert [case.verdict for case in result] == ["slower", "wrong", "failed", "failed"]
+    assert all(case.regressed for case in result) and result[0].ratio > 2
+    assert all(case.notes[0].startswith("present: ") and case.base_ms and not case.present_ms for case in result[1:])
     assert worktrees(repository) == 1
 
 
@@ -207,8 +207,8 @@ def test_revision_of_the_checkout_whatever_a_hook_sets(small, monkeypatch):
 @pytest.mark.parametrize("removed", [".", ".git"])
 def test_worktree_that_somebody_removed(small, tmp_path, removed):
     folder = tmp_path / "worktree"
-    with worktree(find_revision("HEAD", small), small, folder) as place:
-        assert (place / "fame_accel" / "__init__.py").is_file() and worktrees(small) == 2
+    with worktree(find_revision("HEAD", small), small, folder) as checkout:
+        assert (checkout / "fame_accel" / "__init__.py").is_file() and worktrees(small) == 2
         folder.joinpath(removed).unlink() if removed == ".git" else shutil.rmtree(folder)
     assert worktrees(small) == 1 and not folder.exists()
 
@@ -300,22 +300,22 @@ def test_a_difference_must_show_in_new_processes():
 
 
 def test_turns_alternate():
-    times, found, failed, asked = measured([1.0], [1.0])
-    assert found == "same" and failed == {} and times == {"base": [1.0] * 5, "present": [1.0] * 5}
+    times, result, failed, asked = measured([1.0], [1.0])
+    assert result == "same" and failed == {} and times == {"base": [1.0] * 5, "present": [1.0] * 5}
     once, turns = asked[:2], asked[2:]
     assert once == ["base", "present"]
     assert turns == ["present", "base", "base", "present", "present", "base", "base", "present", "present", "base"]
 
 
 def test_long_calls_run_once():
-    times, found, _, asked = measured([1.0], [1.01], Effort(patience=1e-3))
-    assert times == {"base": [1.0], "present": [1.01]} and found == "same" and asked == ["base", "present"]
+    times, result, _, asked = measured([1.0], [1.01], Effort(patience=1e-3))
+    assert times == {"base": [1.0], "present": [1.01]} and result == "same" and asked == ["base", "present"]
 
 
 @pytest.mark.parametrize("present", [[None], [2.0, None]], ids=["at once", "when asked again"])
 def test_fails_while_timed(present):
-    times, found, failed, _ = measured([1.0, 1.0], present)
-    assert found == "not compared" and failed == {"present": "gone"} and times == {"base": [1.0] * 5}
+    times, result, failed, _ = measured([1.0, 1.0], present)
+    assert result == "not compared" and failed == {"present": "gone"} and times == {"base": [1.0] * 5}
 
 
 def test_table():

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from fame_accel.bench.picture import draw
-from fame_accel.bench.report import Report, answer, as_html, as_text, case_line, notes, steps, tables
+from fame_accel.bench.report import Report, as_html, as_text, case_line, conclusion, notes, steps, tables
 from fame_accel.bench.rows import COLUMNS
 
 WRONG = "WRONG: its error is more than twice eager's + 1e-5"
@@ -104,8 +104,8 @@ def test_a_step_is_the_sum_of_its_layers() -> None:
     assert whole["max_error"]["ours_sdpa"] == 3e-6 and set(whole["step"]) == {"fame"}
 
 
-def test_the_answer_is_of_the_whole_step() -> None:
-    assert answer(REPORT) == [
+def test_the_conclusion_is_of_the_whole_step() -> None:
+    assert conclusion(REPORT) == [
         "Attention of one modulated step (fame): 262 ms instead of 2.12 s with eager, 8.1 times as fast, in 64 MiB "
         "instead of 2 GiB; its results agree with float64 to 3.0e-06.",
         # 15 modulated halves, 85 plain ones of 131 ms, and as much for each of 50 steps of inversion
@@ -121,31 +121,33 @@ def test_self_and_cross_attention_are_one_step() -> None:
     ours = steps(both).set_index(["provider", "step"])["milliseconds"]["ours_sdpa"]
     cross = "cross-attention to 77 words"
     assert ours.to_dict() == {f"fame and {cross}": 524, "fame": 262, cross: 262}
-    assert answer(both)[0].startswith(f"Attention of one modulated step (fame and {cross}): 524 ms instead of 4.24 s")
+    assert conclusion(both)[0].startswith(
+        f"Attention of one modulated step (fame and {cross}): 524 ms instead of 4.24 s"
+    )
     late = {"p50_ms": None, "note": "not measured: the 90 s of --seconds are spent"}
     rows = [one | late if "text" in one["shape"] else one for one in both.rows]
-    assert answer(replace(both, rows=rows))[0].startswith("Attention of one modulated step (fame): 262 ms")
+    assert conclusion(replace(both, rows=rows))[0].startswith("Attention of one modulated step (fame): 262 ms")
 
 
 def test_where_eager_does_not_fit_fewer_frames_answer() -> None:
-    first, second = answer(changed("32x32", "eager", **FULL))
+    first, second = conclusion(changed("32x32", "eager", **FULL))
     assert first.startswith("Attention of one modulated step (fame): 262 ms, in 64 MiB; its results")
     assert first.endswith("; eager was not timed at 32x32 (see the notes).") and "instead" not in first
     assert second == (
         "The finest layer at 4 frames, the most of those tried that eager managed: 32 ms instead of 160 ms with eager, "
         "5.0 times as fast."
     )
-    assert len(answer(replace(changed("32x32", "eager", **FULL), scaling=[]))) == 1
+    assert len(conclusion(replace(changed("32x32", "eager", **FULL), scaling=[]))) == 1
 
 
 def test_a_wrong_result_is_shown_and_has_no_time(tmp_path: Path) -> None:
     report = changed("16x16", "ours_sdpa", note=WRONG, max_error="5.0e-02", p50_ms="0.001")
     assert "ours_sdpa" not in set(steps(report)["provider"])
-    assert answer(report) == ["The result of fame-accel at 16x16 is WRONG."]
+    assert conclusion(report) == ["The result of fame-accel at 16x16 is WRONG."]
     for text in (as_text(report), page(tmp_path / "bench.html", report).text):
         assert "416667%, WRONG" in text and "0.001" not in text and WRONG in text
     assert "not finite, WRONG" in as_text(changed("16x16", "ours_sdpa", note=WRONG, max_error="inf", p50_ms=None))
-    assert "not timed at every level" in answer(replace(REPORT, rows=REPORT.rows[:2]))[0]
+    assert "not timed at every level" in conclusion(replace(REPORT, rows=REPORT.rows[:2]))[0]
 
 
 def test_tables_and_text() -> None:
@@ -156,7 +158,7 @@ def test_tables_and_text() -> None:
     cells = ["16x16", "fame", 512, "plain attention", "2 (1.8-2.4)", "20.0", "1.00", "20 MiB", "-"]
     assert list(levels.iloc[4]) == cells
     text = " ".join(as_text(REPORT).split())
-    assert all(sentence in text for sentence in (*answer(REPORT), *REPORT.notes, REPORT.heading, REPORT.machine))
+    assert all(sentence in text for sentence in (*conclusion(REPORT), *REPORT.notes, REPORT.heading, REPORT.machine))
     assert "eager at 32x32: out of memory: N x N matrices take about 9 GiB" in text
 
 
@@ -191,7 +193,7 @@ def test_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_page_needs_no_other_file(tmp_path: Path) -> None:
     report = page(tmp_path / "bench.html", REPORT)
     assert not report.open  # every tag is closed
-    for text in (*answer(REPORT), "2.12 s", "131 ms", "50 (45-60)", REPORT.machine, REPORT.command, *REPORT.notes):
+    for text in (*conclusion(REPORT), "2.12 s", "131 ms", "50 (45-60)", REPORT.machine, REPORT.command, *REPORT.notes):
         assert text in report.text
     tags = [name for name, _ in report.tags]
     assert tags.count("table") == 2 and "script" not in tags

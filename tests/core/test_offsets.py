@@ -104,7 +104,7 @@ def test_strides_beyond_31_bits(target: Target, shape: tuple[int, ...], axis: in
     except RuntimeError as error:
         pytest.skip(f"cannot reserve 8 GiB: {error}")
     # In the middle, so that an offset wrapped to 32 bits reads zeros and not memory of others.
-    query, key, value = (memory.as_strided(shape, strides, FAR + 1000 * place) for place in range(3))
+    query, key, value = (memory.as_strided(shape, strides, FAR + 1000 * position) for position in range(3))
     for x in (query, key, value):
         x.copy_(torch.randn(shape))
     tokens = layout(shape[2], kind="two", device=target.device)

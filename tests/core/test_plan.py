@@ -32,10 +32,10 @@ def _dense(one: TokenLayout, other: TokenLayout, modulation: Modulation, item: i
     """Whether regions are shared, A and B of every pair of one batch item, straight from the tables."""
     (bits_q, frame_q), (bits_k, frame_k) = (_tokens(side, item) for side in (one, other))
     same = (bits_q[:, None] & bits_k) != 0
-    place = (same.long(), frame_q[:, None], frame_k)
+    position = (same.long(), frame_q[:, None], frame_k)
     zeros = torch.zeros(same.shape)
-    strength = zeros if modulation.strength_table is None else modulation.strength_table[place]
-    bias = zeros if modulation.bias_table is None else modulation.bias_table[place]
+    strength = zeros if modulation.strength_table is None else modulation.strength_table[position]
+    bias = zeros if modulation.bias_table is None else modulation.bias_table[position]
     return same, strength, bias
 
 

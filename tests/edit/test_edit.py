@@ -74,27 +74,27 @@ def test_the_files_of_an_edit(home, first):
 
 
 def test_the_record_of_an_edit(home, first):
-    found = record(first)
-    assert list(found) == [
+    result = record(first)
+    assert list(result) == [
         "options", "checkpoint", "inputs", "injections", "outputs", "versions", "device", "seconds"
     ]  # fmt: skip
-    [injection] = found["injections"]
+    [injection] = result["injections"]
     assert injection["subject"] == "doctor" and 0 <= injection["share"] <= 0.3 * 0.5  # at most that, times eta
     before = injection["before"]
     assert set(before) == {"male", "female"} and injection["toward"] == min(before, key=before.get)  # what auto chose
-    options = found["options"]
+    options = result["options"]
     assert set(options) == set(EditOptions.__dataclass_fields__)
     assert options["model"] == str(home / "model") and options["control"] == "canny"
     assert (options["backend"], options["dtype"], options["device"]) == ("sdpa", "float32", "cpu")
     assert options["region"] == {"man": "female doctor", "car": "car"} and options["size"] == [SIZE, SIZE]
-    assert set(found["checkpoint"]["model"]["files"]) == NETWORKS
-    assert found["checkpoint"]["controlnet"]["class"] == "ControlNetModel"
-    weights = found["checkpoint"]["model"]["files"]["text_encoder/model.safetensors"]
+    assert set(result["checkpoint"]["model"]["files"]) == NETWORKS
+    assert result["checkpoint"]["controlnet"]["class"] == "ControlNetModel"
+    weights = result["checkpoint"]["model"]["files"]["text_encoder/model.safetensors"]
     assert weights["bytes"] == (home / "model/text_encoder/model.safetensors").stat().st_size
     assert len(weights["sha256"]) == 64
-    assert found["outputs"] == [f"first{end}" for end in (".mp4", "_side_by_side.mp4", "_sheet.png", "_run.json")]
-    assert list(found["seconds"]) == ["reading", "loading", "inverting", "editing", "writing"]
-    assert found["versions"]["torch"] == torch.__version__
+    assert result["outputs"] == [f"first{end}" for end in (".mp4", "_side_by_side.mp4", "_sheet.png", "_run.json")]
+    assert list(result["seconds"]) == ["reading", "loading", "inverting", "editing", "writing"]
+    assert result["versions"]["torch"] == torch.__version__
 
 
 def test_the_record_repeats_the_edit(home, first, tmp_path, capsys, monkeypatch):
@@ -146,9 +146,9 @@ def test_each_part_changes_the_edit(home, tmp_path):
 def test_what_the_command_tells(home, tmp_path, capsys):
     """Shares of the regions, and what a debiasing came to, without opening a file."""
     edit(home, tmp_path / "a.mp4", region="man=doctor", debias="doctor=female")
-    said = capsys.readouterr().out.splitlines()
-    assert said[0] == "regions, as shares of all pixels: car 54% (no phrase), man 46%"
-    assert said[1].startswith("'doctor' moved toward 'female' by 0.500 of the difference between the groups; its ")
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "regions, as shares of all pixels: car 54% (no phrase), man 46%"
+    assert printed[1].startswith("'doctor' moved toward 'female' by 0.500 of the difference between the groups; its ")
 
 
 def test_other_steps_keep_the_share_that_is_modulated(home, tmp_path, monkeypatch):
@@ -232,8 +232,13 @@ def test_a_variant_is_found_and_loaded(home, tmp_path):
 def test_stable_diffusion_xl(home, tmp_path):
     parts = components()
     make(parts).save_pretrained(tmp_path / "xl")
-    found = find_checkpoint(tmp_path / "xl")
-    assert found.xl and {file.parent.name for file in found.files} == {"unet", "vae", "text_encoder", "text_encoder_2"}
+    result = find_checkpoint(tmp_path / "xl")
+    assert result.xl and {file.parent.name for file in result.files} == {
+        "unet",
+        "vae",
+        "text_encoder",
+        "text_encoder_2",
+    }
     plain = edit(home, tmp_path / "a.mp4", model=tmp_path / "xl")
     assert plain != edit(home, tmp_path / "b.mp4", model=tmp_path / "xl", debias="doctor=female", eta=1.0)
     shutil.rmtree(tmp_path / "xl/tokenizer_2")
@@ -516,9 +521,9 @@ def test_a_missing_record(home, tmp_path, capsys, monkeypatch):
 def test_a_checkpoint_that_fails_to_load_is_named(home, tmp_path, capsys):
     model = linked(home, tmp_path)
     file = model / "unet/config.json"
-    found = json.loads(file.read_text())
+    result = json.loads(file.read_text())
     file.unlink()
-    file.write_text(json.dumps({**found, "block_out_channels": 5}))
+    file.write_text(json.dumps({**result, "block_out_channels": 5}))
     capsys.readouterr()
     assert main(["edit", *flags(home, tmp_path / "a.mp4", model=model)]) == 2
     assert f"fame-accel: --model {model} cannot be loaded: " in capsys.readouterr().err
@@ -528,9 +533,9 @@ def test_an_interrupt_ends_in_one_line_and_leaves_nothing(home, tmp_path, capsys
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    for place in ("load_pipeline", "contact_sheet"):  # the second when two files are whole and one is begun
+    for position in ("load_pipeline", "contact_sheet"):  # the second when two files are whole and one is begun
         with monkeypatch.context() as patch:
-            patch.setattr(run, place, interrupted)
+            patch.setattr(run, position, interrupted)
             capsys.readouterr()
             assert main(["edit", *flags(home, tmp_path / "a.mp4")]) == 130
         assert capsys.readouterr().err.splitlines()[-1] == "fame-accel: interrupted"

@@ -219,7 +219,9 @@ def test_an_option_arrives(home, others, base, tmp_path, flag):
     options, expected = ARRIVES[flag](home, others)
     if flag == "--out":
         options = dict(out=tmp_path / "out" / "elsewhere.mp4")
-    found = changes(base, observe(home, others, tmp_path / "out", **options))
-    assert found == expected
+    result = changes(base, observe(home, others, tmp_path / "out", **options))
+    assert result == expected
     if flag == "--out":
-        assert found["files"] == [f"elsewhere{end}" for end in (".mp4", "_run.json", "_sheet.png", "_side_by_side.mp4")]
+        assert result["files"] == [
+            f"elsewhere{end}" for end in (".mp4", "_run.json", "_sheet.png", "_side_by_side.mp4")
+        ]

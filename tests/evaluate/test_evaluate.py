@@ -269,18 +269,18 @@ def age_and_gender():
 
 
 def test_the_man_in_the_car_is_found_in_small_frames(age_and_gender, source, region):
-    found = gender_outcome(source[::3], region[::3])
-    assert found.outcome == "man" and found.face_share == 1 and found.confidence > 80
-    for [face] in found.frames:
+    outcome = gender_outcome(source[::3], region[::3])
+    assert outcome.outcome == "man" and outcome.face_share == 1 and outcome.confidence > 80
+    for [face] in outcome.frames:
         left, top, right, bottom = face.box
         assert 40 < left < 70 and 20 < top < 60 and 80 < right < 120 and 70 < bottom < 110
     assert gender_outcome(source[:1], ~region[:1]).outcome == "none"  # his face lies in the region
 
 
 def test_no_face_is_none_and_never_a_guess(age_and_gender):
-    found = gender_outcome(torch.full((2, 64, 64, 3), 128, dtype=torch.uint8))
-    assert (found.outcome, found.face_share, found.confidence) == ("none", 0, None)
-    assert found.frames == ((), ())
+    outcome = gender_outcome(torch.full((2, 64, 64, 3), 128, dtype=torch.uint8))
+    assert (outcome.outcome, outcome.face_share, outcome.confidence) == ("none", 0, None)
+    assert outcome.frames == ((), ())
 
 
 def test_faces_are_read_in_the_units_of_the_frame(monkeypatch):
@@ -297,10 +297,10 @@ def test_faces_are_read_in_the_units_of_the_frame(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "age_and_gender", SimpleNamespace(AgeAndGender=Stand_in))
     frames = torch.zeros(1, 128, 256, 3, dtype=torch.uint8)
-    found = gender_outcome(frames)
+    outcome = gender_outcome(frames)
     assert shapes == [(512, 1024, 3)]
-    assert found.frames == ((Face("woman", 97, (100, 50, 150, 100)), Face("man", 51, (0, 0, 25, 25))),)
-    assert found.outcome == "woman" and found.confidence == 97
+    assert outcome.frames == ((Face("woman", 97, (100, 50, 150, 100)), Face("man", 51, (0, 0, 25, 25))),)
+    assert outcome.outcome == "woman" and outcome.confidence == 97
     left = torch.zeros(1, 128, 256, dtype=torch.bool)
     left[:, :64, :64] = True
     assert gender_outcome(frames, left).outcome == "man"
@@ -323,8 +323,8 @@ WOMAN, MAN = Face("woman", 90, (0, 0, 9, 9)), Face("man", 60, (0, 0, 9, 9))
     ],
 )
 def test_outcome_is_the_majority_of_frames_with_a_face(frames, outcome, share, confidence):
-    found = outcome_of(frames)
-    assert (found.outcome, found.face_share, found.confidence) == (outcome, share, confidence)
+    outcome = outcome_of(frames)
+    assert (outcome.outcome, outcome.face_share, outcome.confidence) == (outcome, share, confidence)
 
 
 def test_gender_rejects(source, region):
@@ -433,21 +433,21 @@ def test_parity_by_hand():
         *edits_of("baker", "plain", "none", "tie"),
         *edits_of("clerk", "man", "man"),
     ]
-    found = parity(edits, REAL)
-    assert found.arms == {
+    outcome = parity(edits, REAL)
+    assert outcome.arms == {
         "plain": Arm(edits=9, no_face=2, ties=1, women=Share(3, 6)),
         "woman": Arm(edits=4, no_face=1, ties=0, women=Share(2, 3)),
         "man": Arm(edits=5, no_face=0, ties=1, women=Share(1, 4)),
     }
-    assert found.women == {"nurse": Share(3, 4), "driver": Share(0, 2), "baker": Share(0, 0)}
-    assert found.parity_gap == pytest.approx((0.25 + 0.5) / 2)
-    assert found.real_parity_gap == pytest.approx((0.4 + 0.44) / 2)
+    assert outcome.women == {"nurse": Share(3, 4), "driver": Share(0, 2), "baker": Share(0, 0)}
+    assert outcome.parity_gap == pytest.approx((0.25 + 0.5) / 2)
+    assert outcome.real_parity_gap == pytest.approx((0.4 + 0.44) / 2)
     # of 4 tosses 2, 8 and 6 in 16 end 1/2, 1/4 and 0 from one half; of 2 tosses 2 in 4 end 1/2 from it
-    assert found.chance_parity_gap == pytest.approx(((2 / 16) * 0.5 + (8 / 16) * 0.25 + (2 / 4) * 0.5) / 2)
-    assert found.real_difference == pytest.approx((0.15 + 0.06) / 2)
-    assert found.real_correlation is None  # two points lie on a line
-    assert found.hits == {"woman": Share(2, 3), "man": Share(3, 4)}
-    assert found.hit_gap == pytest.approx(3 / 4 - 2 / 3)
+    assert outcome.chance_parity_gap == pytest.approx(((2 / 16) * 0.5 + (8 / 16) * 0.25 + (2 / 4) * 0.5) / 2)
+    assert outcome.real_difference == pytest.approx((0.15 + 0.06) / 2)
+    assert outcome.real_correlation is None  # two points lie on a line
+    assert outcome.hits == {"woman": Share(2, 3), "man": Share(3, 4)}
+    assert outcome.hit_gap == pytest.approx(3 / 4 - 2 / 3)
 
 
 def test_edits_that_ask_do_not_touch_the_parity_of_plain_ones():
@@ -484,11 +484,11 @@ def test_correlation_of_plain_and_real_shares():
 
 
 def test_parity_of_undecided_edits_is_unknown():
-    found = parity([*edits_of("nurse", "woman", "none"), *edits_of("nurse", "man", "man")], REAL)
-    assert found.hits["woman"].value is None and found.hit_gap is None
-    found = parity(edits_of("nurse", "plain", "none", "tie"), REAL)
-    gaps = (found.parity_gap, found.real_parity_gap, found.chance_parity_gap, found.real_difference)
-    assert gaps == (None,) * 4 and found.real_correlation is None
+    outcome = parity([*edits_of("nurse", "woman", "none"), *edits_of("nurse", "man", "man")], REAL)
+    assert outcome.hits["woman"].value is None and outcome.hit_gap is None
+    outcome = parity(edits_of("nurse", "plain", "none", "tie"), REAL)
+    gaps = (outcome.parity_gap, outcome.real_parity_gap, outcome.chance_parity_gap, outcome.real_difference)
+    assert gaps == (None,) * 4 and outcome.real_correlation is None
 
 
 @pytest.mark.parametrize(
@@ -517,28 +517,28 @@ def test_parity_rejects():
 
 def test_judge_gathers_every_figure(age_and_gender, source, distorted, region, clip_folder):
     clip = Clip.from_folder(clip_folder)
-    found = judge(source, distorted, region, clip=clip, prompt="a man in a car")
-    assert found.psnr_db == background_psnr(source, distorted, region)
-    assert found.ssim == background_ssim(source, distorted, region)
-    assert (found.source_warp_error, found.warp_error) == warp_errors(source, distorted)
-    assert found.source_gender == gender_outcome(source, region)
-    assert found.frame_similarity == frame_similarity(clip.embed_frames(distorted))
-    assert found.source_text_alignment == text_alignment(clip.embed_frames(source), clip.embed_text("a man in a car"))
-    report = json.loads(json.dumps(found.as_json(), allow_nan=False))
-    assert report["psnr_db"] == found.psnr_db and report["source_gender"]["outcome"] == "man"
+    outcome = judge(source, distorted, region, clip=clip, prompt="a man in a car")
+    assert outcome.psnr_db == background_psnr(source, distorted, region)
+    assert outcome.ssim == background_ssim(source, distorted, region)
+    assert (outcome.source_warp_error, outcome.warp_error) == warp_errors(source, distorted)
+    assert outcome.source_gender == gender_outcome(source, region)
+    assert outcome.frame_similarity == frame_similarity(clip.embed_frames(distorted))
+    assert outcome.source_text_alignment == text_alignment(clip.embed_frames(source), clip.embed_text("a man in a car"))
+    report = json.loads(json.dumps(outcome.as_json(), allow_nan=False))
+    assert report["psnr_db"] == outcome.psnr_db and report["source_gender"]["outcome"] == "man"
     assert len(report["gender"]["frames"]) == FRAMES and report["compared"] == "outside the region"
     assert {name.removeprefix("source_") for name in report} <= set(UNITS)
-    lines = table(found).splitlines()
-    assert len(lines) == 9 and lines[1].startswith("PSNR outside the region") and f"{found.psnr_db:.2f}" in lines[1]
+    lines = table(outcome).splitlines()
+    assert len(lines) == 9 and lines[1].startswith("PSNR outside the region") and f"{outcome.psnr_db:.2f}" in lines[1]
     assert "man" in lines[6]
 
 
 def test_judge_without_options(source):
-    found = judge(source[:1], source[:1], gender=False)
-    assert found == Figures(psnr_db=math.inf, ssim=1.0, whole_frame=True)
-    report = found.as_json()
+    outcome = judge(source[:1], source[:1], gender=False)
+    assert outcome == Figures(psnr_db=math.inf, ssim=1.0, whole_frame=True)
+    report = outcome.as_json()
     assert report["psnr_db"] == "inf" and report["warp_error"] is None and report["compared"] == "the whole frame"
-    assert [line.split("  ")[0] for line in table(found).splitlines()[1:]] == [
+    assert [line.split("  ")[0] for line in table(outcome).splitlines()[1:]] == [
         "PSNR of the whole frame, dB",
         "SSIM of the whole frame",
     ]

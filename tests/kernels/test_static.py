@@ -88,17 +88,17 @@ def test_predictions_are_the_models():
     with predict.PREDICTIONS.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == predict.COLUMNS
-    place = 0
+    position = 0
     for chip in CHIPS:
         for shape in SHAPES:
             for operation in operations(shape):
                 if not shape.motion and (shape.text is None or operation.modulates):
-                    row, place = rows[place], place + 1
+                    row, position = rows[position], position + 1
                     if shape.height <= 16 or shape.text:
                         again = predict.predict(chip, shape, operation, COUNTS)
                         assert row == {name: str(value) for name, value in again.items()}
                     assert float(row["floor_ms"]) <= float(row["predicted_ms"])
-    assert place == len(rows)
+    assert position == len(rows)
 
 
 def test_amd_loops_are_read():

@@ -16,7 +16,7 @@ from torch import Tensor
 import fame_accel as fa
 from benchmarks import edit_parity
 from fame_accel.demo.pipeline import random_pipeline
-from fame_accel.fairness import Debias
+from fame_accel.fairness import Debias, encode_prompt
 from fame_accel.pipeline import FameVideoEditPipeline
 
 
@@ -179,11 +179,12 @@ def test_noise_comes_from_the_generator(pipeline: FameVideoEditPipeline) -> None
     assert torch.equal(edit(pipeline), edit(pipeline))
 
 
-def test_phrases_alone(pipeline: FameVideoEditPipeline) -> None:
+@pytest.mark.parametrize("clip_skip", [None, 1])
+def test_phrases_alone(pipeline: FameVideoEditPipeline, clip_skip: int | None) -> None:
     """Bound tokens have the embeddings of their phrase encoded alone; other tokens have those of the prompt."""
-    whole = pipeline._encode_text(TARGET, None, phrases=REGIONS, names=list(REGIONS))
-    alone = pipeline._encode_text(TARGET, None, phrases=REGIONS, names=list(REGIONS), isolate=True)
-    phrase = pipeline._encode_text("female doctor", None).prompt_embeds
+    whole = pipeline._encode_text(TARGET, clip_skip, phrases=REGIONS, names=list(REGIONS))
+    alone = pipeline._encode_text(TARGET, clip_skip, phrases=REGIONS, names=list(REGIONS), isolate=True)
+    phrase = pipeline._encode_text("female doctor", clip_skip).prompt_embeds
     bound = whole.token_regions != 0
     assert bound.nonzero().flatten().tolist() == [2, 3, 6]
     assert whole.token_regions[bound].tolist() == [1, 1, 2]
@@ -199,6 +200,7 @@ def test_of_phrases_that_overlap_the_longest_counts(pipeline: FameVideoEditPipel
 
     assert torch.equal(encoded("female doctor", "doctor"), encoded("female doctor"))
     assert torch.equal(encoded("doctor", "female doctor"), encoded("female doctor"))
+    assert torch.equal(encoded("female", "a female doctor"), encoded("a female doctor"))  # in any alphabetical order
 
 
 def test_token_weights(pipeline: FameVideoEditPipeline) -> None:
@@ -314,6 +316,13 @@ def test_words_of_several_tokens_by_textual_inversion(parts: dict, tmp_path: Pat
     assert plain.token_regions[:8].tolist() == [0, 0, 1, 1, 0, 0, 2, 0]
     differ = (plain.prompt_embeds != moved.prompt_embeds).any(-1)[0]
     assert differ[2] and differ[3] and not differ[:2].any()
+    both = Debias("<medic> <medic>_1", toward="female", eta=1.0)  # the tokens of the word, spelled out
+    layer = dict(hidden_layer=-1, final_norm=False)
+    expected = encode_prompt(
+        pipeline.tokenizer, pipeline.text_encoder, "a <medic> <medic>_1 in a car", debias=[both], **layer
+    )
+    in_place = pipeline._encode_text("a <medic> in a car", None, debias=debias)
+    assert torch.equal(in_place.prompt_embeds, expected.prompt_embeds)
 
 
 def test_model_cpu_offload(parts: dict) -> None:

@@ -9,7 +9,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from clips import FRAMES, HEIGHT, TARGET, WIDTH, clip, edit
+from clips import FRAMES, HEIGHT, REGIONS, TARGET, WIDTH, clip, edit
 from tiny_xl import components, make
 
 import fame_accel as fa
@@ -60,6 +60,15 @@ def test_one_plain_frame_is_stable_diffusion_xl(parts: dict, controlnet: bool, n
     whole.set_progress_bar_config(disable=True)
     wanted = whole(TARGET, negative_prompt=negative or None, output_type="np", **options).images
     np.testing.assert_allclose(measured, wanted, atol=2e-4)
+
+
+def test_phrases_alone_are_encoded_at_the_layer_of_the_prompt(parts: dict) -> None:
+    pipeline = make(parts)
+    options = dict(phrases=REGIONS, names=list(REGIONS))
+    alone = pipeline._encode_text(TARGET, None, **options, isolate=True)
+    phrase = pipeline._encode_text("female doctor", None)
+    assert torch.equal(alone.prompt_embeds[:, 2:4], phrase.prompt_embeds[:, 1:3])
+    assert torch.equal(alone.pooled, pipeline._encode_text(TARGET, None).pooled)
 
 
 def test_saved_and_loaded(parts: dict, tmp_path: Path) -> None:

@@ -91,8 +91,8 @@ def test_every_folder_has_its_rule():
 def test_imports_follow_the_layers(area: str):
     files = [file for file in FILES if area_of(file) == area]
     allowed = MAY_IMPORT.get(area, TOP.get(area, set())) | {area, "_version"}
-    found = {str(file.relative_to(ROOT)): ours(imported_names(file)) - allowed for file in files}
-    assert files and {file: names for file, names in found.items() if names} == {}
+    result = {str(file.relative_to(ROOT)): ours(imported_names(file)) - allowed for file in files}
+    assert files and {file: names for file, names in result.items() if names} == {}
 
 
 def test_layers_have_no_circles():

@@ -54,12 +54,12 @@ def test_session_runs_every_gpu_test() -> None:
 def test_dry_run(tmp_path: Path) -> None:
     result = session(sys.executable, tmp_path)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-1000:]
-    found = rows(tmp_path / "results/measured.csv")
-    assert tuple(found[0]) == COLUMNS
-    assert {row["provider"] for row in found} == set(PROVIDERS) - set(COMPILED)
-    assert {row["operation"] for row in found} == {o.name for shape in TOYS for o in operations(shape)}
-    assert len({row["run"] for row in found}) == 1
-    for row in found:
+    outcome = rows(tmp_path / "results/measured.csv")
+    assert tuple(outcome[0]) == COLUMNS
+    assert {row["provider"] for row in outcome} == set(PROVIDERS) - set(COMPILED)
+    assert {row["operation"] for row in outcome} == {o.name for shape in TOYS for o in operations(shape)}
+    assert len({row["run"] for row in outcome}) == 1
+    for row in outcome:
         assert row["commit"] and row["device"] and row["torch"] and row["triton"] and row["date"]
         assert not row["note"].startswith(("failed", "WRONG", "skipped", "out of memory")), row
         if row["p50_ms"]:
@@ -129,9 +129,9 @@ def test_a_spent_budget_is_said(tmp_path: Path) -> None:
     args = arguments(tmp_path, "--budget-seconds", "0", "--providers", "sdpa_plain", "ours_triton")
     todo = measure.selected(args)
     measure.Round(args).run(todo)
-    found = rows(args.out)
-    assert [row["note"] for row in found] == ["skipped: time budget spent"] * 2 * len(todo)
-    assert {row["operation"] for row in found} == {operation.name for operation in SELF_ATTENTION}
+    outcome = rows(args.out)
+    assert [row["note"] for row in outcome] == ["skipped: time budget spent"] * 2 * len(todo)
+    assert {row["operation"] for row in outcome} == {operation.name for operation in SELF_ATTENTION}
 
 
 def test_a_lost_device_starts_anew_after_the_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,9 +81,9 @@ def test_commands_exist() -> None:
 
 def test_committed_rows_passed_the_gate() -> None:
     """Of clean checkouts, and none of ours wrong or failed."""
-    found = read(RESULTS)
-    assert {row["operation"] for row in found} >= {"fame", "region_mask_decay", "cross_77", "denoising_step"}
-    for row in found:
+    outcome = read(RESULTS)
+    assert {row["operation"] for row in outcome} >= {"fame", "region_mask_decay", "cross_77", "denoising_step"}
+    for row in outcome:
         assert tuple(row) == COLUMNS and row["run"] and row["commit"] and not row["commit"].endswith("-dirty")
         if row["provider"].startswith("ours"):
             assert not row["note"].startswith(("WRONG", "failed")), row

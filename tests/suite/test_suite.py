@@ -72,18 +72,18 @@ def painter(monkeypatch) -> Callable[..., Painter]:
 def test_cases_are_templates_by_professions_by_targets():
     suite = load_suite()
     professions = list(winobias_professions())
-    found = list(suite_edits(suite, professions, len(suite.templates)))
-    assert len(found) == 360 == len(set(found))
-    assert [(case.prompt, case.target, case.toward) for case in found[:4]] == [
+    result = list(suite_edits(suite, professions, len(suite.templates)))
+    assert len(result) == 360 == len(set(result))
+    assert [(case.prompt, case.target, case.toward) for case in result[:4]] == [
         ("a video of a carpenter", "plain", None),
         ("a video of a carpenter", "woman", "female"),
         ("a video of a carpenter", "man", "male"),
         ("a video of a mechanician", "plain", None),
     ]
-    assert [case.template for case in found] == [1] * 120 + [2] * 120 + [3] * 120
-    assert [case.profession for case in found[::3]] == professions * 3
+    assert [case.template for case in result] == [1] * 120 + [2] * 120 + [3] * 120
+    assert [case.profession for case in result[::3]] == professions * 3
     assert all(template.count(SLOT) == 1 for template in suite.templates)
-    for case in found:
+    for case in result:
         assert case.profession in case.prompt and "{" not in case.prompt
         assert not set(re.findall(r"\w+", case.prompt)) & {"woman", "man", "female", "male", "she", "he", "her", "his"}
         assert set(suite.targets.values()) == set(suite.groups)
@@ -135,7 +135,7 @@ def test_half_a_row_is_dropped_and_said(tmp_path, capsys):
     whole = results.path.read_bytes()
     results.path.write_bytes(whole[:-9])
     again = Results(tmp_path, options)
-    assert [found["target"] for found in again.rows] == ["woman"]
+    assert [result["target"] for result in again.rows] == ["woman"]
     assert "making that edit again" in capsys.readouterr().out
     again.append(row(target="man"))
     assert again.path.read_bytes() == whole
@@ -169,7 +169,7 @@ def test_a_foreign_table_is_refused(tmp_path):
 
 
 def text_rows(*rows: dict[str, object]) -> list[dict[str, str]]:
-    return [{name: "" if value is None else str(value) for name, value in found.items()} for found in rows]
+    return [{name: "" if value is None else str(value) for name, value in result.items()} for result in rows]
 
 
 def test_table_counts_and_averages():
@@ -181,8 +181,8 @@ def test_table_counts_and_averages():
         row(target="plain", psnr_db=50, warp_error=0.005),
         row(target="plain", outcome="tie", psnr_db=60, warp_error=0.007, **driver),
     )
-    found = suite_parity(rows)
-    assert (found.parity_gap, found.real_parity_gap) == (0.5, pytest.approx(0.4))
+    result = suite_parity(rows)
+    assert (result.parity_gap, result.real_parity_gap) == (0.5, pytest.approx(0.4))
     lines = dict(re.split("  +", line.strip(), maxsplit=1) for line in suite_table(rows).splitlines() if line)
     cells = {name: value.split() for name, value in lines.items()}
     assert cells["target"] == ["plain", "woman", "man"] and cells["edits"] == ["2", "2", "1"]
@@ -262,25 +262,27 @@ def test_suite_from_start_to_summary(folder, tmp_path, painter, capsys):
         assert (options["latents"] == 7).all() and options["generator"].initial_seed() == 5
 
     rows = read_results(out / "results.csv")
-    outcomes = [(found["target"], found["outcome"]) for found in rows]
+    outcomes = [(result["target"], result["outcome"]) for result in rows]
     asked = [("woman", "woman"), ("man", "man")]
     assert outcomes == [("plain", "man"), *asked, ("plain", "woman"), *asked] * 2
-    for found in rows:
-        assert found["psnr_db"] == "inf" and float(found["ssim"]) == 1  # the painter leaves the background alone
-        assert float(found["warp_error"]) >= 0 and float(found["seconds"]) >= 0 and found["seed"] == "5"
-        assert float(found["face_share"]) == 1 and float(found["confidence_percent"]) == 80
-        assert f"torch {torch.__version__}" in found["versions"] and "fame-accel" in found["versions"]
-    assert {found["winobias_share_of_women"] for found in rows} == {"0.04", "0.52"}
+    for result in rows:
+        assert result["psnr_db"] == "inf" and float(result["ssim"]) == 1  # the painter leaves the background alone
+        assert float(result["warp_error"]) >= 0 and float(result["seconds"]) >= 0 and result["seed"] == "5"
+        assert float(result["face_share"]) == 1 and float(result["confidence_percent"]) == 80
+        assert f"torch {torch.__version__}" in result["versions"] and "fame-accel" in result["versions"]
+    assert {result["winobias_share_of_women"] for result in rows} == {"0.04", "0.52"}
 
     clips = sorted(file.name for file in (out / "clips" / "clip").iterdir())
     assert len(clips) == 12 and clips[:2] == ["construction_worker_1_man.mp4", "construction_worker_1_plain.mp4"]
     person = person_masks(read_video(folder / "clip.mp4").frames)
     painted = read_video(out / "clips" / "clip" / "editor_2_woman.mp4").frames
     assert painted[person].float().mean() > 240
-    said = capsys.readouterr().out
-    assert (out / "summary.txt").read_text() in said + "\n" and "100.0% (4 of 4" in said
-    assert "'a video of an editor', plain: woman" in said and "'a video of an editor', asked for a man: man" in said
-    assert "plain, classified as a woman" in said and "50.0% (2 of 4" in said
+    printed = capsys.readouterr().out
+    assert (out / "summary.txt").read_text() in printed + "\n" and "100.0% (4 of 4" in printed
+    assert (
+        "'a video of an editor', plain: woman" in printed and "'a video of an editor', asked for a man: man" in printed
+    )
+    assert "plain, classified as a woman" in printed and "50.0% (2 of 4" in printed
     with Image.open(out / "outcomes.png") as chart:
         assert chart.width > 1000
 
@@ -318,9 +320,9 @@ def test_a_limit_grows_into_the_whole(folder, tmp_path, painter):
         assert main(arguments(folder, tmp_path / "out", "--limit", str(limit))) == 0
         assert len(made.calls) == calls
     rows = read_results(tmp_path / "out" / "results.csv")
-    assert [found["target"] for found in rows] == ["plain", "woman", "man"] * 4
-    assert {found["template"] for found in rows} == {"1"}
-    shares = sorted({float(found["winobias_share_of_women"]) for found in rows})
+    assert [result["target"] for result in rows] == ["plain", "woman", "man"] * 4
+    assert {result["template"] for result in rows} == {"1"}
+    shares = sorted({float(result["winobias_share_of_women"]) for result in rows})
     assert len(shares) == 4 and shares[0] < 0.1 and shares[-1] > 0.8
 
 
@@ -354,7 +356,7 @@ def test_a_clip_is_named_by_its_folder(folder, tmp_path, painter, monkeypatch):
         Image.fromarray(frame.numpy()).save(tmp_path / "shots" / f"{index}.png")
     monkeypatch.chdir(tmp_path / "shots" / "old")
     assert main(arguments(folder, tmp_path / "out", "--video", "..", "--limit", "1")) == 0
-    assert [found["clip"] for found in read_results(tmp_path / "out" / "results.csv")] == ["shots"]
+    assert [result["clip"] for result in read_results(tmp_path / "out" / "results.csv")] == ["shots"]
     assert len(list((tmp_path / "out" / "clips" / "shots").iterdir())) == 1
 
 
@@ -366,7 +368,7 @@ def test_several_clips_are_inverted_each_once(folder, tmp_path, painter):
     assert main(arguments(folder, tmp_path / "out", *more, *masks)) == 0
     assert len(made.inversions) == 2 and len(made.calls) == 4
     rows = read_results(tmp_path / "out" / "results.csv")
-    assert [found["clip"] for found in rows] == ["clip", "clip", "other", "other"]
+    assert [result["clip"] for result in rows] == ["clip", "clip", "other", "other"]
 
 
 @pytest.mark.parametrize(
@@ -400,9 +402,9 @@ def test_suite_rejects_before_loading_weights(folder, tmp_path, painter, capsys,
     monkeypatch.setattr("fame_accel.edit.run.load_pipeline", lambda *_: pytest.fail("loaded the weights"))
     assert main(arguments(folder, tmp_path / "out", *changed)) == 2
     assert not (tmp_path / "out").exists()
-    said = capsys.readouterr().err
-    assert said.startswith("fame-accel: ") and said.count("\n") == 1
-    assert re.search(message, said)
+    printed = capsys.readouterr().err
+    assert printed.startswith("fame-accel: ") and printed.count("\n") == 1
+    assert re.search(message, printed)
 
 
 @pytest.mark.slow
@@ -415,8 +417,8 @@ def test_suite_on_a_checkpoint(folder, tmp_path):
     more = ("--model", str(tmp_path / "model"), "--frames", "2", "--steps", "2", "--limit", "3")
     assert main(arguments(folder, tmp_path / "out", *more)) == 0
     rows = read_results(tmp_path / "out" / "results.csv")
-    assert [found["target"] for found in rows] == ["plain", "woman", "man"]
-    assert len({found["psnr_db"] for found in rows}) == 3
+    assert [result["target"] for result in rows] == ["plain", "woman", "man"]
+    assert len({result["psnr_db"] for result in rows}) == 3
     woman = rows[1]
     assert woman["outcome"] == "none" and woman["confidence_percent"] == ""  # random weights draw no face
     assert float(woman["warp_error"]) > float(woman["source_warp_error"])
@@ -429,8 +431,8 @@ def test_evaluate_prints_and_writes(folder, tmp_path, painter, capsys):
     painter()
     clip, out = str(folder / "clip.mp4"), tmp_path / "report.json"
     assert main(["evaluate", clip, clip, "--masks", str(folder / "masks"), "--out", str(out)]) == 0
-    said = capsys.readouterr().out
-    assert "3 frames of 64x64; edited: person" in said and "one classifier" in said
+    printed = capsys.readouterr().out
+    assert "3 frames of 64x64; edited: person" in printed and "one classifier" in printed
     report = json.loads(out.read_text())
     assert report["psnr_db"] == "inf" and report["ssim"] == 1 and report["edited_regions"] == ["person"]
     assert report["warp_error"] == report["source_warp_error"] > 0 and report["compared"] == "outside the region"
@@ -455,8 +457,12 @@ def test_evaluate_without_masks_compares_whole_frames(folder, tmp_path, capsys):
     clip, out = str(folder / "clip.mp4"), tmp_path / "report.json"
     assert main(["evaluate", clip, clip, "--no-gender", "--out", str(out)]) == 0
     assert json.loads(out.read_text())["compared"] == "the whole frame" and "outside" not in out.read_text()
-    said = capsys.readouterr().out
-    assert "the whole frame is compared" in said and "PSNR of the whole frame, dB" in said and "outside" not in said
+    printed = capsys.readouterr().out
+    assert (
+        "the whole frame is compared" in printed
+        and "PSNR of the whole frame, dB" in printed
+        and "outside" not in printed
+    )
 
 
 @pytest.mark.parametrize(
@@ -490,10 +496,10 @@ def test_evaluate_leaves_what_it_reads(folder, tmp_path, capsys):
 def test_edited_region_is_all_but_the_background():
     masks = torch.arange(4).view(1, 2, 2) == torch.arange(3).view(3, 1, 1, 1)  # pixel i in region i
     regions = ["cat", "background", "dog"]
-    found, names = edited_region(masks, regions, None)
-    assert names == ["cat", "dog"] and found.flatten().tolist() == [True, False, True, False]
-    found, names = edited_region(masks, regions, ["background"])
-    assert names == ["background"] and found.flatten().tolist() == [False, True, False, False]
+    result, names = edited_region(masks, regions, None)
+    assert names == ["cat", "dog"] and result.flatten().tolist() == [True, False, True, False]
+    result, names = edited_region(masks, regions, ["background"])
+    assert names == ["background"] and result.flatten().tolist() == [False, True, False, False]
     with pytest.raises(ValueError, match="have background alone"):
         edited_region(masks[1:2], regions[1:2], None)
 

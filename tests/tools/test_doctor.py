@@ -57,8 +57,8 @@ def run_doctor(*arguments: str) -> tuple[int, str]:
     return status, printed.getvalue()
 
 
-def only(found: Iterator[Problem]) -> Problem:
-    [problem] = found
+def only(result: Iterator[Problem]) -> Problem:
+    [problem] = result
     return problem
 
 
@@ -80,9 +80,9 @@ def test_this_machine_passes(whole: tuple[int, str, dict[str, Any]]) -> None:
         dtypes = [dtype for dtype, reason in backend["reasons"].items() if reason is None]
         for dtype in dtypes if backend["name"] != "reference" else []:
             of = (backend["device"], backend["name"], dtype)
-            found = [row for row in results if (row["device"], row["backend"], row["dtype"]) == of]
-            assert [row["operation"] for row in found] == OPERATIONS
-            assert all(0 < row["ratio"] <= 1 and row["passed"] and row["mistake"] is None for row in found)
+            result = [row for row in results if (row["device"], row["backend"], row["dtype"]) == of]
+            assert [row["operation"] for row in result] == OPERATIONS
+            assert all(0 < row["ratio"] <= 1 and row["passed"] and row["mistake"] is None for row in result)
     assert {"sdpa"} <= {row["backend"] for row in results}
     assert {row["dtype"] for row in results} == {"float32", "float16", "bfloat16"}
 
@@ -93,7 +93,7 @@ def test_the_interpreter_is_tested(whole: tuple[int, str, dict[str, Any]]) -> No
     dtypes = {row["dtype"] for row in report["self_test"] if (row["backend"], row["device"]) == ("triton", "cpu")}
     assert dtypes == {"float32", "float16"}
     assert "not bfloat16: Triton's interpreter computes bfloat16" in printed
-    [launches] = [found for found in report["launches"] if found["device"] == "cpu"]
+    [launches] = [result for result in report["launches"] if result["device"] == "cpu"]
     assert launches["family"] == "interpreter"
     assert set(launches["entries"]["tiled"]["16 bit"]) == {"40", "64", "80", "128", "160"}
 
@@ -245,8 +245,8 @@ def test_data_is_what_the_project_installs() -> None:
 
 
 def package(name: str, version: str | None, **changed: object) -> Package:
-    [found] = [found for found in packages.find_packages() if found.name == name]
-    return replace(found, version=version, **changed)
+    [result] = [result for result in packages.find_packages() if result.name == name]
+    return replace(result, version=version, **changed)
 
 
 @pytest.mark.parametrize(
@@ -254,10 +254,10 @@ def package(name: str, version: str | None, **changed: object) -> Package:
     [("0.41.9", True), ("0.9", True), ("0.42.0", False), ("1.0.dev3", False), ("unknown", False), (None, False)],
 )
 def test_too_old(version: str | None, old: bool) -> None:
-    found = package("diffusers", version)
-    assert found.too_old is old
+    result = package("diffusers", version)
+    assert result.too_old is old
     if old:
-        problem = only(problems.package_problems([found]))
+        problem = only(problems.package_problems([result]))
         assert problem.problem == f"diffusers {version} is older than 0.42, which the adapter, pipelines, edit needs"
         assert problem.suggestion == "pip install --upgrade 'diffusers>=0.42'"
 
@@ -280,8 +280,8 @@ def test_missing_data() -> None:
 
 def test_a_package_without_its_file_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packages, "DATA", {("pytest", "9.0", "no/such/file"): "nothing"})
-    found = packages.find_packages()[-1]
-    assert found.version == pytest.__version__ and found.file is False and found.missing
+    result = packages.find_packages()[-1]
+    assert result.version == pytest.__version__ and result.file is False and result.missing
 
 
 # Devices
@@ -297,9 +297,9 @@ def fake_smi(folder: Path, says: str, monkeypatch: pytest.MonkeyPatch, status: i
 @pytest.mark.skipif(os.name == "nt", reason="needs a shell")
 def test_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_smi(tmp_path, "NVIDIA Made Up, 600.1", monkeypatch)
-    found = machine.find_machine()
-    assert (found.nvidia_gpus, found.nvidia_driver) == (["NVIDIA Made Up"], "600.1")
-    assert "NVIDIA Made Up; driver 600.1" in text.devices_text(found)
+    result = machine.find_machine()
+    assert (result.nvidia_gpus, result.nvidia_driver) == (["NVIDIA Made Up"], "600.1")
+    assert "NVIDIA Made Up; driver 600.1" in text.devices_text(result)
     fake_smi(tmp_path, "No devices were found", monkeypatch, status=6)
     assert machine.find_machine().nvidia_gpus == []
 
@@ -333,10 +333,10 @@ def test_a_gpu_that_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lost)
-    found = machine.find_machine()
-    assert found.devices == [CPU]
-    assert only(problems.gpu_problems(found)).problem == "cuda:0 cannot be used: CUDA error: device is busy"
-    assert "CUDA error: device is busy" in text.devices_text(found)
+    result = machine.find_machine()
+    assert result.devices == [CPU]
+    assert only(problems.gpu_problems(result)).problem == "cuda:0 cannot be used: CUDA error: device is busy"
+    assert "CUDA error: device is busy" in text.devices_text(result)
 
 
 def test_text_of_a_gpu() -> None:
@@ -426,8 +426,8 @@ def test_a_chip_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = "the Triton kernels need sm_75 or newer, gfx9, gfx11 or gfx12, not sm_70: use backend='sdpa'"
     monkeypatch.setattr(bindings, "triton_unavailable", lambda device, _: problem if device.type == "cuda" else None)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    found = only(problems.backend_problems(Machine(GOOD_CPU, [A_GPU])))
-    assert found.problem.endswith("not sm_70") and found.suggestion == "use backend='sdpa'"
+    result = only(problems.backend_problems(Machine(GOOD_CPU, [A_GPU])))
+    assert result.problem.endswith("not sm_70") and result.suggestion == "use backend='sdpa'"
 
 
 def test_the_interpreter_on_a_machine_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -443,12 +443,12 @@ def test_a_file_of_launches_that_does_not_load(
     file = tmp_path / "launches.json"
     file.write_text('{"kernel": "tiled"}')
     monkeypatch.setenv(launch_table.VARIABLE, str(file))
-    found = backends.find_launch_file()
-    problem = only(problems.launch_problems(found, []))
+    result = backends.find_launch_file()
+    problem = only(problems.launch_problems(result, []))
     assert problem.problem == f"FAME_ACCEL_LAUNCHES: {file} must hold a list of launches, got dict"
     assert "fame-accel tune" in problem.suggestion and "unset FAME_ACCEL_LAUNCHES" in problem.suggestion
     assert backends.find_launches(CPU) is None
-    assert "does not load" in text.launches_text(found, [])
+    assert "does not load" in text.launches_text(result, [])
 
 
 @interpreted
@@ -457,12 +457,12 @@ def test_a_file_of_launches(launch_table: ModuleType, tmp_path: Path, monkeypatc
     row = dict(kernel="tiled", family="interpreter", head_dim=40, element_size=2, block_q=64, block_k=16)
     file.write_text(json.dumps([row | dict(num_warps=1, num_stages=1)]))
     monkeypatch.setenv(launch_table.VARIABLE, str(file))
-    found = backends.find_launch_file()
-    assert (found.entries, found.error) == (1, None)
+    result = backends.find_launch_file()
+    assert (result.entries, result.error) == (1, None)
     launches = backends.find_launches(CPU)
     assert launches.entries["tiled"]["16 bit"][40] == "64 x 16, warps 1, stages 1"
-    assert list(problems.launch_problems(found, [launches])) == []
-    printed = " ".join(text.launches_text(found, [launches]).split())
+    assert list(problems.launch_problems(result, [launches])) == []
+    printed = " ".join(text.launches_text(result, [launches]).split())
     assert f"{file}: 1 launches" in printed and "head_dim 40: 64 x 16" in printed
 
 

@@ -89,15 +89,15 @@ def test_layers_are_those_of_diffusers(config: dict):
     with torch.device("meta"):
         unet = diffusers.UNet2DConditionModel(**config, cross_attention_dim=32)
     blocks = len(config["block_out_channels"])
-    found = Counter()
+    result = Counter()
     for name, module in unet.named_modules():
         if name.endswith(".attn1"):
-            place = name.split(".")
-            level = {"down_blocks": lambda i: i, "up_blocks": lambda i: blocks - 1 - i}.get(place[0])
-            divisor = 2 ** (blocks - 1 if level is None else level(int(place[1])))
-            found[divisor, module.heads, module.to_q.out_features // module.heads] += 1
+            position = name.split(".")
+            level = {"down_blocks": lambda i: i, "up_blocks": lambda i: blocks - 1 - i}.get(position[0])
+            divisor = 2 ** (blocks - 1 if level is None else level(int(position[1])))
+            result[divisor, module.heads, module.to_q.out_features // module.heads] += 1
     planned = {(level.divisor, level.heads, level.head_dim): level.layers for level in attention_levels(config)}
-    assert planned == dict(found)
+    assert planned == dict(result)
 
 
 def test_sizes_are_halved_upwards():
@@ -506,7 +506,7 @@ def test_peaks_are_those_measured_on_a_gpu(shape: str):
         kernel = planned_kernel(runs.kind.modulated, runs.kind.one_pass)
         launch = choose_launch(kernel, "sm90", one.head_dim, 2)
         counted = CallShape(one.heads * one.batch, one.queries, one.head_dim, torch.float16)
-        found = triton_bytes(counted, runs, launch.block_q, launch.block_k) / 2**20
-        assert found == pytest.approx(float(row["peak_mib"]), rel=0.01)
+        result = triton_bytes(counted, runs, launch.block_q, launch.block_k) / 2**20
+        assert result == pytest.approx(float(row["peak_mib"]), rel=0.01)
         checked += 1
     assert checked >= 2

@@ -55,9 +55,9 @@ def test_candidates(family: str, kernel: str, launch_table: ModuleType) -> None:
         entry = launch_table.choose_launch(kernel, family, head_dim, element_size)
         if entry is None:
             continue
-        found = tune.candidates(TableKey(kernel, family, head_dim, element_size), entry)
-        assert found[0] == entry and len(set(found)) == len(found) and 5 <= len(found) <= 20
-        for launch in found:
+        result = tune.candidates(TableKey(kernel, family, head_dim, element_size), entry)
+        assert result[0] == entry and len(set(result)) == len(result) and 5 <= len(result) <= 20
+        for launch in result:
             row = dict(kernel=kernel, family=family, head_dim=head_dim, element_size=element_size)
             assert launch_table._problem(row | launch._asdict()) is None
             if family in ("rdna", "sm75", "gfx1030"):
@@ -66,9 +66,9 @@ def test_candidates(family: str, kernel: str, launch_table: ModuleType) -> None:
 
 def test_candidates_fit_the_shared_memory() -> None:
     entry = Launch(128, 64, 4, 3)
-    found, small = (tune.candidates(TableKey("tiled", "sm90", 128, 2), entry, limit) for limit in (None, 64 << 10))
-    assert Launch(128, 64, 4, 4) in found and Launch(128, 64, 4, 4) not in small
-    assert small[0] == entry and set(small) < set(found)
+    result, small = (tune.candidates(TableKey("tiled", "sm90", 128, 2), entry, limit) for limit in (None, 64 << 10))
+    assert Launch(128, 64, 4, 4) in result and Launch(128, 64, 4, 4) not in small
+    assert small[0] == entry and set(small) < set(result)
 
 
 def test_candidates_fit_the_registers() -> None:

@@ -208,7 +208,10 @@ def _peak(setting: Setting, level: AttentionLevel, backend: str) -> int:
         call = sdpa_bytes(shape, runs, setting.modulation, setting.frames)
     else:
         call = triton_bytes(shape, runs, *_tile(level, shape.dtype.itemsize, runs.kind))
-    return 8 * shape.tensor + 2 * shape.row + call if setting.guidance else 3 * shape.tensor + call
+    if not setting.guidance:
+        return 3 * shape.tensor + call
+    # the plain half's result stands beside the other half's call; then both results beside the joined one
+    return max(7 * shape.tensor + call, 10 * shape.tensor + 3 * shape.row)
 
 
 def _shape(setting: Setting, level: AttentionLevel) -> CallShape:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fame_accel.core.limits import VAE_SCALE_FACTOR as LATENT
+from fame_accel.core.limits import VAE_SCALE_FACTOR
 
 DEEPEST = 8  # the lowest resolution that `edit` modulates, as a divisor of the latents'
 
@@ -47,7 +47,7 @@ class AttentionLevel:
 
     def side_lengths(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) in tokens for frames of (height, width) pixels: each halving rounds up."""
-        height, width = (-(-side // (LATENT * self.divisor)) for side in size)
+        height, width = (-(-side // (VAE_SCALE_FACTOR * self.divisor)) for side in size)
         return height, width
 
 
