@@ -573,7 +573,7 @@ def two_threads(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("name", ["plain", "region_mask", "fame", "random"])
 def test_threads(name: str, coarse: bool, onednn: bool, two_threads: None, monkeypatch: pytest.MonkeyPatch):
     """The result of one thread, to the bit where chunks are the same; torch's settings are left alone."""
-    monkeypatch.setattr("fame_accel.core.planning.is_coarse", lambda *_: coarse)
+    monkeypatch.setattr("fame_accel.core.runs.is_coarse", lambda *_: coarse)
     monkeypatch.setattr(products, "CHUNK_BYTES", 0)  # as many rows in each case, the least
     names = set()
     real = products._onednn_product
@@ -654,12 +654,13 @@ def test_where_products_go(name: str, size: int, onednn: bool, monkeypatch: pyte
     assert not calls
 
 
+@pytest.mark.parametrize("highest", [4 * math.log(4000 / 0.55), 4000.0], ids=["coarse", "underflow"])
 @pytest.mark.parametrize("target", [t.param() for t in TRITON])
-def test_rows_far_below_their_pivot(target: Target):
-    """Every key but one is pulled to the lowest logit: weights against the highest are tiny, and many."""
+def test_rows_far_below_their_pivot(target: Target, highest: float):
+    """Every key moves to the lowest logit: weights against the highest are tiny, and many, or all underflow."""
     keys = 4000
     key = torch.zeros(1, 1, keys, 16)
-    key[0, 0, 0, 0] = 4 * math.log(keys / 0.55)
+    key[0, 0, 0, 0] = highest
     key[0, 0, 1:, 1] = 0.1 * torch.randn(keys - 1)
     region = torch.zeros(keys, dtype=torch.int32)
     region[0] = 1
