@@ -71,8 +71,14 @@ CONFIGS = {
 }
 
 
-@pytest.mark.parametrize("part", ["whole", "blocks"])
-@pytest.mark.parametrize("configs", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("part", [pytest.param("whole", marks=pytest.mark.slow), "blocks"])
+@pytest.mark.parametrize(
+    "configs",
+    [
+        pytest.param(make, id=name, marks=[] if name == "new masks" else pytest.mark.slow)
+        for name, make in CONFIGS.items()
+    ],
+)
 @torch.no_grad()
 def test_later_clips_are_not_compiled(part: str, configs: Callable[[int], fa.FameConfig]) -> None:
     unet, eager = make_unet(), make_unet()

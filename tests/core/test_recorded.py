@@ -20,7 +20,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from fame_accel import AttentionPlan, Modulation, TokenLayout, layout_attention, plan_attention
 
 FRAMES, TOKENS = 3, 12
-on_backends = pytest.mark.parametrize("backend", ["sdpa", "triton", "reference"])
+on_backends = pytest.mark.parametrize(
+    "backend", ["sdpa", pytest.param("triton", marks=pytest.mark.slow), "reference"]
+)  # triton in the interpreter
 
 
 @pytest.fixture(autouse=True)
