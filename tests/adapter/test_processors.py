@@ -162,7 +162,6 @@ def test_odd_sizes_that_halve_twice():
     for layer in layers:
         height, width = latents.shape[2:]
         call = layer.processor.call
-        assert call.tokens == height * width
         assert torch.equal(call.plan.query_region, layout().tokens(height, width).region)
         latents = halve(latents)
 

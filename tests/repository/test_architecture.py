@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "media": {"core"},
     "tools": {"core", "bindings", "kernels", "media"},
     "adapter": {"core"},
-    "pipeline": {"core", "fairness", "adapter", "media"},
+    "pipeline": {"core", "media", "fairness", "adapter"},
     "edit": {"core", "media", "fairness", "adapter", "pipeline"},
     "evaluate": {"core", "media", "fairness"},
     "suite": {"core", "media", "fairness", "edit", "evaluate"},

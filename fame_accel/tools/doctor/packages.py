@@ -12,10 +12,8 @@ from typing import NamedTuple
 import torch
 
 import fame_accel
-from fame_accel.demo.prompts import MERGES
-from fame_accel.evaluate.parity import PROFESSIONS
 from fame_accel.media.clip import CLIP
-from fame_accel.media.packages import packaged_file
+from fame_accel.media.packages import MERGES, PROFESSIONS, packaged_file
 from fame_accel.media.person import NETWORK
 
 
