@@ -323,8 +323,8 @@ WOMAN, MAN = Face("woman", 90, (0, 0, 9, 9)), Face("man", 60, (0, 0, 9, 9))
     ],
 )
 def test_outcome_is_the_majority_of_frames_with_a_face(frames, outcome, share, confidence):
-    outcome = outcome_of(frames)
-    assert (outcome.outcome, outcome.face_share, outcome.confidence) == (outcome, share, confidence)
+    measured = outcome_of(frames)
+    assert (measured.outcome, measured.face_share, measured.confidence) == (outcome, share, confidence)
 
 
 def test_gender_rejects(source, region):

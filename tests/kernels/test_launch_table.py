@@ -42,7 +42,7 @@ def test_entries(kernel: str, family: str, key: tuple[int, int], launch: Launch)
     if family in ("rdna", "sm75", "interpreter"):
         assert launch.num_stages == 1
     row = dict(kernel=kernel, family=family, head_dim=key[0], element_size=key[1], **launch._asdict())
-    assert built_in._wrong(row) is None  # and so a file may hold it
+    assert built_in._problem(row) is None  # and so a file may hold it
 
 
 @pytest.mark.parametrize("kernel", ["tiled", "streamed_keys"])

@@ -24,7 +24,7 @@ from cases import (
 from traffic import watch
 
 from fame_accel import Modulation, TokenLayout, bindings, layout_attention
-from fame_accel.core import attention
+from fame_accel.core import planning
 
 # Padded rows overflow before they are masked.
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp2:RuntimeWarning")
@@ -250,7 +250,7 @@ def test_compile(target: Target):
 @on_float32
 def test_no_plan_is_made(target: Target, monkeypatch: pytest.MonkeyPatch):
     """It would take time for every pixel."""
-    monkeypatch.setattr(attention, "tile_plan", None)
+    monkeypatch.setattr(planning, "tile_plan", None)
     pixels(target, 8, modulation=Modulation.fame(8)).run(target.backend)
 
 

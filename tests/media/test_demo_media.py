@@ -202,7 +202,7 @@ def test_psnr_of_a_known_error():
 def test_codec_rejects(clip):
     with pytest.raises(ValueError, match="multiples of 8"):
         PatchCodec.fit(clip[:, :127])
-    with pytest.raises(ValueError, match="fewer than 4"):
+    with pytest.raises(ValueError, match="vary in 4 dimensions"):
         PatchCodec.fit(torch.full_like(clip, 9))
     with pytest.raises(ValueError, match="latents"):
         PatchCodec.fit(clip).decode(torch.zeros(1, 3, 4, 4))
