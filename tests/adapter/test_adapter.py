@@ -207,6 +207,7 @@ def test_odd_sizes() -> None:
 
 @pytest.mark.parametrize("compiled_part", ["whole", "blocks"])
 @torch.no_grad()
+@pytest.mark.slow
 def test_compiled_model_is_not_compiled_again_each_step(compiled_part: str) -> None:
     unet, (sample, text) = make_unet(), inputs(2)
     steps = [torch.tensor(t) for t in (900.0, 800.0, 700.0)]

@@ -35,6 +35,7 @@ def test_shapes_are_the_models_levels() -> None:
     assert len({shape.name for shape in tiny}) == len(tiny) == 4
 
 
+@pytest.mark.slow
 def test_files_and_table(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     out = tmp_path / "new" / "out"
     assert main([*SMALL, "--areas", "0.3", "0.7", "--out", str(out)]) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fame_accel.bindings import torch_attention
 from fame_accel.bindings.strides import with_supported_strides
 
 ROWS = torch.zeros(2, 6, 3, 16, dtype=torch.float16)
@@ -31,3 +32,23 @@ def test_copied(x: torch.Tensor) -> None:
 @pytest.mark.parametrize("x", UNALIGNED.values(), ids=UNALIGNED)
 def test_copied_where_alignment_is_asked_for(x: torch.Tensor) -> None:
     assert with_supported_strides(x) is x and with_supported_strides(x, aligned=True) is not x
+
+
+def test_large_batches_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CUDA kernel takes at most CUDA_BATCH items in a call."""
+    sizes = []
+
+    def limited(query: torch.Tensor, *others: object) -> tuple[torch.Tensor, torch.Tensor]:
+        sizes.append(len(query))
+        return torch_attention._attend_cpu(query, *others)
+
+    monkeypatch.setattr(torch_attention, "CUDA_BATCH", 3)
+    monkeypatch.setattr(torch_attention, "_attend_cuda", limited)
+    sides = [torch.randn(8, 2, 5, 16) for _ in range(3)]
+    for got, wanted in zip(
+        torch_attention._attend_cuda_in_parts(*sides, None, 0.25),
+        torch_attention._attend_cpu(*sides, None, 0.25),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, wanted)
+    assert sizes == [3, 3, 2]

@@ -580,7 +580,7 @@ def test_threads(name: str, coarse: bool, onednn: bool, two_threads: None, monke
     monkeypatch.setattr(
         products, "_onednn_product", lambda *sides: names.add(threading.current_thread().name) or real(*sides)
     )
-    case = make_case(SDPA[0], batch=2, heads=3, num_queries=330, num_keys=530, modulation=MODULATIONS[name](FRAMES))
+    case = make_case(SDPA[0], batch=2, heads=3, num_queries=990, num_keys=530, modulation=MODULATIONS[name](FRAMES))
     check(case, SDPA[0])
     assert names and all(thread.startswith("fame_accel") for thread in names)
     out, lse = case.run("sdpa")

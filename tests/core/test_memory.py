@@ -49,6 +49,7 @@ for tokens in (600, *{tokens}):  # the first call warms up
     ],
     ids=["plain", "fame", "region_mask", "key_weight"],
 )
+@pytest.mark.slow
 def test_extra_memory_is_linear(modulation: str, weighted: bool):
     reset = Path("/proc/self/clear_refs")
     try:

@@ -300,6 +300,7 @@ def test_compiled_code_keeps_no_layout_alive(query: Tensor):
     assert [reference() for reference in references] == [None] * 2
 
 
+@pytest.mark.slow
 def test_a_stream_of_clips_leaves_nothing_behind(query: Tensor):
     compiled = torch.compile(attend, fullgraph=True, backend="eager")
 

@@ -32,6 +32,7 @@ def pipeline(parts: dict) -> FameVideoEditPipeline:
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 7.5])
 @pytest.mark.parametrize("controlnet", [False, True], ids=["unet", "controlnet"])
+@pytest.mark.slow
 def test_fused_edit_is_the_eager_edit(controlnet: bool, guidance_scale: float) -> None:
     """Ten steps of inversion and ten of denoising: latents pass the 2x rule, and pictures agree within 1/255."""
     row = edit_parity.measure(controlnet, guidance_scale, frames=3, size=64, steps=10, device=torch.device("cpu"))
@@ -50,6 +51,7 @@ def encoded(pipeline: FameVideoEditPipeline) -> Tensor:
 
 
 @pytest.mark.parametrize("controlnet", [False, True], ids=["unet", "controlnet"])
+@pytest.mark.slow
 def test_inversion_returns(parts: dict, controlnet: bool) -> None:
     """A clip inverted and denoised under one prompt, without guidance or modulation, comes back more exactly with finer
     steps. The remaining error is the change of the noise between steps, which is of first order."""
@@ -85,6 +87,7 @@ def test_inversion_once_for_several_edits(pipeline: FameVideoEditPipeline) -> No
     assert torch.equal(edit(pipeline, latents=latents), edit(pipeline))
 
 
+@pytest.mark.slow
 def test_just_the_modulated_steps_are_modulated(pipeline: FameVideoEditPipeline) -> None:
     from fame_accel.adapter.state import FameState
 

@@ -23,6 +23,7 @@ def parts() -> dict:
 
 
 @pytest.mark.parametrize("controlnet", [False, True], ids=["unet", "controlnet"])
+@pytest.mark.slow
 def test_fused_edit_is_the_eager_edit(parts: dict, controlnet: bool) -> None:
     options = dict(num_inference_steps=10)
     edited = {backend: edit(make(parts, controlnet), backend=backend, **options) for backend in ("reference", "sdpa")}

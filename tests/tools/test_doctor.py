@@ -88,6 +88,7 @@ def test_this_machine_passes(whole: tuple[int, str, dict[str, Any]]) -> None:
 
 
 @interpreted
+@pytest.mark.slow
 def test_the_interpreter_is_tested(whole: tuple[int, str, dict[str, Any]]) -> None:
     _, printed, report = whole
     dtypes = {row["dtype"] for row in report["self_test"] if (row["backend"], row["device"]) == ("triton", "cpu")}
@@ -111,6 +112,7 @@ def test_text_is_narrow(whole: tuple[int, str, dict[str, Any]]) -> None:
     assert max(map(len, lines)) <= text.WIDTH
 
 
+@pytest.mark.slow
 def test_torch_alone() -> None:
     """Nothing but torch, and no word of what is installed."""
     hidden = {item.module for item in packages.REQUIREMENTS} - {"torch"}

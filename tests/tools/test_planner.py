@@ -273,6 +273,7 @@ RESIDENT_SHAPES = [(4, 64, 4, (24, 24), 3), (1, 64, 4, (36, 36), 2)]  # N = 2304
 @pytest.mark.parametrize(
     "backend, modulations", [("reference", ("fame", "region-mask")), ("sdpa", ("fame", "fame-strength", "region-mask"))]
 )
+@pytest.mark.slow
 def test_peaks_are_those_of_real_calls(backend: str, modulations: tuple[str, ...]):
     """Resident memory of a process: also what torch's own allocator is not asked for."""
     if reset_peak(torch.device("cpu")) is None:

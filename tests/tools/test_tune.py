@@ -199,6 +199,7 @@ def test_a_lost_device_ends_it(
 
 
 @interpreted
+@pytest.mark.slow
 def test_command(
     two_changes: None, launch_table: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
