@@ -99,7 +99,11 @@ MODULATIONS: dict[str, Make] = {
     "fame_sparse": lambda frames: Modulation.fame(frames, decay=0.4).keep_frames("first_previous"),
     "random": lambda frames: random_tables(frames, frames),
 }
-on_modulations = pytest.mark.parametrize("name", MODULATIONS)
+# Between them these reach every operator; the others are slow for their number.
+FAST_MODULATIONS = ("plain", "region_mask", "fame", "random")
+on_modulations = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in FAST_MODULATIONS else pytest.mark.slow) for name in MODULATIONS]
+)
 
 
 def random_tables(query_frames: int, key_frames: int) -> Modulation:

@@ -115,7 +115,9 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @on_cases
-@pytest.mark.parametrize("name", PROVIDERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "ours_triton" else name for name in PROVIDERS]
+)
 def test_every_provider_passes_the_gate(
     name: str, shape: LayerShape, operation: AttentionOperation, uncompiled: None
 ) -> None:

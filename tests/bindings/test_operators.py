@@ -41,7 +41,12 @@ def _reaching(operator: str, target: Target) -> list[Case]:
 
 
 ON_OPERATORS = [
-    pytest.param(name, *param.values, id=f"{name}-{param.id}", marks=param.marks)
+    pytest.param(
+        name,
+        *param.values,
+        id=f"{name}-{param.id}",
+        marks=[*param.marks, pytest.mark.slow] if name == "tile_attention" else param.marks,
+    )
     for name, targets in zip(OPERATORS, [TRITON, TRITON, TRITON, SDPA], strict=True)
     for param in (
         targets[0].param(),

@@ -10,10 +10,12 @@ import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
 from cases import (
+    FAST_MODULATIONS,
     FLOAT32,
     FRAMES,
     GPU,
@@ -61,13 +63,16 @@ def test_presets(target: Target, name: str):
 @on_backends
 def test_modulations_in_turn(target: Target):
     """On one layout, which keeps the plans."""
-    case = make_case(target, num_queries=40)
+    case = make_case(target, num_queries=24)
     for _ in range(2):
         for make in MODULATIONS.values():
             check(replace(case, modulation=make(FRAMES)), target)
 
 
-@on_pairs("name, num_keys", FLOAT32, list(MODULATIONS), [77, 512, 530])
+@on_backends
+@pytest.mark.parametrize(
+    "name, num_keys", [*((name, 77) for name in MODULATIONS), *product(FAST_MODULATIONS, [512, 530])]
+)
 def test_text_keys(target: Target, name: str, num_keys: int):
     modulation, row_strength = text_modulation(name), torch.rand(70)
     check(
@@ -263,15 +268,15 @@ def test_strides(target: Target, strides: str, name: str):
 @pytest.mark.parametrize("name", ["plain", "fame", "region_mask"])
 def test_batched_layouts(target: Target, sides: str, name: str):
     modulation = MODULATIONS[name](FRAMES)
-    case = make_case(target, num_queries=40, num_keys=50, batch=2, heads=2, kind="two", modulation=modulation)
-    query_layout = layout(40, batch=None if sides == "key" else 2, device=target.device)
-    key_layout = layout(50, batch=None if sides == "query" else 2, device=target.device)
+    case = make_case(target, num_queries=28, num_keys=35, batch=2, heads=2, kind="two", modulation=modulation)
+    query_layout = layout(28, batch=None if sides == "key" else 2, device=target.device)
+    key_layout = layout(35, batch=None if sides == "query" else 2, device=target.device)
     check(replace(case, query_layout=query_layout, key_layout=key_layout), target)
 
 
 @on_backends
 @pytest.mark.parametrize("sides", ["both", "query", "key"])
-@pytest.mark.parametrize("name", ["fame_strength", "region_mask", "random"])
+@pytest.mark.parametrize("name", ["fame_strength", "region_mask", pytest.param("random", marks=pytest.mark.slow)])
 def test_items_with_frames_of_their_own(target: Target, sides: str, name: str):
     modulation = MODULATIONS[name](FRAMES)
     case = make_case(target, num_queries=12, num_keys=15, batch=2, kind="two", modulation=modulation)
@@ -570,7 +575,9 @@ def two_threads(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("onednn", [True], indirect=True)
 @pytest.mark.parametrize("coarse", [False, True])
-@pytest.mark.parametrize("name", ["plain", "region_mask", "fame", "random"])
+@pytest.mark.parametrize(
+    "name", ["fame", *(pytest.param(name, marks=pytest.mark.slow) for name in ("plain", "region_mask", "random"))]
+)
 def test_threads(name: str, coarse: bool, onednn: bool, two_threads: None, monkeypatch: pytest.MonkeyPatch):
     """The result of one thread, to the bit where chunks are the same; torch's settings are left alone."""
     monkeypatch.setattr("fame_accel.core.runs.is_coarse", lambda *_: coarse)

@@ -102,7 +102,7 @@ def test_presets(name: str, kind: str):
     _assert_good(layout(120, 3, kind), layout(90, 3, kind), modulation, (32, 16))
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 12))])
 def test_random_layouts_and_tables(seed: int):
     """Frames in any order, some of them alike, any bits, a third of the frame pairs excluded."""
     random = torch.Generator().manual_seed(seed)

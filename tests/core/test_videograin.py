@@ -54,7 +54,9 @@ def _assert_videograin(case: Case, target: Target, mask: Tensor, factor: float) 
     assert_parity(*case.run(target.backend), case)
 
 
-@pytest.mark.parametrize("timestep, size", [(1000, (6, 5)), (981, (15, 12)), (701, (6, 5))])
+@pytest.mark.parametrize(
+    "timestep, size", [(1000, (6, 5)), pytest.param(981, (15, 12), marks=pytest.mark.slow), (701, (6, 5))]
+)
 @on_targets
 def test_self_attention_over_frames(target: Target, timestep: int, size: tuple[int, int]):
     layout = SpaceTimeLayout.from_masks(MASKS).tokens(*size, target.device)

@@ -386,7 +386,9 @@ assert backends.find_launches(torch.device("cpu")) is None
 """
 
 
-@pytest.mark.parametrize("kind", BROKEN)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[] if kind == "an OSError" else pytest.mark.slow) for kind in BROKEN]
+)
 def test_a_triton_that_cannot_be_used(kind: str, tmp_path: Path) -> None:
     """Whatever its import raises, sdpa works and the doctor says why triton does not."""
     code, reason = BROKEN[kind]
