@@ -1,8 +1,8 @@
 # make demo       edit a short clip, writing to demo_out/
 # make lint       ruff check, ruff format --check and mypy
 # make format     format all Python files with ruff
-# make test-fast  a part of every area of the test suite: what is not marked slow; under 3 minutes on 2 cores
-# make test       lint, then the whole test suite: under 12 minutes on 2 cores
+# make test-fast  a part of every area of the test suite: what is not marked slow
+# make test       lint, then the whole test suite
 # make test-compat  run the tests of the kernels with the oldest Triton that the triton extra takes
 # make mutants    plant the faults of tests/mutants one at a time and run the tests that must fail; writes the table
 # make static count what the kernels cost on GPUs that are not here
