@@ -21,7 +21,6 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-import fame_accel.bindings  # noqa: F401  (makes fame_accel.kernels importable from a checkout)
 from fame_accel.kernels.attention import attention_call
 from fame_accel.kernels.extremes import extremes_call
 from fame_accel.kernels.few_keys import few_keys_call

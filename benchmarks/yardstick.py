@@ -14,7 +14,6 @@ from typing import Any
 import triton
 import triton.language as tl
 
-import fame_accel.bindings  # noqa: F401  (makes fame_accel.kernels importable from a checkout)
 from fame_accel.kernels.launch import Call, Launch, options, row_alignment, strides
 
 

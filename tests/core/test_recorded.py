@@ -255,13 +255,19 @@ def strange_defaults() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-@on_backends
-@pytest.mark.parametrize("tokens", [TOKENS, 600])
+@pytest.mark.parametrize(
+    "backend, tokens",  # the kernels in the interpreter take few tokens
+    [
+        ("sdpa", TOKENS),
+        ("sdpa", 600),
+        ("reference", TOKENS),
+        ("reference", 600),
+        pytest.param("triton", TOKENS, marks=pytest.mark.slow),
+    ],
+)
 def test_default_device_and_dtype_do_not_matter(backend: str, tokens: int, strange_defaults: None):
     from fame_accel import SpaceTimeLayout
 
-    if backend == "triton" and tokens > TOKENS:
-        pytest.skip("the interpreter is too slow for these tokens")
     cpu = dict(device="cpu")
     layout = TokenLayout(torch.arange(tokens, **cpu) % 2, torch.arange(tokens, **cpu) * FRAMES // tokens, FRAMES)
     sampled = SpaceTimeLayout.from_masks(torch.ones(2, FRAMES, 8, 8, dtype=torch.bool, **cpu)).tokens(4, 5)
