@@ -9,7 +9,7 @@ import numpy as np
 
 from fame_accel.cli import main
 from fame_accel.media.clip import load_clip
-from fame_accel.media.video import write_video
+from fame_accel.media.writing import write_video
 
 SIZE, FRAMES = 64, 2
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from fame_accel.media.clip import load_clip
 from fame_accel.media.person import person_masks
-from fame_accel.media.video import write_video
+from fame_accel.media.writing import write_video
 
 FRAMES, SIZE = 3, 64
 

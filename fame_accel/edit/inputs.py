@@ -13,7 +13,8 @@ from fame_accel.edit.options import CANNY, EditOptions
 from fame_accel.media.edges import canny_edges
 from fame_accel.media.masks import read_masks
 from fame_accel.media.person import region_masks
-from fame_accel.media.video import Video, check_fps, read_video
+from fame_accel.media.video import Video, read_video
+from fame_accel.media.writing import check_fps
 
 
 @dataclass(frozen=True, eq=False)

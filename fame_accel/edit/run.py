@@ -25,7 +25,7 @@ from fame_accel.media.files import atomic_write
 from fame_accel.media.frames import to_bytes
 from fame_accel.media.packages import installed_versions, quiet, require
 from fame_accel.media.pictures import contact_sheet, side_by_side_video
-from fame_accel.media.video import write_video
+from fame_accel.media.writing import write_video
 
 PACKAGES = ("fame-accel", "torch", "triton", "diffusers", "transformers", "av")
 

@@ -22,7 +22,7 @@ from fame_accel.media.drawing import (
 )
 from fame_accel.media.frames import check_frames
 from fame_accel.media.packages import require
-from fame_accel.media.video import write_video
+from fame_accel.media.writing import write_video
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -59,7 +59,7 @@ def side_by_side_video(path: str | PathLike[str], columns: dict[str, torch.Tenso
     Args:
         path: the file to write, with the suffix .mp4.
         columns: as in :func:`side_by_side_gif`.
-        fps: as in :func:`fame_accel.media.video.write_video`.
+        fps: as in :func:`fame_accel.media.writing.write_video`.
 
     Raises:
         ValueError: as in both functions.

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from fame_accel.edit.inputs import EditInputs
 from fame_accel.evaluate.inputs import clip_regions
-from fame_accel.media.video import check_fps, read_video
+from fame_accel.media.video import read_video
+from fame_accel.media.writing import check_fps
 
 
 @dataclass(frozen=True, eq=False)

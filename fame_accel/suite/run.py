@@ -16,7 +16,7 @@ from fame_accel.evaluate.parity import winobias_professions
 from fame_accel.fairness import Debias
 from fame_accel.media.files import atomic_write
 from fame_accel.media.packages import installed_versions
-from fame_accel.media.video import write_video
+from fame_accel.media.writing import write_video
 from fame_accel.suite.clips import SuiteClip
 from fame_accel.suite.edits import Suite, SuiteEdit
 from fame_accel.suite.results import Results

@@ -26,7 +26,8 @@ from fame_accel.edit.options import EditOptions
 from fame_accel.media.clip import load_clip
 from fame_accel.media.edges import canny_edges
 from fame_accel.media.frames import fit_frames
-from fame_accel.media.video import read_video, write_video
+from fame_accel.media.video import read_video
+from fame_accel.media.writing import write_video
 
 NETWORKS = {
     "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors",

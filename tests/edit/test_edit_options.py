@@ -21,7 +21,8 @@ from fame_accel.fairness import Debias
 from fame_accel.media.edges import canny_edges
 from fame_accel.media.masks import read_masks
 from fame_accel.media.person import region_masks
-from fame_accel.media.video import Video, read_video, write_video
+from fame_accel.media.video import Video, read_video
+from fame_accel.media.writing import write_video
 
 BASE = dict(modulated_steps=None, device=None, source_prompt=None)
 

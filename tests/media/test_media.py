@@ -18,7 +18,8 @@ from fame_accel.media.frames import fit_frames, fit_masks, to_bytes
 from fame_accel.media.masks import read_masks
 from fame_accel.media.packages import packaged_file
 from fame_accel.media.pictures import contact_sheet, side_by_side_video
-from fame_accel.media.video import read_video, write_video
+from fame_accel.media.video import read_video
+from fame_accel.media.writing import write_video
 
 H, W = 48, 64
 

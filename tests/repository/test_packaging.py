@@ -39,7 +39,7 @@ def packaged_files() -> set[str]:
     for source in SOURCES:
         inside = Path("fame_accel") if source == "fame_accel" else Path("fame_accel", source)
         for file in (ROOT / source).rglob("*"):
-            if file.is_file() and file.suffix in (".py", ".typed", ".json", ".csv"):
+            if file.is_file() and "__pycache__" not in file.parts:
                 files.add((inside / file.relative_to(ROOT / source)).as_posix())
     return files
 

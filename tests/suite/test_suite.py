@@ -18,7 +18,8 @@ from fame_accel.cli import flags, main
 from fame_accel.evaluate.inputs import edited_region
 from fame_accel.evaluate.parity import winobias_professions
 from fame_accel.media.person import person_masks
-from fame_accel.media.video import read_video, write_video
+from fame_accel.media.video import read_video
+from fame_accel.media.writing import write_video
 from fame_accel.suite.edits import SLOT, load_suite, spread, suite_edits, with_article
 from fame_accel.suite.results import COLUMNS, Results, read_results
 from fame_accel.suite.summary import OUTCOMES, suite_chart, suite_parity, suite_table

@@ -18,7 +18,8 @@ from fame_accel.cli import suite as command
 from fame_accel.fairness import Debias
 from fame_accel.media.masks import read_masks
 from fame_accel.media.person import region_masks
-from fame_accel.media.video import read_video, write_video
+from fame_accel.media.video import read_video
+from fame_accel.media.writing import write_video
 from fame_accel.suite.results import read_results
 
 GROUPS = ("female", "male")
