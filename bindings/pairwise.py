@@ -159,6 +159,10 @@ class _PairTerms:
                 empty = ~shown.any(-1, keepdim=True)
                 if empty.device.type == "cpu" and not bool(empty.any()):  # elsewhere this would be waited for
                     empty = None
+                else:
+                    # Such a row sees all keys until it is overwritten. With NaN in its weights, oneDNN's bfloat16
+                    # product on AMX would spoil the row above: it reads past an odd number of keys.
+                    shown, bias = shown | empty, bias.masked_fill(empty, 0)
                 if strength is not None:
                     hidden = torch.zeros_like(bias).masked_fill_(~shown, -math.inf)
         return cls(toward_high, toward_low, bias, hidden, empty)
@@ -171,9 +175,6 @@ class _PairTerms:
             else:
                 high = (logits + self.hidden).amax(-1, keepdim=True)
                 low = (logits - self.hidden).amin(-1, keepdim=True)
-                if self.empty is not None:
-                    high.masked_fill_(self.empty, 0)
-                    low.masked_fill_(self.empty, 0)
             logits.lerp_(low, self.toward_low).lerp_(high, self.toward_high)  # one of a pair's two weights is 0
         if self.bias is not None:
             logits += self.bias

@@ -191,6 +191,14 @@ def allocated(call: Callable[[], object]) -> int:
     return most
 
 
+def amx() -> bool:
+    return torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.cpu._is_amx_tile_supported()
+
+
+def round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
 @on_modulations
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
@@ -205,9 +213,12 @@ def test_bytes_are_those_allocated(modulation: str, dtype: str, backend: str, sh
     setting = one_level(heads, head_dim, frames, tokens, regions, dtype=dtype, modulation=modulation)
     call = attend(setting, backend, tokens_of(setting))
     call()  # makes the plan
-    planned = peak_bytes(setting, backend)
-    # a plan's lists were there before the call; bfloat16 products have buffers of their own
-    assert planned == pytest.approx(allocated(call), rel=0.01 if dtype == "float32" else 0.08)
+    planned, got = peak_bytes(setting, backend), allocated(call)
+    if dtype == "float32":  # but for a plan's lists, which were there before the call
+        assert planned == pytest.approx(got, rel=0.01)
+    else:  # bfloat16 products have buffers of their own; with AMX, attention also packs keys and values for itself
+        packed = 2 * 2 * heads * frames * math.prod(tokens) * round_up(head_dim, 32) if amx() else 0
+        assert 0.92 * got - packed <= planned <= 1.08 * got
 
 
 @on_modulations
