@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fame_accel.core.operators import run_plan
+from fame_accel.core.dispatch import run_plan
 from fame_accel.core.planning import AttentionPlan
 from fame_accel.core.validation import check_scale
 

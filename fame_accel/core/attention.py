@@ -7,9 +7,9 @@ from typing import Literal, overload
 from torch import Tensor
 
 from fame_accel.core.backend import BACKENDS, resolve_backend
+from fame_accel.core.dispatch import empty_result, layout_attention_op, run_plan
 from fame_accel.core.layout import TokenLayout
 from fame_accel.core.modulation import Modulation
-from fame_accel.core.operators import empty_result, layout_attention_op, run_plan
 from fame_accel.core.planning import AttentionPlan, find_plan
 from fame_accel.core.tracing import call_operator, is_recorded
 from fame_accel.core.validation import Call, check_call, check_factors, check_scale, check_tensors

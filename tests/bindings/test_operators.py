@@ -12,7 +12,7 @@ from cases import FRAMES, GPU, SDPA, TRITON, Case, Target, layout, make_case
 
 from fame_accel import Modulation, bindings, plan_attention
 from fame_accel.core import planning
-from fame_accel.core.operators import run_plan
+from fame_accel.core.dispatch import run_plan
 
 OPERATORS = ["tile_attention", "few_keys_attention", "short_sequences_attention", "sdpa_attention"]
 

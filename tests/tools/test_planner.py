@@ -23,7 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.results_table import GPU_SELF, newest
 from fame_accel import SpaceTimeLayout
 from fame_accel.cli import main
-from fame_accel.core.operators import run_plan
+from fame_accel.core.dispatch import run_plan
 from fame_accel.core.planning import plan_attention
 from fame_accel.core.presets import make_modulation
 from fame_accel.core.tables import merge_frames

@@ -1,4 +1,4 @@
-"""The two operators that stand above plans: the whole call, for recorded code, and the reference."""
+"""From a plan to the operator of its backend; and the two operators above plans: the whole call, and the reference."""
 
 from __future__ import annotations
 
