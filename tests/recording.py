@@ -33,6 +33,7 @@ class Recorder:
         class Pipeline:
             unet = torch.nn.Identity()
             vae = SimpleNamespace(decoder=torch.nn.Identity())
+            scheduler = SimpleNamespace(to_json_string=lambda: "{}")
 
             @classmethod
             def from_pretrained(cls, folder: Path, **options: Any) -> Pipeline:
@@ -76,6 +77,8 @@ def comparable(value: Any) -> Any:
         return (str(value.dtype), tuple(value.shape), value.flatten().tolist())
     if isinstance(value, torch.Generator):
         return value.initial_seed()
+    if inspect.ismethod(value):
+        return value.__name__
     if isinstance(value, Mapping):
         return {name: comparable(item) for name, item in value.items()}
     return value

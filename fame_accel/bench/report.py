@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from fame_accel.bench.providers import EAGER, FLOOR
 from fame_accel.bench.rows import Row
 from fame_accel.core.parity import Verdict
-from fame_accel.media.files import atomic_write
+from fame_accel.media.outputs import atomic_write
 from fame_accel.media.packages import require
 
 if TYPE_CHECKING:

@@ -61,8 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = " ".join(str(error).split())
         print(f"fame-accel: {message.encode('utf-8', 'backslashreplace').decode()}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("fame-accel: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(": ".join(filter(None, ("fame-accel: interrupted", str(error)))), file=sys.stderr)
         return 130  # 128 + SIGINT, the convention of shells
 
 

@@ -78,6 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--backend", f"of attention: {', '.join(flags.BACKENDS)}")
     add("--dtype", f"{', '.join(flags.DTYPES)} (default: float16 on cuda, otherwise float32)")
     add("--device", "torch device (default: cuda where torch finds a GPU, otherwise cpu)")
+    latents = "file of the inverted clip: made by the first edit, taken by later ones of the same clip, steps and model"
+    add("--latents", latents, metavar="FILE")
+    add("--resume", "go on with an edit to --out that was interrupted", action="store_true")
     add("--out", "video to write, .mp4, in an existing folder; existing files are replaced", metavar="FILE")
 
 
@@ -88,12 +91,13 @@ def command(**arguments: Any) -> int:
     from fame_accel.edit.run import run_edit
     from fame_accel.edit.target import Outputs
 
+    resume = arguments.pop("resume", False)
     record = read_record(arguments.pop("config")) if "config" in arguments else {"options": {}}
     try:
         options = EditOptions.from_mapping(merge_options(record["options"], arguments))
     except TypeError as error:  # flags have the right types, so it is a value of the file
         raise ValueError(f"--config: {error}") from error
-    result = run_edit(options, record.get("checkpoint"))
+    result = run_edit(options, record, resume=resume)
     for injection in result["injections"]:
         print(_describe(injection))
     times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result["seconds"].items())

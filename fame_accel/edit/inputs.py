@@ -33,7 +33,7 @@ class EditInputs:
     def identity(self) -> dict[str, Any]:
         """What distinguishes these inputs from others: sha256 of the bytes that the edit is given, and more."""
         tensors = {"frames": self.video.frames, "masks": self.masks, "control": self.control}
-        digests = {f"{name}_sha256": _sha256(tensor) for name, tensor in tensors.items() if tensor is not None}
+        digests = {f"{name}_sha256": sha256(tensor) for name, tensor in tensors.items() if tensor is not None}
         return {**digests, "fps": self.video.fps, "source_size": list(self.video.source_size)}
 
 
@@ -73,5 +73,6 @@ def _read_control(options: EditOptions, video: Video) -> Tensor | None:
     return control.frames
 
 
-def _sha256(tensor: Tensor) -> str:
+def sha256(tensor: Tensor) -> str:
+    """The digest of a tensor's bytes."""
     return hashlib.sha256(tensor.cpu().contiguous().numpy().tobytes()).hexdigest()

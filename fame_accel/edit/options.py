@@ -27,6 +27,7 @@ class EditOptions:
 
     Args:
         model, controlnet: checkpoint folders in diffusers' layout.
+        latents: file of the inverted latents, read where it exists and otherwise written.
         video, masks: as `read_video` and `read_masks` take them.
         control: "canny", or the path of conditioning frames, read as a video.
         region: phrase of the prompt by name of the region.
@@ -57,6 +58,7 @@ class EditOptions:
     eta: float = 0.5
     controlnet: str | None = None
     control: str | None = None
+    latents: str | None = None
     frames: int = 16
     stride: int = 1
     size: tuple[int, int] = (512, 512)

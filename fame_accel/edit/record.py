@@ -1,40 +1,53 @@
-"""run.json: what an edit was, and all that is needed to repeat it."""
+"""run.json: what an edit was, and all that is needed to repeat it.
+
+Its paths are relative to its own folder. `folder` says where that was: a path that leads nowhere from where the record
+is now is also tried from there.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
-from os.path import abspath
 from pathlib import Path
 from typing import Any
 
 from fame_accel.edit.options import CANNY, EditOptions
-from fame_accel.media.files import atomic_write
 
-KEYS = ("options", "checkpoint", "inputs", "injections", "outputs", "versions", "device", "seconds")
+KEYS = (
+    *("options", "folder", "checkpoint", "inputs", "scheduler", "injections", "outputs", "frames_sha256"),
+    *("versions", "device", "threads", "seconds"),
+)
+PATHS = ("model", "controlnet", "video", "masks", "control", "latents", "out")
+_WRITTEN = ("latents", "out")  # need not be there
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
     """Read a run.json, or one written by hand, for which {"options": {...}} is enough.
 
+    Returns:
+        The record, with paths that hold in the working directory.
+
     Raises:
         ValueError: the file cannot be read, or is no such record.
     """
+    path = Path(path)
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"--config {path} cannot be read as JSON: {error}") from error
     if not isinstance(record, dict) or not isinstance(record.get("options"), dict):
         raise ValueError(f'--config {path} must hold {{"options": {{...}}}}')
     if unknown := sorted(set(record) - set(KEYS)):
         raise ValueError(f"--config {path} has unknown keys {', '.join(unknown)}; known are {', '.join(KEYS)}")
-    return record
+    folders = [path.parent, *([Path(record["folder"])] if isinstance(record.get("folder"), str) else [])]
+    options = {name: _found(name, value, folders) for name, value in record["options"].items()}
+    return {**record, "options": options}
 
 
-def write_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a record, completely or not at all."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+def as_json(record: Mapping[str, Any]) -> str:
+    """The text of a run.json."""
+    return json.dumps(record, indent=2) + "\n"
 
 
 def merge_options(recorded: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,9 +58,33 @@ def merge_options(recorded: Mapping[str, Any], flags: Mapping[str, Any]) -> dict
     return {name: value for name, value in recorded.items() if name not in dropped} | dict(flags)
 
 
-def absolute_paths(options: EditOptions) -> dict[str, Any]:
-    """The options that are paths, made absolute, so that a record holds in any working directory."""
-    paths = {name: getattr(options, name) for name in ("model", "controlnet", "video", "masks", "control", "out")}
-    if options.control == CANNY:
-        del paths["control"]
-    return {name: abspath(path) for name, path in paths.items() if path is not None}
+def recorded_options(options: EditOptions, folder: Path) -> dict[str, Any]:
+    """The options for a record in a folder: paths are relative to it, with forward slashes."""
+    recorded = options.as_json()
+    return {name: _relative(name, value, folder) for name, value in recorded.items()}
+
+
+def _relative(name: str, value: Any, folder: Path) -> Any:
+    if name not in PATHS or value in (None, CANNY):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_relative(name, item, folder) for item in value]
+    if name not in _WRITTEN and not Path(value).exists():  # a name in Hugging Face's cache
+        return value
+    try:
+        return Path(os.path.relpath(Path(value).absolute(), folder.absolute())).as_posix()
+    except ValueError:  # on another drive
+        return str(Path(value).absolute())
+
+
+def _found(name: str, value: Any, folders: list[Path]) -> Any:
+    """A recorded path, from the first folder in which it leads somewhere; anything else as it is."""
+    if isinstance(value, list) and name in PATHS:
+        return [_found(name, item, folders) for item in value]
+    if name not in PATHS or not isinstance(value, str) or value == CANNY:
+        return value
+    places = [os.path.normpath(folder / value) for folder in folders]
+    there = [place for place in places if os.path.exists(place)]
+    if name in _WRITTEN:
+        return places[0]
+    return there[0] if there else value if name == "model" else places[0]

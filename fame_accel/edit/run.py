@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,35 +17,49 @@ from torch import Tensor
 
 from fame_accel.core.presets import make_modulation
 from fame_accel.edit.checkpoint import Checkpoint, find_checkpoint, find_controlnet, load_tokenizers, loading
-from fame_accel.edit.inputs import EditInputs, read_inputs
+from fame_accel.edit.inputs import EditInputs, read_inputs, sha256
+from fame_accel.edit.latents import differences
 from fame_accel.edit.options import CANNY, MEASURED, EditOptions, flag
 from fame_accel.edit.progress import progress
-from fame_accel.edit.record import absolute_paths, write_record
+from fame_accel.edit.record import as_json, recorded_options
+from fame_accel.edit.rescue import kept_if_writing_fails
+from fame_accel.edit.steps import SavedSteps
 from fame_accel.edit.target import Outputs, check_outputs, choose_target
 from fame_accel.fairness import Debias, Injection, token_regions
-from fame_accel.media.files import atomic_write
 from fame_accel.media.frames import to_bytes
+from fame_accel.media.outputs import check_space, exclusive, write_together
 from fame_accel.media.packages import installed_versions, quiet, require
 from fame_accel.media.pictures import contact_sheet, side_by_side_video
 from fame_accel.media.writing import write_video
 
 PACKAGES = ("fame-accel", "torch", "triton", "diffusers", "transformers", "av")
+COMPARED = ("checkpoint", "inputs", "scheduler", "versions", "device", "threads")  # with an earlier record
 
 
-def run_edit(options: EditOptions, recorded_checkpoint: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def run_edit(
+    options: EditOptions, recorded: Mapping[str, Any] | None = None, *, resume: bool = False
+) -> dict[str, Any]:
     """Edit a video and write the files of `Outputs.next_to(options.out)`.
 
     Args:
         options: of the edit.
-        recorded_checkpoint: the checkpoint of an earlier record; a warning is printed where the weights differ.
+        recorded: an earlier record; what differs from it is printed.
+        resume: go on with an edit that was interrupted, where it left its progress.
 
     Returns:
         The record of the run, as in run.json.
 
     Raises:
         ValueError, RuntimeError, ImportError: before the models are loaded, for all that can be known by then.
+        OSError: the files cannot be written; the message says where the edited frames are.
+        KeyboardInterrupt: the message says how to go on.
     """
     outputs = check_outputs(options)
+    with exclusive("--out", outputs.video):
+        return _run(options, recorded or {}, resume, outputs)
+
+
+def _run(options: EditOptions, recorded: Mapping[str, Any], resume: bool, outputs: Outputs) -> dict[str, Any]:
     _prepare_packages(options)
     checkpoint = find_checkpoint(options.model)
     controlnet = None if options.controlnet is None else find_controlnet(options.controlnet)
@@ -53,34 +69,42 @@ def run_edit(options: EditOptions, recorded_checkpoint: Mapping[str, Any] | None
 
     inputs = timed("reading", lambda: read_inputs(options))
     print(_describe_regions(inputs, options), flush=True)
+    check_space("--out", outputs.video.parent, outputs.bytes_needed(inputs.video.frames))
     debias = [
         Debias(subject=subject, eta=options.eta, toward=None if toward == MEASURED else toward)
         for subject, toward in options.debias.items()
     ]
     for tokenizer in load_tokenizers(checkpoint):
         _check_prompts(options, tokenizer)
-    identity = {"model": checkpoint.identity(), "controlnet": controlnet and controlnet.identity()}
-    if recorded_checkpoint is not None and recorded_checkpoint != identity:
-        print("fame-accel: these are not the weights of the recorded run: the result will differ", file=sys.stderr)
-
-    pipeline = timed("loading", lambda: load_pipeline(checkpoint, controlnet, dtype).to(device))
-    options = replace(
-        options, **absolute_paths(options), device=str(device), dtype=str(dtype).removeprefix("torch."),
-        backend=backend,
-    )  # fmt: skip
-    edited, injections = _edit(pipeline, options, inputs, debias, timed)
-    timed("writing", lambda: _write(outputs, options.prompt, inputs, edited))
-    record = {
-        "options": options.as_json(),
-        "checkpoint": identity,
+    options = replace(options, device=str(device), dtype=str(dtype).removeprefix("torch."), backend=backend)
+    record: dict[str, Any] = {
+        "options": recorded_options(options, outputs.record.parent),
+        "folder": str(outputs.record.parent.absolute()),
+        "checkpoint": {"model": checkpoint.identity(), "controlnet": controlnet and controlnet.identity()},
         "inputs": inputs.identity(),
-        "injections": [asdict(injection) for injection in injections],
-        "outputs": [file.name for file in vars(outputs).values()],
         "versions": installed_versions(*PACKAGES),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "threads": torch.get_num_threads(),
     }
-    write_record(outputs.record, record)
+    steps = SavedSteps.find(options, record, outputs.progress, resume)
+
+    pipeline = timed("loading", lambda: load_pipeline(checkpoint, controlnet, dtype).to(device))
+    record["scheduler"] = json.loads(pipeline.scheduler.to_json_string())
+    before = {name: recorded[name] for name in COMPARED if name in recorded}
+    for difference in differences(before, {name: record[name] for name in before}):
+        print(f"fame-accel: unlike the recorded run: {difference}", file=sys.stderr)
+
+    with _telling_how_to_go_on(outputs.progress):
+        edited, injections = _edit(pipeline, options, inputs, debias, steps, timed)
+        record["injections"] = [asdict(injection) for injection in injections]
+        record["outputs"] = [file.name for file in outputs.results]
+        record["frames_sha256"] = sha256(edited)
+        with kept_if_writing_fails(edited, outputs.video):
+            _write(outputs, options.prompt, inputs, edited, record, seconds)
+    outputs.progress.unlink(missing_ok=True)
+    if "frames_sha256" in recorded:
+        same = recorded["frames_sha256"] == record["frames_sha256"]
+        print(f"the edited frames {'are' if same else 'differ from'} those of the recorded run")
     return record
 
 
@@ -118,13 +142,29 @@ def as_bytes(frames: Tensor) -> Tensor:
 
 
 def _edit(
-    pipeline: Any, options: EditOptions, inputs: EditInputs, debias: list[Debias], timed: Callable[..., Any]
+    pipeline: Any,
+    options: EditOptions,
+    inputs: EditInputs,
+    debias: list[Debias],
+    steps: SavedSteps,
+    timed: Callable[..., Any],
 ) -> tuple[Tensor, tuple[Injection, ...]]:
     """The edited clip, uint8 [F, H, W, 3] on the CPU, and what each debiasing did."""
     shared = dict(num_inference_steps=options.steps, control_frames=inputs.control, backend=options.backend)
     frames = inputs.video.frames
-    with _deterministic_cudnn(), progress(pipeline, len(frames), options.steps, options.guidance > 1) as bar:
-        latents = timed("inverting", lambda: pipeline.invert(frames, options.source_prompt, **shared))
+    with (
+        _deterministic_cudnn(),
+        progress(pipeline, len(frames), options.steps, options.guidance > 1, steps.inverted, steps.edited) as bar,
+    ):
+        if not steps.edited:
+            latents = timed(
+                "inverting",
+                lambda: pipeline.invert(
+                    frames, options.source_prompt, latents=steps.latents, first_step=steps.inverted,
+                    callback_on_step_end=steps.after_inverting, **shared,
+                ) if steps.inverted < options.steps else steps.latents,
+            )  # fmt: skip
+            steps.finish_inversion(latents)
         bar.set_description("editing")
         edit = partial(
             pipeline,
@@ -139,21 +179,44 @@ def _edit(
             modulated_steps=options.modulated_steps,
             guidance_scale=options.guidance,
             ddim_eta=options.ddim_eta,
-            generator=torch.Generator().manual_seed(options.seed),
-            latents=latents,
+            generator=steps.generator,
+            latents=steps.latents,
+            first_step=steps.edited,
             output_type="pt",
+            callback_on_step_end=steps.after_editing,
             **shared,
         )
         result = timed("editing", edit)
     return as_bytes(result.frames), result.injections
 
 
-def _write(outputs: Outputs, prompt: str, inputs: EditInputs, edited: Tensor) -> None:
+def _write(
+    outputs: Outputs,
+    prompt: str,
+    inputs: EditInputs,
+    edited: Tensor,
+    record: dict[str, Any],
+    seconds: dict[str, float],
+) -> None:
+    """Write all files or none; the record gets the seconds."""
+    start = time.perf_counter()
     source, fps = inputs.video.frames, inputs.video.fps
-    write_video(outputs.video, edited, fps)
-    side_by_side_video(outputs.side_by_side, {"source": source, f"edited: {prompt}": edited}, fps)
-    with atomic_write(outputs.sheet) as temporary:
-        contact_sheet(temporary, source, inputs.masks, inputs.names, edited)
+    with write_together(*outputs.results) as (video, side_by_side, sheet, run):
+        write_video(video, edited, fps)
+        side_by_side_video(side_by_side, {"source": source, f"edited: {prompt}": edited}, fps)
+        contact_sheet(sheet, source, inputs.masks, inputs.names, edited)
+        seconds["writing"] = time.perf_counter() - start
+        record["seconds"] = {name: round(value, 3) for name, value in seconds.items()}
+        run.write_text(as_json(record), encoding="utf-8")
+
+
+@contextmanager
+def _telling_how_to_go_on(progress: Path) -> Iterator[None]:
+    """Add to an interrupt the flag that goes on from the saved progress."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"--resume goes on from {progress}" if progress.exists() else "") from None
 
 
 def _describe_regions(inputs: EditInputs, options: EditOptions) -> str:

@@ -2,55 +2,60 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from fame_accel.core.backend import default_device, resolve_backend
 from fame_accel.edit.options import CANNY, EditOptions
+from fame_accel.media.outputs import check_output_file
+
+BYTES_PER_PIXEL = 3  # a byte for the video, two for the side-by-side video twice as wide
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """The files of an edit, all in one folder."""
+    """The files of an edit, all in one folder.
+
+    video, side_by_side, sheet, record: what an edit writes when it is done. progress: its latents, from which it goes
+    on after an interruption; removed when it is done.
+    """
 
     video: Path
     side_by_side: Path
     sheet: Path
     record: Path
+    progress: Path
 
     @classmethod
     def next_to(cls, video: str | Path) -> Outputs:
         """The files of the edit that writes this video."""
         video = Path(video)
-        names = (f"{video.stem}_side_by_side.mp4", f"{video.stem}_sheet.png", f"{video.stem}_run.json")
-        return cls(video, *(video.with_name(name) for name in names))
+        names = ("side_by_side.mp4", "sheet.png", "run.json", "progress.safetensors")
+        return cls(video, *(video.with_name(f"{video.stem}_{name}") for name in names))
+
+    @property
+    def results(self) -> tuple[Path, Path, Path, Path]:
+        """What is there when the edit is done, the record last."""
+        return self.video, self.side_by_side, self.sheet, self.record
+
+    @staticmethod
+    def bytes_needed(frames: Tensor) -> int:
+        """The most that the files take for frames [F, H, W, 3]: latents, and videos of pure noise."""
+        return BYTES_PER_PIXEL * frames[..., 0].numel()
 
 
 def check_outputs(options: EditOptions) -> Outputs:
-    """The files to write; ValueError where one cannot be written or is also an input."""
+    """The files to write; ValueError where one cannot be written or would change an input."""
     outputs = Outputs.next_to(options.out)
-    folder = outputs.video.parent
-    if not folder.is_dir():
-        raise ValueError(f"--out {options.out}: there is no folder {folder}")
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(f"--out {options.out}: cannot write to {folder}: {error.strerror}") from error
-    names = (options.video, options.masks, None if options.control == CANNY else options.control)
-    inputs = [Path(name).resolve() for name in names if name is not None]
-    # In a folder of frames the sheet would become one more frame; in a subfolder of the masks, one more region.
-    in_masks = options.masks is not None and folder.resolve().is_relative_to(Path(options.masks).resolve())
-    if folder.resolve() in inputs or in_masks:
-        raise ValueError(f"--out {options.out} must be outside of {folder}, which is an input")
+    controls = None if options.control == CANNY else options.control
+    inputs = (options.video, options.masks, controls, options.model, options.controlnet)
     for file in vars(outputs).values():
-        if file.is_dir():
-            raise ValueError(f"--out {options.out}: {file} is a folder")
-        if file.resolve() in inputs:
-            raise ValueError(f"--out {options.out} would overwrite {file}, which is an input")
+        check_output_file("--out", file, inputs)
+    if options.latents is not None:
+        check_output_file("--latents", options.latents, inputs)
     return outputs
 
 

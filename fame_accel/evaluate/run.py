@@ -12,7 +12,7 @@ from torch import Tensor
 from fame_accel.evaluate.clip_text import Clip
 from fame_accel.evaluate.figures import UNITS, judge, table
 from fame_accel.evaluate.inputs import clip_regions, edited_region
-from fame_accel.media.files import atomic_write
+from fame_accel.media.outputs import atomic_write
 from fame_accel.media.packages import installed_versions, quiet, require
 from fame_accel.media.video import read_video
 

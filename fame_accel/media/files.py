@@ -1,9 +1,6 @@
-"""Files: images of a folder in natural order, and files that appear only when they are complete."""
+"""Image files: those of a folder in natural order, and reading one."""
 
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +30,3 @@ def open_image(file: Path) -> Any:
             return operations.exif_transpose(image)
     except Exception as error:  # each of Pillow's formats raises errors of its own: OSError, SyntaxError, ValueError
         raise ValueError(f"{file} cannot be read as an image: {error}") from error
-
-
-@contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary file beside ``path`` to write to, and rename it to ``path`` when the block succeeds.
-
-    If the block raises, the temporary file is deleted and an older file at ``path`` stays as it was.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fame_accel.media.files import atomic_write
 from fame_accel.media.frames import check_frames
+from fame_accel.media.outputs import atomic_write
 from fame_accel.media.packages import require
 
 BIT_EXACT = 1 << 23  # FFmpeg's AV_CODEC_FLAG_BITEXACT: the stream does not name the version of the encoder

@@ -58,6 +58,13 @@ def check_counts(num_inference_steps: int, modulated_steps: int | None, chunk_si
     _check_int("chunk_size", chunk_size, 1, None)
 
 
+def check_first_step(first_step: int, num_inference_steps: int, latents: Tensor | None) -> None:
+    """Raise ValueError unless ``first_step`` is in range, and latents are given where it is not 0."""
+    _check_int("first_step", first_step, 0, num_inference_steps)
+    if first_step and latents is None:
+        raise ValueError(f"latents must be given with first_step={first_step}: those after that many steps")
+
+
 def check_sampling(guidance_scale: float, ddim_eta: float, output_type: str, callback_inputs: Sequence[str]) -> None:
     """Raise ValueError unless guidance, noise and output are as an edit takes them."""
     if not 0 <= guidance_scale < float("inf"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from fame_accel.pipeline import checks, schedule
 from fame_accel.pipeline.frames import Frames, as_masks, as_output
 from fame_accel.pipeline.noise import Conditions, Control, NoisePredictor, chunks
 from fame_accel.pipeline.text import EditText
+
+StepCallback: TypeAlias = Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
 
 
 @dataclass
@@ -110,13 +112,18 @@ class VideoEdit:
         levels: tuple[int, ...] = (1, 2, 4, 8),
         clip_skip: int | None = None,
         latents: Tensor | None = None,
+        first_step: int = 0,
         chunk_size: int = 4,
         backend: str = "auto",
+        callback_on_step_end: StepCallback | None = None,
     ) -> Tensor:
         """Invert a clip with DDIM, without guidance, once for several edits of it.
 
         Args:
-            latents: latents [F, C, h, w] of the unedited clip, used instead of the VAE's encoding.
+            latents: latents [F, C, h, w] of the unedited clip, used instead of the VAE's encoding; or, with first_step,
+                latents after that many steps.
+            first_step: how many steps of the inversion `latents` have behind them.
+            callback_on_step_end: as in `__call__`, for the steps of the inversion.
             frames, source_prompt, num_inference_steps, control_frames, controlnet_conditioning_scale, levels,
                 clip_skip, chunk_size, backend: as in `__call__`; the edits need the same.
 
@@ -129,6 +136,7 @@ class VideoEdit:
         clip, control_clip, device = self._check_common(
             frames, control_frames, num_inference_steps, None, chunk_size, latents
         )
+        checks.check_first_step(first_step, num_inference_steps, latents)
         scheduler = schedule.inverse(self.scheduler, num_inference_steps, device)
         text = self._encode_text(source_prompt, clip_skip)
         if latents is None:
@@ -144,8 +152,13 @@ class VideoEdit:
         control = self._control(control_clip, controlnet_conditioning_scale, chunk_size)
         with self._installed(config, num_inference_steps, "inversion") as (handle, bar):
             predict = NoisePredictor(self.unet, handle, len(clip), self._conditions(text, clip), control=control)
-            for timestep in scheduler.timesteps:
-                latents = scheduler.step(predict(latents, timestep), timestep, latents).prev_sample
+            for step, timestep in enumerate(scheduler.timesteps):
+                if step < first_step:
+                    continue
+                latents = scheduler.step(predict(latents, timestep), timestep, latents).prev_sample.contiguous()
+                if callback_on_step_end is not None:
+                    tensors = {"latents": latents}
+                    latents = (callback_on_step_end(self, step, timestep, tensors) or {}).get("latents", latents)
                 bar.update()
         self.maybe_free_model_hooks()
         return latents
@@ -176,12 +189,13 @@ class VideoEdit:
         ddim_eta: float = 0.0,
         generator: torch.Generator | None = None,
         latents: Tensor | None = None,
+        first_step: int = 0,
         chunk_size: int = 4,
         split_guidance: bool = False,
         backend: str = "auto",
         output_type: str = "pil",
         return_dict: bool = True,
-        callback_on_step_end: Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor]] | None = None,
+        callback_on_step_end: StepCallback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> FameVideoEditOutput | tuple:
         """Edit a clip.
@@ -211,7 +225,9 @@ class VideoEdit:
             clip_skip: number of final layers of the text encoders to skip, as in diffusers.
             ddim_eta: fraction of fresh noise in each step, in [0, 1].
             generator: draws that noise.
-            latents: the result of `invert` for this clip, used instead of inverting it.
+            latents: the result of `invert` for this clip, used instead of inverting it; or, with first_step, the
+                latents of an edit after that many of its steps.
+            first_step: how many steps of the edit `latents` have behind them.
             chunk_size: how many images pass through the VAE and the ControlNet at once. The result does not depend on
                 it.
             split_guidance: run the two halves of guidance one after the other, which takes less memory.
@@ -233,6 +249,7 @@ class VideoEdit:
         )
         count, _, height, width = clip.shape
         stacked = as_masks(masks, (count, height, width))
+        checks.check_first_step(first_step, num_inference_steps, latents)
         checks.check_sampling(guidance_scale, ddim_eta, output_type, callback_on_step_end_tensor_inputs)
         checks.check_backend(backend, device, self.unet.dtype)
         text = self._encode_text(
@@ -276,10 +293,11 @@ class VideoEdit:
                 self.unet, handle, count, positive, negative, guidance_scale, split_guidance, control
             )
             for step, timestep in enumerate(timesteps):
-                if self.interrupt:
+                if self.interrupt or step < first_step:
                     continue
                 noise = predict(latents, timestep)
-                latents = self.scheduler.step(noise, timestep, latents, eta=ddim_eta, generator=generator).prev_sample
+                stepped = self.scheduler.step(noise, timestep, latents, eta=ddim_eta, generator=generator)
+                latents = stepped.prev_sample.contiguous()  # as they are when they are saved and given again
                 if callback_on_step_end is not None:
                     tensors = dict.fromkeys(callback_on_step_end_tensor_inputs, latents)
                     latents = (callback_on_step_end(self, step, timestep, tensors) or {}).get("latents", latents)

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fame_accel.media.files import atomic_write
+from fame_accel.media.outputs import atomic_write
 
 COLUMNS = (
     *("clip", "profession", "winobias_share_of_women", "template", "prompt", "target"),

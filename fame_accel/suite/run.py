@@ -14,7 +14,7 @@ from fame_accel.edit.run import as_bytes
 from fame_accel.evaluate.figures import Figures, judge
 from fame_accel.evaluate.parity import winobias_professions
 from fame_accel.fairness import Debias
-from fame_accel.media.files import atomic_write
+from fame_accel.media.outputs import atomic_write
 from fame_accel.media.packages import installed_versions
 from fame_accel.media.writing import write_video
 from fame_accel.suite.clips import SuiteClip

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from fame_accel.core.presets import MODULATIONS
 from fame_accel.edit import run
 from fame_accel.edit.checkpoint import find_checkpoint, find_controlnet
 from fame_accel.edit.options import EditOptions
+from fame_accel.edit.record import KEYS
 from fame_accel.media.clip import load_clip
 from fame_accel.media.edges import canny_edges
 from fame_accel.media.frames import fit_frames
@@ -76,16 +76,15 @@ def test_the_files_of_an_edit(home, first):
 
 def test_the_record_of_an_edit(home, first):
     result = record(first)
-    assert list(result) == [
-        "options", "checkpoint", "inputs", "injections", "outputs", "versions", "device", "seconds"
-    ]  # fmt: skip
+    assert set(result) == set(KEYS)
     [injection] = result["injections"]
     assert injection["subject"] == "doctor" and 0 <= injection["share"] <= 0.3 * 0.5  # at most that, times eta
     before = injection["before"]
     assert set(before) == {"male", "female"} and injection["toward"] == min(before, key=before.get)  # what auto chose
     options = result["options"]
     assert set(options) == set(EditOptions.__dataclass_fields__)
-    assert options["model"] == str(home / "model") and options["control"] == "canny"
+    assert (options["model"], options["control"], options["out"]) == ("model", "canny", "first.mp4")
+    assert result["scheduler"]["_class_name"] == "DDIMScheduler" and result["folder"] == str(home)
     assert (options["backend"], options["dtype"], options["device"]) == ("sdpa", "float32", "cpu")
     assert options["region"] == {"man": "female doctor", "car": "car"} and options["size"] == [SIZE, SIZE]
     assert set(result["checkpoint"]["model"]["files"]) == NETWORKS
@@ -95,17 +94,22 @@ def test_the_record_of_an_edit(home, first):
     assert len(weights["sha256"]) == 64
     assert result["outputs"] == [f"first{end}" for end in (".mp4", "_side_by_side.mp4", "_sheet.png", "_run.json")]
     assert list(result["seconds"]) == ["reading", "loading", "inverting", "editing", "writing"]
+    assert result["threads"] == torch.get_num_threads() and len(result["frames_sha256"]) == 64
     assert result["versions"]["torch"] == torch.__version__
 
 
 def test_the_record_repeats_the_edit(home, first, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the record's paths hold anywhere
     assert main(["edit", "--config", str(home / "first_run.json"), "--out", "again.mp4"]) == 0
-    assert "not the weights" not in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "unlike the recorded run" not in printed.err
+    assert "the edited frames are those of the recorded run" in printed.out
     for end in (".mp4", "_side_by_side.mp4", "_sheet.png"):
         assert (home / f"first{end}").read_bytes() == (tmp_path / f"again{end}").read_bytes()
     again, before = record(tmp_path / "again.mp4"), record(first)
-    assert again["options"] == {**before["options"], "out": str(tmp_path / "again.mp4")}
+    paths = {name: again["options"].pop(name) for name in ("model", "controlnet", "video", "masks", "out")}
+    assert paths.pop("out") == "again.mp4" and again["options"].items() <= before["options"].items()
+    assert all((tmp_path / path).samefile(home / before["options"][name]) for name, path in paths.items())
     assert again["inputs"] == before["inputs"] and again["checkpoint"] == before["checkpoint"]
 
 
@@ -200,7 +204,10 @@ def test_other_weights_are_remarked_on(home, first, tmp_path, capsys):
     assert main(["random-checkpoint", str(tmp_path / "model"), "--seed", "1"]) == 0
     arguments = ["--config", str(home / "first_run.json"), "--model", str(tmp_path / "model")]
     assert main(["edit", *arguments, "--out", str(tmp_path / "a.mp4")]) == 0
-    assert "not the weights of the recorded run" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    different = [line for line in printed.err.splitlines() if line.startswith("fame-accel: unlike the recorded run: ")]
+    assert len(different) == 3 and all("sha256" in line and "checkpoint.model.files" in line for line in different)
+    assert "the edited frames differ from those of the recorded run" in printed.out
 
 
 def test_half_precision_on_the_cpu(home, tmp_path):
@@ -432,7 +439,7 @@ WRONG = {
     "out suffix": (dict(out="a.avi"), "--out must end in .mp4, got a.avi"),
     "out over the video": (dict(out=lambda home: home / "clip.mp4"), "would overwrite .*clip.mp4, which is an input"),
     "out among the frames": (dict(video=_frames, out=lambda home: home / "frames/a.mp4"), "frames, which is an input"),
-    "out among the masks": (dict(masks=_frames, out=lambda home: home / "frames/1/a.mp4"), "frames/1, which is"),
+    "out among the masks": (dict(masks=_frames, out=lambda home: home / "frames/1/a.mp4"), "frames, which is"),
     "prompt that is no text": (dict(prompt="a \udcff"), "--prompt: prompt must be valid Unicode"),
     "phrase that is no text": (dict(region="man=\udcff"), "a phrase must be valid Unicode"),
     "backend": (dict(backend="fast"), "--backend must be one of auto, triton, sdpa, reference, got 'fast'"),
@@ -469,10 +476,14 @@ def test_mistakes(home, tmp_path, capsys, monkeypatch, name):
 
 
 def test_a_folder_that_cannot_be_written_to(home, tmp_path, capsys, monkeypatch):
-    def refuse(**_: Any) -> None:
-        raise PermissionError(13, "Permission denied")
+    opened = Path.open
 
-    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    def refuse(path: Path, mode: str = "r", **options: Any) -> Any:
+        if mode == "xb":
+            raise PermissionError(13, "Permission denied")
+        return opened(path, mode, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
     message = f"--out {tmp_path}/a.mp4: cannot write to {tmp_path}: Permission denied"
     expect_error(["edit", *flags(home, tmp_path / "a.mp4")], re.escape(message), capsys, monkeypatch)
 
@@ -530,7 +541,7 @@ def test_a_checkpoint_that_fails_to_load_is_named(home, tmp_path, capsys):
     assert f"fame-accel: --model {model} cannot be loaded: " in capsys.readouterr().err
 
 
-def test_an_interrupt_ends_in_one_line_and_leaves_nothing(home, tmp_path, capsys, monkeypatch):
+def test_an_interrupt_ends_in_one_line(home, tmp_path, capsys, monkeypatch):
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
@@ -539,8 +550,11 @@ def test_an_interrupt_ends_in_one_line_and_leaves_nothing(home, tmp_path, capsys
             patch.setattr(run, position, interrupted)
             capsys.readouterr()
             assert main(["edit", *flags(home, tmp_path / "a.mp4")]) == 130
-        assert capsys.readouterr().err.splitlines()[-1] == "fame-accel: interrupted"
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mp4", "a_side_by_side.mp4"]
+        line, files = capsys.readouterr().err.splitlines()[-1], sorted(tmp_path.iterdir())
+        if position == "load_pipeline":
+            assert line == "fame-accel: interrupted" and not files
+    assert line == f"fame-accel: interrupted: --resume goes on from {tmp_path}/a_progress.safetensors"
+    assert [file.name for file in files] == ["a_progress.safetensors"]
 
 
 def test_values_that_are_not_finite_are_not_written(home, tmp_path, capsys, monkeypatch):
@@ -554,7 +568,7 @@ def test_values_that_are_not_finite_are_not_written(home, tmp_path, capsys, monk
     monkeypatch.setattr(run, "load_pipeline", overflowing)
     assert main(["edit", *flags(home, tmp_path / "a.mp4")]) == 2
     assert "hold NaN: --dtype is too narrow" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
+    assert [file.name for file in tmp_path.iterdir()] == ["a_progress.safetensors"]
 
 
 # ---- random checkpoints

@@ -192,6 +192,8 @@ ARRIVES: dict[str, Callable[[Path, Path], tuple[dict[str, Any], dict[str, Any]]]
         dict.fromkeys(("invert: backend", "edit: backend"), ["reference"]),
     ),
     "--dtype": lambda home, others: (dict(dtype="bfloat16"), {"load: dtype": [torch.bfloat16]}),
+    "--latents": lambda home, others: (dict(latents=others / "saved.safetensors"), {}),
+    "--resume": lambda home, others: (dict(resume=True), {}),
     "--device": lambda home, others: (dict(device="cpu:0"), {"to: device": ["cpu:0"]}),
     "--out": lambda home, others: ({}, {"files": ANY}),
 }  # fmt: skip
@@ -203,10 +205,12 @@ def test_every_flag_has_a_case():
 
 def test_arguments_of_the_base_edit(base):
     """What no flag sets is passed as well, and nothing else: the pipeline's own defaults hold for the rest."""
-    shared = {"num_inference_steps", "control_frames", "backend"}
+    shared = {
+        "num_inference_steps", "control_frames", "backend", "latents", "first_step", "callback_on_step_end"
+    }  # fmt: skip
     of_edit = {
         "frames", "prompt", "masks", "regions", "source_prompt", "negative_prompt", "debias", "modulation",
-        "modulated_steps", "guidance_scale", "ddim_eta", "generator", "latents", "output_type", *shared,
+        "modulated_steps", "guidance_scale", "ddim_eta", "generator", "output_type", *shared,
     }  # fmt: skip
     of_load = {"folder", "controlnet", "variant", "dtype", "use_safetensors", "local_files_only"}
     given = {"invert": {"frames", "source_prompt", *shared}, "edit": of_edit, "load": of_load, "to": {"device"}}
@@ -221,6 +225,11 @@ def test_an_option_arrives(home, others, base, tmp_path, flag):
     if flag == "--out":
         options = dict(out=tmp_path / "out" / "elsewhere.mp4")
     result = changes(base, observe(home, others, tmp_path / "out", **options))
+    if flag == "--latents":  # written by the first edit, which inverts; taken by the second
+        assert not result and options["latents"].exists()
+        result = changes(base, observe(home, others, tmp_path / "again", **options))
+        assert result and all(name.startswith("invert: ") and result[name] is None for name in result)
+        return
     assert result == expected
     if flag == "--out":
         assert result["files"] == [

@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from fame_accel.media.files import atomic_write
 from fame_accel.media.frames import fit_frames, fit_masks, to_bytes
 from fame_accel.media.masks import read_masks
+from fame_accel.media.outputs import atomic_write
 from fame_accel.media.packages import packaged_file
 from fame_accel.media.pictures import contact_sheet, side_by_side_video
 from fame_accel.media.video import read_video

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fame_accel.media.files import atomic_write
+from fame_accel.media.outputs import atomic_write
 from fame_accel.tools.doctor import problems, text
 from fame_accel.tools.doctor.backends import find_backends, find_launch_file, find_launches
 from fame_accel.tools.doctor.machine import find_machine
