@@ -30,6 +30,7 @@ from fame_accel.media.frames import to_bytes
 from fame_accel.media.outputs import check_space, exclusive, write_together
 from fame_accel.media.packages import installed_versions, quiet, require
 from fame_accel.media.pictures import contact_sheet, side_by_side_video
+from fame_accel.media.provenance import XMP
 from fame_accel.media.writing import write_video
 
 PACKAGES = ("fame-accel", "torch", "triton", "diffusers", "transformers", "av")
@@ -202,8 +203,8 @@ def _write(
     start = time.perf_counter()
     source, fps = inputs.video.frames, inputs.video.fps
     with write_together(*outputs.results) as (video, side_by_side, sheet, run):
-        write_video(video, edited, fps)
-        side_by_side_video(side_by_side, {"source": source, f"edited: {prompt}": edited}, fps)
+        write_video(video, edited, fps, xmp=XMP)
+        side_by_side_video(side_by_side, {"source": source, f"edited: {prompt}": edited}, fps, xmp=XMP)
         contact_sheet(sheet, source, inputs.masks, inputs.names, edited)
         seconds["writing"] = time.perf_counter() - start
         record["seconds"] = {name: round(value, 3) for name, value in seconds.items()}

@@ -22,6 +22,7 @@ from fame_accel.media.drawing import (
 )
 from fame_accel.media.frames import check_frames
 from fame_accel.media.packages import require
+from fame_accel.media.provenance import png_xmp
 from fame_accel.media.writing import write_video
 
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ def side_by_side_gif(path: str | PathLike[str], columns: dict[str, torch.Tensor]
     indexed[0].save(path, "GIF", save_all=True, append_images=indexed[1:], duration=1000 / fps, loop=0)
 
 
-def side_by_side_video(path: str | PathLike[str], columns: dict[str, torch.Tensor], fps: float) -> None:
+def side_by_side_video(
+    path: str | PathLike[str], columns: dict[str, torch.Tensor], fps: float, *, xmp: str | None = None
+) -> None:
     """Write videos side by side as an MP4 file, laid out as in :func:`side_by_side_gif`.
 
     An odd width or height, which yuv420p does not allow, gets one more pixel of margin.
@@ -59,7 +62,7 @@ def side_by_side_video(path: str | PathLike[str], columns: dict[str, torch.Tenso
     Args:
         path: the file to write, with the suffix .mp4.
         columns: as in :func:`side_by_side_gif`.
-        fps: as in :func:`fame_accel.media.writing.write_video`.
+        fps, xmp: as in :func:`fame_accel.media.writing.write_video`.
 
     Raises:
         ValueError: as in both functions.
@@ -68,7 +71,7 @@ def side_by_side_video(path: str | PathLike[str], columns: dict[str, torch.Tenso
     numpy = require("numpy")
     pictures = torch.stack([torch.from_numpy(numpy.array(sheet)) for sheet in _side_by_side(columns)])
     height, width = pictures.shape[1:3]
-    write_video(path, pad(pictures, (0, 0, 0, width % 2, 0, height % 2), value=PAPER[0]), fps)
+    write_video(path, pad(pictures, (0, 0, 0, width % 2, 0, height % 2), value=PAPER[0]), fps, xmp=xmp)
 
 
 def contact_sheet(
@@ -79,6 +82,8 @@ def contact_sheet(
     edited: torch.Tensor,
 ) -> None:
     """Write a PNG with up to 4 evenly spread frames in columns; the rows are source, regions and edited frames.
+
+    Its metadata say that it shows an edit by a generative model.
 
     Args:
         path: the file to write.
@@ -117,7 +122,7 @@ def contact_sheet(
             sheet.paste(as_image(picture).resize((width, height), image.Resampling.LANCZOS), (left, top))
     for row, name in enumerate(rows):
         draw.text((GAP, legend.height + line + row * (height + GAP) + height / 2), name, INK, font, anchor="lm")
-    sheet.save(path, "PNG")
+    sheet.save(path, "PNG", pnginfo=png_xmp())
 
 
 def mask_overlay(path: str | PathLike[str], frames: torch.Tensor, masks: torch.Tensor, names: Sequence[str]) -> None:

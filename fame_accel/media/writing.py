@@ -11,12 +11,13 @@ from torch import Tensor
 from fame_accel.media.frames import check_frames
 from fame_accel.media.outputs import atomic_write
 from fame_accel.media.packages import require
+from fame_accel.media.provenance import append_xmp
 
 BIT_EXACT = 1 << 23  # FFmpeg's AV_CODEC_FLAG_BITEXACT: the stream does not name the version of the encoder
 BT709, LIMITED = 1, 1  # FFmpeg's codes for the color space and for the range 16 to 235
 
 
-def write_video(path: str | PathLike[str], frames: Tensor, fps: float) -> None:
+def write_video(path: str | PathLike[str], frames: Tensor, fps: float, *, xmp: str | None = None) -> None:
     """Write an MP4 file of H.264 video (yuv420p, BT.709, CRF 18).
 
     The index comes first, so that the video plays while it loads. With the same FFmpeg, the same frames give the same
@@ -26,6 +27,7 @@ def write_video(path: str | PathLike[str], frames: Tensor, fps: float) -> None:
         path: the file to write, with the suffix .mp4.
         frames: uint8 tensor [F, H, W, 3], RGB. H and W must be even, as yuv420p halves the resolution of color.
         fps: frames per second, 0.01 to 1000, rounded to a fraction with a denominator of at most 1001.
+        xmp: an XMP packet to store in the file, as `media/provenance.py` has one for edits.
 
     Raises:
         ValueError: wrong suffix, shape or dtype, an odd size, or ``fps`` out of range.
@@ -39,12 +41,25 @@ def write_video(path: str | PathLike[str], frames: Tensor, fps: float) -> None:
     if height % 2 or width % 2:
         raise ValueError(f"frames must have even height and width for yuv420p, got {height}x{width}")
     check_fps(fps)
+    with atomic_write(path) as temporary:
+        _encode(f"file:{temporary}", frames, Fraction(fps).limit_denominator(1001))
+        if xmp is not None:
+            append_xmp(temporary, xmp)
+
+
+def check_fps(fps: float) -> None:
+    """Raise ValueError if :func:`write_video` cannot write this frame rate."""
+    if not 0.01 <= fps <= 1000:
+        raise ValueError(f"fps must lie in 0.01 to 1000, got {fps}")
+
+
+def _encode(url: str, frames: Tensor, rate: Fraction) -> None:
+    """Encode frames, uint8 [F, H, W, 3], to a new file. Without its protocol, a name with a colon would be a URL."""
     av = require("av", "diffusers")
     muxing = {"movflags": "+faststart", "fflags": "+bitexact"}
-    with atomic_write(path) as temporary, av.open(str(temporary), "w", format="mp4", options=muxing) as container:
-        rate = Fraction(fps).limit_denominator(1001)
+    with av.open(url, "w", format="mp4", options=muxing) as container:
         stream = container.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "medium"})
-        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
         codec = stream.codec_context
         codec.thread_count = 1  # the bytes that x264 writes depend on its number of threads
         codec.flags |= BIT_EXACT
@@ -55,9 +70,3 @@ def write_video(path: str | PathLike[str], frames: Tensor, fps: float) -> None:
             picture = picture.reformat(format="yuv420p", dst_colorspace=BT709, dst_color_range=LIMITED)
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
-
-
-def check_fps(fps: float) -> None:
-    """Raise ValueError if :func:`write_video` cannot write this frame rate."""
-    if not 0.01 <= fps <= 1000:
-        raise ValueError(f"fps must lie in 0.01 to 1000, got {fps}")

@@ -16,6 +16,7 @@ from fame_accel.evaluate.parity import winobias_professions
 from fame_accel.fairness import Debias
 from fame_accel.media.outputs import atomic_write
 from fame_accel.media.packages import installed_versions
+from fame_accel.media.provenance import XMP
 from fame_accel.media.writing import write_video
 from fame_accel.suite.clips import SuiteClip
 from fame_accel.suite.edits import Suite, SuiteEdit
@@ -83,7 +84,7 @@ def run_suite(
             frames = _edit(pipeline, suite, edit, clip, latents, settings)
             seconds = time.perf_counter() - start
             name = f"{edit.profession.replace(' ', '_')}_{edit.template}_{edit.target}.mp4"
-            write_video(folder / name, frames, clip.inputs.video.fps)
+            write_video(folder / name, frames, clip.inputs.video.fps, xmp=XMP)
             figures = judge(clip.frames, frames, clip.masks[suite.subject_region])
             row = _row(clip, edit, figures, shares[edit.profession], seconds, settings.seed)
             results.append(row)

@@ -7,8 +7,10 @@ import multiprocessing
 import os
 import re
 import shutil
+import struct
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from edit_inputs import flags
@@ -18,6 +20,7 @@ from fame_accel.cli import main
 from fame_accel.edit import run
 from fame_accel.edit.latents import differences
 from fame_accel.media.outputs import exclusive
+from fame_accel.media.video import read_video
 
 
 @pytest.fixture(scope="module")
@@ -240,3 +243,30 @@ def test_a_replay_names_what_differs(home, tmp_path, capsys, monkeypatch):
         "inputs.frames_sha256", "inputs.fps", "scheduler.beta_end", "versions.diffusers",
         "threads",
     ]  # fmt: skip
+
+
+# ---- what the files say of themselves
+
+
+def test_outputs_say_that_they_are_edited(home, tmp_path):
+    """In the box and the chunk in which XMP is looked for; deterministically, and the video still plays."""
+    kind = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+    assert main(["edit", *flags(home, tmp_path / "a.mp4")]) == 0
+    for name in ("a.mp4", "a_side_by_side.mp4"):
+        data, boxes, at = (tmp_path / name).read_bytes(), {}, 0
+        while at < len(data):
+            size, box = struct.unpack_from(">I4s", data, at)
+            boxes[box] = data[at + 8 : at + size]
+            at += size
+        assert list(boxes) == [b"ftyp", b"moov", b"free", b"mdat", b"uuid"]
+        identifier, packet = boxes[b"uuid"][:16], boxes[b"uuid"][16:]
+        assert identifier.hex() == "be7acfcb97a942e89c71999491e3afac"
+        assert digital_source_type(packet) == kind
+        assert len(read_video(tmp_path / name).frames) == 2
+    with Image.open(tmp_path / "a_sheet.png") as sheet:
+        assert digital_source_type(sheet.info["XML:com.adobe.xmp"].encode()) == kind
+
+
+def digital_source_type(packet: bytes) -> str | None:
+    [description] = ElementTree.fromstring(packet).iter("{http://www.w3.org/1999/02/22-rdf-syntax-ns#}Description")
+    return description.get("{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType")
