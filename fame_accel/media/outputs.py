@@ -56,7 +56,7 @@ def check_output_file(flag: str, path: AnyPath, inputs: Sequence[AnyPath | None]
 def check_output_folder(
     flag: str, folder: AnyPath, names: Sequence[str], inputs: Sequence[AnyPath | None] = ()
 ) -> Path:
-    """Check that files can be written to a folder, which is made where it does not exist.
+    """Check that files can be written to a folder, without writing them; it need not exist.
 
     Args:
         flag: the flag or argument that names the folder, for messages.
@@ -80,11 +80,9 @@ def check_output_folder(
         for name in names:
             if source.is_relative_to(folder.resolve() / name):
                 raise ValueError(f"{flag} {folder} would overwrite {source}, which is an input")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"{flag}: cannot make the folder {folder}: {error.strerror}") from error
-    for name in names:
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    _check_folder(f"{flag} {folder}", there)
+    for name in names if folder.is_dir() else ():
         if not (folder / name).is_dir():
             check_output_file(flag, folder / name)
     return folder

