@@ -15,6 +15,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import NoReturn
 
+from fame_accel._privacy import nothing_left_behind
+
 # Each subcommand and its line in `fame-accel --help`.
 COMMANDS = {
     "bench": "measure time, memory and parity of fused against eager attention on this machine",
@@ -56,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
-        return _run(arguments)
+        with nothing_left_behind():
+            return _run(arguments)
     except (ValueError, RuntimeError, ImportError, OSError) as error:
         message = " ".join(str(error).split())
         print(f"fame-accel: {message.encode('utf-8', 'backslashreplace').decode()}", file=sys.stderr)

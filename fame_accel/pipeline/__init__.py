@@ -1,5 +1,10 @@
+# ruff: noqa: E402
 """Video edits as diffusers pipelines: `FameVideoEditPipeline` for Stable Diffusion 1.x and 2.x,
 `FameVideoEditXLPipeline` for Stable Diffusion XL."""
+
+from fame_accel._privacy import stop_telemetry
+
+stop_telemetry()  # before diffusers loads onnxruntime
 
 from fame_accel.pipeline.stable_diffusion import FameVideoEditPipeline
 from fame_accel.pipeline.stable_diffusion_xl import FameVideoEditXLPipeline
