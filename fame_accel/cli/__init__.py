@@ -15,7 +15,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import NoReturn
 
-from fame_accel._privacy import nothing_left_behind
+from fame_accel.media.privacy import nothing_left_behind
 
 # Each subcommand and its line in `fame-accel --help`.
 COMMANDS = {

@@ -2,7 +2,7 @@
 """Video edits as diffusers pipelines: `FameVideoEditPipeline` for Stable Diffusion 1.x and 2.x,
 `FameVideoEditXLPipeline` for Stable Diffusion XL."""
 
-from fame_accel._privacy import stop_telemetry
+from fame_accel.media.privacy import stop_telemetry
 
 stop_telemetry()  # before diffusers loads onnxruntime
 
