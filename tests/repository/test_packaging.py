@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 import sysconfig
 import tarfile
@@ -16,6 +17,11 @@ from support import ROOT, SOURCES, run_python
 
 pytestmark = pytest.mark.slow
 
+# Files of the repository's root that a source distribution holds.
+BESIDE = (
+    *("pyproject.toml", "setup.py", "MANIFEST.in", "Makefile", ".gitignore"),
+    *("README.md", "LICENSE", "CHANGELOG.md", "SECURITY.md"),
+)
 # Prints the folder that each package was imported from.
 FOLDERS = """
 import json, fame_accel, fame_accel.kernels, fame_accel.bindings
@@ -56,7 +62,9 @@ def tree(tmp_path_factory) -> Path:
     for name in ("kernels", "bindings"):  # links again, where copytree made folders of them
         shutil.rmtree(copy / "fame_accel" / name)
         (copy / "fame_accel" / name).symlink_to(Path("..", name))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("benchmarks", "requirements", "tests", ".ci"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in BESIDE:
         shutil.copy(ROOT / name, copy)
     return copy
 
@@ -97,7 +105,20 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
 
 def test_sdist_holds_the_package(unpacked_sdist):
     held = {file.relative_to(unpacked_sdist).as_posix() for file in unpacked_sdist.rglob("*") if file.is_file()}
-    assert packaged_files() <= held and {"pyproject.toml", "README.md", "LICENSE"} <= held
+    assert packaged_files() <= held and set(BESIDE) <= held
+
+
+def test_sdist_holds_what_its_tests_need(unpacked_sdist):
+    """Every file that git knows beside the package; and tests run there."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode == 0:  # in a source distribution there is no git
+        assert [name for name in listed.stdout.split("\0") if name and not (unpacked_sdist / name).exists()] == []
+    tests = "tests/core/test_parity.py", "tests/repository/test_architecture.py", "tests/repository/test_mutants.py"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests], cwd=unpacked_sdist,
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(unpacked_sdist)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
 
 
 def test_wheel_of_the_sdist_is_the_same(wheel, unpacked_sdist, tmp_path):
