@@ -81,6 +81,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     latents = "file of the inverted clip: made by the first edit, taken by later ones of the same clip, steps and model"
     add("--latents", latents, metavar="FILE")
     add("--resume", "go on with an edit to --out that was interrupted", action="store_true")
+    add("--sign-cert", "PEM file of a certificate chain: sign the outputs (C2PA); needs --sign-key", metavar="FILE")
+    add("--sign-key", "PEM file of the certificate's private key", metavar="FILE")
     add("--out", "video to write, .mp4, in an existing folder; existing files are replaced", metavar="FILE")
 
 

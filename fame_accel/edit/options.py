@@ -27,6 +27,7 @@ class EditOptions:
 
     Args:
         model, controlnet: checkpoint folders in diffusers' layout.
+        sign_cert, sign_key: PEM files of a certificate chain and its private key, to sign the outputs with, or None.
         latents: file of the inverted latents, read where it exists and otherwise written.
         video, masks: as `read_video` and `read_masks` take them.
         control: "canny", or the path of conditioning frames, read as a video.
@@ -59,6 +60,8 @@ class EditOptions:
     controlnet: str | None = None
     control: str | None = None
     latents: str | None = None
+    sign_cert: str | None = None
+    sign_key: str | None = None
     frames: int = 16
     stride: int = 1
     size: tuple[int, int] = (512, 512)
@@ -136,6 +139,8 @@ class EditOptions:
             raise ValueError("give the phrase of at least one region: --region NAME=PHRASE")
         if (self.controlnet is None) != (self.control is None):
             raise ValueError("--controlnet, a network, and --control, its conditioning, must be given together")
+        if (self.sign_cert is None) != (self.sign_key is None):
+            raise ValueError("--sign-cert, a certificate, and --sign-key, its private key, must be given together")
         if self.decay is not None and not MODULATIONS[self.modulation].decays:
             raise ValueError(f"--decay must not be given for --modulation {self.modulation}, which has no time decay")
 

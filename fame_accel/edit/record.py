@@ -18,7 +18,7 @@ KEYS = (
     *("options", "folder", "checkpoint", "inputs", "scheduler", "injections", "outputs", "frames_sha256"),
     *("versions", "device", "threads", "seconds"),
 )
-PATHS = ("model", "controlnet", "video", "masks", "control", "latents", "out")
+PATHS = ("model", "controlnet", "video", "masks", "control", "latents", "out", "sign_cert", "sign_key")
 _WRITTEN = ("latents", "out")  # need not be there
 
 

@@ -31,6 +31,7 @@ from fame_accel.media.outputs import check_space, exclusive, write_together
 from fame_accel.media.packages import installed_versions, quiet, require
 from fame_accel.media.pictures import contact_sheet, side_by_side_video
 from fame_accel.media.provenance import XMP
+from fame_accel.media.signing import Certificate
 from fame_accel.media.writing import write_video
 
 PACKAGES = ("fame-accel", "torch", "triton", "diffusers", "transformers", "av")
@@ -64,6 +65,9 @@ def _run(options: EditOptions, recorded: Mapping[str, Any], resume: bool, output
     _prepare_packages(options)
     checkpoint = find_checkpoint(options.model)
     controlnet = None if options.controlnet is None else find_controlnet(options.controlnet)
+    certificate = None
+    if options.sign_cert is not None and options.sign_key is not None:
+        certificate = Certificate.read(options.sign_cert, options.sign_key)
     device, dtype, backend = choose_target(options.device, options.dtype, options.backend)
     seconds: dict[str, float] = {}
     timed = partial(_timed, seconds, device)
@@ -101,7 +105,7 @@ def _run(options: EditOptions, recorded: Mapping[str, Any], resume: bool, output
         record["outputs"] = [file.name for file in outputs.results]
         record["frames_sha256"] = sha256(edited)
         with kept_if_writing_fails(edited, outputs.video):
-            _write(outputs, options.prompt, inputs, edited, record, seconds)
+            _write(outputs, options.prompt, inputs, edited, certificate, record, seconds)
     outputs.progress.unlink(missing_ok=True)
     if "frames_sha256" in recorded:
         same = recorded["frames_sha256"] == record["frames_sha256"]
@@ -196,6 +200,7 @@ def _write(
     prompt: str,
     inputs: EditInputs,
     edited: Tensor,
+    certificate: Certificate | None,
     record: dict[str, Any],
     seconds: dict[str, float],
 ) -> None:
@@ -206,6 +211,9 @@ def _write(
         write_video(video, edited, fps, xmp=XMP)
         side_by_side_video(side_by_side, {"source": source, f"edited: {prompt}": edited}, fps, xmp=XMP)
         contact_sheet(sheet, source, inputs.masks, inputs.names, edited)
+        if certificate is not None:
+            for file in (video, side_by_side, sheet):
+                certificate.sign(file)
         seconds["writing"] = time.perf_counter() - start
         record["seconds"] = {name: round(value, 3) for name, value in seconds.items()}
         run.write_text(as_json(record), encoding="utf-8")

@@ -11,6 +11,7 @@ from unittest.mock import ANY
 import numpy as np
 import pytest
 import torch
+from certificates import make_certificate
 from edit_inputs import SIZE, flags
 from recording import Recorder, changes, comparable, files_in, flags_of
 
@@ -36,6 +37,7 @@ def others(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     man = np.arange(128 * 128).reshape(128, 128) // 128 < 40 + 8 * np.arange(6)[:, None, None]
     np.savez(others / "masks.npz", man=man, car=~man)
     np.savez(others / "upside_down.npz", man=~man, car=man)
+    make_certificate(others / "chain.pem", others / "key.pem")
     (others / "run.json").write_text(json.dumps({"options": {"seed": 5}}))
     return others
 
@@ -193,6 +195,8 @@ ARRIVES: dict[str, Callable[[Path, Path], tuple[dict[str, Any], dict[str, Any]]]
     ),
     "--dtype": lambda home, others: (dict(dtype="bfloat16"), {"load: dtype": [torch.bfloat16]}),
     "--latents": lambda home, others: (dict(latents=others / "saved.safetensors"), {}),
+    "--sign-cert": lambda home, others: (dict(sign_cert=others / "chain.pem", sign_key=others / "key.pem"), {}),
+    "--sign-key": lambda home, others: (dict(sign_cert=others / "chain.pem", sign_key=others / "key.pem"), {}),
     "--resume": lambda home, others: (dict(resume=True), {}),
     "--device": lambda home, others: (dict(device="cpu:0"), {"to: device": ["cpu:0"]}),
     "--out": lambda home, others: ({}, {"files": ANY}),

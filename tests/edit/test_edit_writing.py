@@ -13,6 +13,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from certificates import make_certificate
 from edit_inputs import flags
 from PIL import Image
 
@@ -265,6 +266,45 @@ def test_outputs_say_that_they_are_edited(home, tmp_path):
         assert len(read_video(tmp_path / name).frames) == 2
     with Image.open(tmp_path / "a_sheet.png") as sheet:
         assert digital_source_type(sheet.info["XML:com.adobe.xmp"].encode()) == kind
+
+
+def test_outputs_are_signed_on_request(home, tmp_path, capsys, monkeypatch):
+    """C2PA's own reader finds the signature valid, and invalid where a byte of the pictures is changed."""
+    import c2pa
+
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    make_certificate(chain, key)
+    (tmp_path / "out").mkdir()
+    given = flags(home, tmp_path / "out/a.mp4", sign_cert=chain, sign_key=key)
+    assert main(["edit", *given]) == 0
+    assert len(list((tmp_path / "out").iterdir())) == 4
+    for name in ("a.mp4", "a_side_by_side.mp4", "a_sheet.png"):
+        reader = c2pa.Reader(str(tmp_path / "out" / name))
+        [manifest] = json.loads(reader.json())["manifests"].values()
+        [actions] = [entry["data"]["actions"] for entry in manifest["assertions"] if "actions" in entry["label"]]
+        assert reader.get_validation_state() == "Valid" and manifest["signature_info"]["issuer"] == "tests"
+        assert actions[0]["digitalSourceType"].endswith("/compositeWithTrainedAlgorithmicMedia")
+    data = bytearray((tmp_path / "out/a.mp4").read_bytes())
+    data[data.index(b"mdat") + 40] ^= 1
+    (tmp_path / "changed.mp4").write_bytes(data)
+    assert c2pa.Reader(str(tmp_path / "changed.mp4")).get_validation_state() == "Invalid"
+    assert len(read_video(tmp_path / "out/a.mp4").frames) == 2
+
+    monkeypatch.setattr(run, "load_pipeline", lambda *_: pytest.fail("the weights were loaded"))
+    (tmp_path / "other.pem").write_text("no key")
+    make_certificate(tmp_path / "another.pem", tmp_path / "another_key.pem")
+    for changed, message in (
+        (dict(sign_key=tmp_path / "another_key.pem"), "--sign-cert .* and --sign-key .*another_key.pem "),
+        (dict(sign_key=None), "--sign-cert, a certificate, and --sign-key, its private key, must be given together"),
+        (dict(sign_cert=tmp_path / "nowhere.pem"), "--sign-cert .*nowhere.pem cannot be read: No such file"),
+        (dict(sign_key=tmp_path / "other.pem"), "--sign-key .*other.pem must be a private key in PEM"),
+        (dict(sign_cert=tmp_path / "other.pem"), "--sign-cert .*other.pem and --sign-key .* cannot sign: "),
+    ):
+        capsys.readouterr()
+        assert (
+            main(["edit", *flags(home, tmp_path / "b.mp4", **{**dict(sign_cert=chain, sign_key=key), **changed})]) == 2
+        )
+        assert re.search(message, one_line(capsys))
 
 
 def digital_source_type(packet: bytes) -> str | None:
