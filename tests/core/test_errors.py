@@ -17,7 +17,7 @@ from cases import FRAMES, MODULATIONS, SDPA, TRITON, Target, layout, make_case
 from torch import Tensor, full, ones
 
 from fame_accel import Modulation, bindings, layout_attention, reference
-from fame_accel.core import operators
+from fame_accel.core import dispatch
 
 B, H, N, K, D = 2, 3, 12, 9, 16
 
@@ -208,5 +208,5 @@ def test_a_backend_runs_its_own_operators(target: Target, name: str, monkeypatch
     triton = ("tile_attention", "few_keys_attention")
     for operator in ("sdpa_attention",) if target.backend == "triton" else triton:
         monkeypatch.setattr(bindings, operator, fail)
-    monkeypatch.setattr(operators, "reference_attention", fail)
+    monkeypatch.setattr(dispatch, "reference_attention", fail)
     make_case(target, num_queries=12, modulation=MODULATIONS[name](FRAMES)).run(target.backend)
