@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from fame_accel.core.presets import make_modulation
-from fame_accel.edit.checkpoint import Checkpoint, find_checkpoint, find_controlnet, load_tokenizers, loading
+from fame_accel.edit.checkpoint import find_checkpoint, find_controlnet
 from fame_accel.edit.inputs import EditInputs, read_inputs, sha256
 from fame_accel.edit.latents import differences
+from fame_accel.edit.loading import load_pipeline, load_tokenizers
 from fame_accel.edit.options import CANNY, MEASURED, EditOptions, flag
 from fame_accel.edit.progress import progress
 from fame_accel.edit.record import as_json, recorded_options
@@ -107,32 +108,6 @@ def _run(options: EditOptions, recorded: Mapping[str, Any], resume: bool, output
         same = recorded["frames_sha256"] == record["frames_sha256"]
         print(f"the edited frames {'are' if same else 'differ from'} those of the recorded run")
     return record
-
-
-def load_pipeline(checkpoint: Checkpoint, controlnet: Checkpoint | None, dtype: torch.dtype) -> Any:
-    """The pipeline of a checkpoint, loaded from safetensors alone and without the network.
-
-    Args:
-        checkpoint: as `find_checkpoint` gives it.
-        controlnet: as `find_controlnet` gives it, or None.
-        dtype: of the weights.
-
-    Returns:
-        A FameVideoEditPipeline, or a FameVideoEditXLPipeline for a checkpoint of Stable Diffusion XL.
-    """
-    from fame_accel.pipeline import FameVideoEditPipeline, FameVideoEditXLPipeline
-
-    local = dict(dtype=dtype, use_safetensors=True, local_files_only=True)
-    network = None
-    if controlnet is not None:
-        loader = require("diffusers", "diffusers").ControlNetModel
-        with loading(f"--controlnet {controlnet.folder}"):
-            network = loader.from_pretrained(controlnet.folder, variant=controlnet.variant, **local)
-    pipeline_class = FameVideoEditXLPipeline if checkpoint.xl else FameVideoEditPipeline
-    with loading(f"--model {checkpoint.folder}"):
-        return pipeline_class.from_pretrained(
-            checkpoint.folder, controlnet=network, variant=checkpoint.variant, **local
-        )
 
 
 def as_bytes(frames: Tensor) -> Tensor:

@@ -315,7 +315,7 @@ BROKEN = {
     "pickled": (_pickled, r"unet/diffusion_pytorch_model\.bin is pickled .*: safetensors only"),
     "cut": (_cut, r"vae/diffusion_pytorch_model\.safetensors is not a complete safetensors file"),
     "no weights": (lambda model: (model / "text_encoder/model.safetensors").unlink(), "text_encoder holds no weights"),
-    "no folder": (lambda model: shutil.rmtree(model / "vae"), "vae holds no weights"),
+    "no folder": (lambda model: shutil.rmtree(model / "vae"), "model/vae: no such folder"),
     "no tokenizer": (lambda model: shutil.rmtree(model / "tokenizer"), "model/tokenizer: no such folder"),
     "no vocabulary": (lambda model: (model / "tokenizer/tokenizer.json").unlink(), "tokenizer holds no vocabulary"),
     "tokenizer": (_written("tokenizer/tokenizer.json", "5"), "model/tokenizer cannot be loaded: 'int' object"),
@@ -337,7 +337,7 @@ BROKEN = {
         "without text_encoder, tokenizer_2",
     ),
     "three text encoders": (_index(text_encoder_3=["transformers", "T5"]), "must be a Stable Diffusion 1, 2 or XL"),
-    "inpainting": (_unet_of_nine_channels, "its UNet must take 4 channels, those of the latents, got 9"),
+    "inpainting": (_unet_of_nine_channels, "unet: in_channels must be 4, got 9: other models"),
     "mixed variants": (_two_variants, r"must hold one variant, got \['ema', 'fp16'\]"),
 }
 
@@ -538,7 +538,7 @@ def test_a_checkpoint_that_fails_to_load_is_named(home, tmp_path, capsys):
     file.write_text(json.dumps({**result, "block_out_channels": 5}))
     capsys.readouterr()
     assert main(["edit", *flags(home, tmp_path / "a.mp4", model=model)]) == 2
-    assert f"fame-accel: --model {model} cannot be loaded: " in capsys.readouterr().err
+    assert f"fame-accel: --model: {model / 'unet'} cannot be loaded: " in capsys.readouterr().err
 
 
 def test_an_interrupt_ends_in_one_line(home, tmp_path, capsys, monkeypatch):

@@ -390,9 +390,9 @@ def test_clip_folder_is_checked(clip_folder, tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         Clip.from_folder(tmp_path / "missing")
     (tmp_path / "pytorch_model.bin").touch()
-    with pytest.raises(ValueError, match="must hold weights in .safetensors; pickled ones are refused"):
+    with pytest.raises(ValueError, match=r"pytorch_model.bin is pickled .*: safetensors only"):
         Clip.from_folder(tmp_path)
-    (tmp_path / "model.safetensors").symlink_to(clip_folder / "model.safetensors")
+    (tmp_path / "model.safetensors").hardlink_to(clip_folder / "model.safetensors")
     with pytest.raises(ValueError, match="lacks config.json"):
         Clip.from_folder(tmp_path)
     for name in ("preprocessor_config.json", "tokenizer_config.json"):
