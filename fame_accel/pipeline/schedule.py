@@ -7,7 +7,7 @@ import logging
 import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler, SchedulerMixin
 
-from fame_accel.pipeline.supported import check_config
+from fame_accel.pipeline.supported import check_part
 
 _SPACINGS = ("leading", "trailing")  # which DDIMInverseScheduler has
 logger = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ def ddim(scheduler: SchedulerMixin) -> DDIMScheduler:
     Raises:
         ValueError: the scheduler is not of Stable Diffusion, such as one of flow matching.
     """
-    check_config("scheduler", scheduler.config, type(scheduler).__name__)
+    check_part("scheduler", scheduler)
     changes = {"clip_sample": False}
     # set only if it was on: DDIMInverseScheduler warns of settings it does not know, unless they have their default
     changes |= {"thresholding": False} if scheduler.config.get("thresholding") else {}

@@ -82,19 +82,23 @@ _EMA = frozenset(
 )
 
 
+def check_part(name: str, part: Any) -> None:
+    """`check_config` of a model or scheduler; one of a subclass, or compiled, passes as well."""
+    classes = [cls.__name__ for cls in type(getattr(part, "_orig_mod", part)).__mro__]
+    check_config(name, part.config, next((kind for kind in classes if kind in CLASSES[name]), classes[0]))
+
+
 def check_config(part: str, config: Mapping[str, Any], kind: str | None = None) -> None:
     """Raise ValueError unless a config is one of Stable Diffusion's.
 
     Args:
         part: "unet", "vae", "controlnet" or "scheduler".
         config: of it; a field that is left out has the default of its class.
-        kind: name of its class; if not given, the config says.
+        kind: name of its class; if not given, the config says it.
     """
     kind = str(config.get("_class_name")) if kind is None else kind
     if kind not in CLASSES[part]:
-        raise ValueError(
-            f"{part} must be a {_listed(CLASSES[part])}, got a {kind}: this is no Stable Diffusion 1, 2 or XL"
-        )
+        raise ValueError(f"{part} must be a {_kinds(part)}, got a {kind}: {_OTHER}")
     known = _EMA.union(*(_parameters(name) for name in CLASSES[part]))
     if unknown := sorted(name for name in config if name not in known and not name.startswith("_")):
         raise ValueError(f"{part} must be a {_kinds(part)}, got one with {', '.join(unknown)}: {_OTHER}")
@@ -137,11 +141,17 @@ def check_parts(pipeline: Any, xl: bool, text_encoders: Sequence[Any]) -> None:
     Its scheduler is checked when it becomes DDIM's.
     """
     widths = [encoder.config.hidden_size for encoder in text_encoders]
-    for name in ("unet", "vae", "controlnet"):
-        if (model := getattr(pipeline, name)) is not None:
-            check_config(name, model.config)
-            if name != "vae":
-                check_conditioning(model.config, xl, widths, name)
+    check_part("vae", pipeline.vae)
+    for name, model in [("unet", pipeline.unet), *(("controlnet", network) for network in controlnets(pipeline))]:
+        check_part(name, model)
+        check_conditioning(model.config, xl, widths, name)
+
+
+def controlnets(pipeline: Any) -> list[Any]:
+    """The ControlNets of a pipeline."""
+    if pipeline.controlnet is None:
+        return []
+    return list(getattr(pipeline.controlnet, "nets", [pipeline.controlnet]))
 
 
 def _check(part: str, field: str, value: Any, passed: bool, wanted: str) -> None:
