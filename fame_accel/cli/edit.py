@@ -60,9 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     debias = f"move a subject of the prompt toward a phrase; {MEASURED}: toward the text encoder's minority; repeatable"
     add("--debias", debias, metavar="SUBJECT=PHRASE", action=StorePhrase)
     add("--eta", "strength of --debias, 0 to 1; not the eta of DDIM, which is --ddim-eta")
-    add("--controlnet", "ControlNet folder in diffusers' layout; needs --control", metavar="FOLDER")
-    control = f"conditioning of the ControlNet: {CANNY} edges of the video, or a video or folder of images"
-    add("--control", control, metavar=f"{CANNY}|PATH")
+    network = "ControlNet folder in diffusers' layout; needs --control; repeatable"
+    add("--controlnet", network, metavar="FOLDER", action="append")
+    control = f"conditioning of the ControlNet: {CANNY} edges of the video, or a video or folder of images; repeatable"
+    add("--control", control, metavar=f"{CANNY}|PATH", action="append")
     add("--frames", "number of frames to edit, from the start of the video")
     add("--stride", "edit every Nth frame")
     add("--size", "crop and resize to HEIGHTxWIDTH pixels, or to a square; multiples of 8 (default: 512)")

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from fame_accel.edit.checkpoint import CLASSES, TEXT_ENCODERS, TOKENIZERS, Checkpoint
+from fame_accel.edit.options import one_or_list
 from fame_accel.media.loading import LOCAL, load_diffusers_model, load_transformers_model, loading
 from fame_accel.media.packages import require
 
 
-def load_pipeline(checkpoint: Checkpoint, controlnet: Checkpoint | None, dtype: torch.dtype) -> Any:
+def load_pipeline(checkpoint: Checkpoint, controlnets: Sequence[Checkpoint], dtype: torch.dtype) -> Any:
     """The pipeline of a checkpoint, loaded from safetensors alone and without the network.
 
     Args:
         checkpoint: as `find_checkpoint` gives it.
-        controlnet: as `find_controlnet` gives it, or None.
+        controlnets: as `find_controlnet` gives them.
         dtype: of the weights.
 
     Returns:
@@ -29,12 +31,12 @@ def load_pipeline(checkpoint: Checkpoint, controlnet: Checkpoint | None, dtype: 
     from fame_accel.pipeline import FameVideoEditPipeline, FameVideoEditXLPipeline
 
     folder, index = checkpoint.folder, checkpoint.index
-    parts: dict[str, Any] = {"controlnet": None}
-    if controlnet is not None:
-        parts["controlnet"] = load_diffusers_model(
-            controlnet.kind, controlnet.folder, controlnet.weights["controlnet"], dtype, "--controlnet"
-        )
-    elif (index.get("controlnet") or [None])[0]:
+    networks = [
+        load_diffusers_model(network.kind, network.folder, network.weights["controlnet"], dtype, "--controlnet")
+        for network in controlnets
+    ]
+    parts: dict[str, Any] = {"controlnet": one_or_list(networks)}
+    if not networks and (index.get("controlnet") or [None])[0]:
         print(f"fame-accel: without --controlnet {folder / 'controlnet'}, it is not used", file=sys.stderr)
     for name, weights in checkpoint.weights.items():
         load = load_transformers_model if name in TEXT_ENCODERS[True] else load_diffusers_model

@@ -231,7 +231,7 @@ def test_a_variant_is_found_and_loaded(home, tmp_path):
     checkpoint = find_checkpoint(model)
     assert checkpoint.variant == "fp16" and len(checkpoint.files) == 3
     loaded, plain = (
-        run.load_pipeline(find, None, torch.float32) for find in (checkpoint, find_checkpoint(home / "model"))
+        run.load_pipeline(find, [], torch.float32) for find in (checkpoint, find_checkpoint(home / "model"))
     )
     for mine, theirs in zip(loaded.unet.parameters(), plain.unet.parameters(), strict=True):
         assert torch.equal(mine, theirs)
