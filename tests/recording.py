@@ -60,6 +60,7 @@ class Recorder:
             return f"a {kind}"
 
         monkeypatch.setattr(fame_accel.pipeline, "FameVideoEditPipeline", Pipeline)
+        monkeypatch.setattr(loading, "load_tokenizers", lambda checkpoint: ["a tokenizer"])
         for library in ("diffusers", "transformers"):
             monkeypatch.setattr(loading, f"load_{library}_model", load)
 

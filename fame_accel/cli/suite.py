@@ -67,7 +67,7 @@ def command(
     """All inputs but the weights are read and checked before anything is written; the weights are loaded only if an
     edit is left to make."""
     from fame_accel.edit.checkpoint import find_checkpoint
-    from fame_accel.edit.loading import load_pipeline
+    from fame_accel.edit.run import load_pipeline
     from fame_accel.edit.target import choose_target
     from fame_accel.evaluate.parity import winobias_professions
     from fame_accel.evaluate.temporal import MIN_SIDE

@@ -14,7 +14,7 @@ from fame_accel.demo.edit import SOURCE_PROMPT, TARGET_PROMPT, Run, edit, invert
 from fame_accel.demo.pipeline import random_pipeline
 from fame_accel.demo.report import print_table, write_report
 from fame_accel.edit.checkpoint import find_checkpoint
-from fame_accel.edit.loading import load_pipeline
+from fame_accel.edit.run import load_pipeline
 from fame_accel.edit.target import choose_target
 from fame_accel.media.clip import load_clip
 from fame_accel.media.frames import to_bytes

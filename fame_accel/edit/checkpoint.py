@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fame_accel.media.packages import has_vocabulary
+from fame_accel.media.packages import has_vocabulary, require
 from fame_accel.media.weights import PICKLED, Weights, check_not_pointer, find_weights, read_json
 
 TOKENIZERS = {False: ("tokenizer",), True: ("tokenizer", "tokenizer_2")}  # of XL
@@ -67,8 +68,9 @@ class Checkpoint:
 
 
 def find_checkpoint(model: str | Path) -> Checkpoint:
-    """A checkpoint of Stable Diffusion 1, 2 or XL in diffusers' layout; ValueError says what is wrong with it."""
-    folder = Path(model)
+    """A checkpoint of Stable Diffusion 1, 2 or XL in diffusers' layout, by its folder or its name in Hugging Face's
+    cache; ValueError says what is wrong with it."""
+    folder = locate(model, "--model")
     index = _config(folder, "model_index.json", "--model", "checkpoint")
     kind = str(index.get("_class_name"))
     xl = "text_encoder_2" in index
@@ -99,7 +101,7 @@ def find_controlnet(model: str | Path) -> Checkpoint:
     """A ControlNet in diffusers' layout; ValueError says what is wrong with it."""
     from fame_accel.pipeline.supported import check_config
 
-    folder = Path(model)
+    folder = locate(model, "--controlnet")
     config = _config(folder, "config.json", "--controlnet", "ControlNet")
     kind = str(config.get("_class_name"))
     if kind != "ControlNetModel":
@@ -110,6 +112,20 @@ def find_controlnet(model: str | Path) -> Checkpoint:
         raise ValueError(f"--controlnet {folder}: {error}") from error
     weights = find_weights(folder, "diffusion_pytorch_model", "--controlnet")
     return Checkpoint(folder, kind, False, config, {"controlnet": weights})
+
+
+def locate(model: str | Path, flag: str) -> Path:
+    """The folder of a model: a folder, or the name of a model in Hugging Face's cache; nothing is downloaded."""
+    folder = Path(model)
+    if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(model)):
+        return folder
+    hub = require("huggingface_hub", "diffusers")
+    try:
+        return Path(hub.snapshot_download(str(model), local_files_only=True))
+    except (hub.errors.HfHubHTTPError, OSError, ValueError) as error:
+        raise ValueError(
+            f"{flag} {model}: no such folder, nor in Hugging Face's cache, to which `hf download {model}` adds it"
+        ) from error
 
 
 def _check_index(folder: Path, index: Mapping[str, Any], kind: str, parts: tuple[str, ...]) -> None:
@@ -166,7 +182,10 @@ def _config(folder: Path, name: str, flag: str, what: str) -> dict[str, Any]:
     wanted = f"must be a {what} folder in diffusers' layout"
     if folder.is_file():
         kind = "a pickled file, which could run code" if folder.suffix in PICKLED else "a file"
-        raise ValueError(f"{flag} {folder} {wanted} with safetensors, got {kind}")
+        raise ValueError(
+            f"{flag} {folder} {wanted} with safetensors, got {kind}: diffusers makes the folder with "
+            "from_single_file(...).save_pretrained(...) of its pipeline, from a .safetensors file"
+        )
     if not (folder / name).is_file():
         pickled = next((file.name for file in sorted(folder.iterdir()) if file.suffix in PICKLED), None)
         note = f", and {pickled} is pickled: safetensors only" if pickled else ""

@@ -12,6 +12,9 @@ from torch import Tensor
 from fame_accel.core.backend import resolve_backend
 from fame_accel.pipeline.frames import OUTPUT_TYPES, Frames, as_frames
 
+# Hooks of diffusers that move or cast weights; its others skip layers or reuse their results.
+HOOKS = {"group_offloading", "lazy_prefetch_group_offloading", "layer_execution_tracker", "layerwise_casting"}
+
 
 def check_clip(
     frames: Frames, control_frames: Frames | Sequence[Frames] | None, multiple: int, controlnets: int
@@ -129,6 +132,22 @@ def check_backend(backend: str, device: torch.device, dtype: torch.dtype) -> Non
     if dtype == torch.float64 and backend != "reference":
         raise ValueError(f"backend must be 'reference' for a UNet in float64, got {backend!r}")
     resolve_backend(backend, device, dtype)
+
+
+def check_intact(unet: Any) -> None:
+    """Raise RuntimeError where something takes the place of a UNet's attention, or skips it."""
+    unet = getattr(unet, "_orig_mod", unet)
+    for name, processor in unet.attn_processors.items():
+        if "IPAdapter" in type(processor).__name__:
+            raise RuntimeError(f"unet: {name} is of an IP-Adapter, which an edit does not support: unload_ip_adapter()")
+    for name, module in unet.named_modules(prefix="unet"):
+        hooks = set(getattr(getattr(module, "_diffusers_hook", None), "hooks", ())) - HOOKS
+        if hooks:
+            raise RuntimeError(
+                f"{name} has {', '.join(hooks)}, which would skip attention: remove it (disable_cache())"
+            )
+        if "forward" in vars(module) and not {"_hf_hook", "_diffusers_hook"} & set(dir(module)):
+            raise RuntimeError(f"{name}.forward was replaced, as DeepCache does, which skips attention: disable it")
 
 
 def _check_int(name: str, value: int, low: int, high: int | None) -> None:

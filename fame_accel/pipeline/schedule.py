@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler, SchedulerMixin
@@ -25,7 +26,7 @@ def ddim(scheduler: SchedulerMixin) -> DDIMScheduler:
         ValueError: the scheduler is not of Stable Diffusion, such as one of flow matching.
     """
     check_part("scheduler", scheduler)
-    changes = {"clip_sample": False}
+    changes: dict[str, Any] = {"clip_sample": False}
     # set only if it was on: DDIMInverseScheduler warns of settings it does not know, unless they have their default
     changes |= {"thresholding": False} if scheduler.config.get("thresholding") else {}
     if scheduler.config.get("timestep_spacing", "leading") not in _SPACINGS:

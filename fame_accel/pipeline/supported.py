@@ -12,6 +12,8 @@ from typing import Any
 
 import diffusers
 
+from fame_accel.pipeline.checks import check_intact
+
 SCHEDULERS = tuple(
     f"{name}Scheduler"
     for name in (
@@ -140,6 +142,7 @@ def check_parts(pipeline: Any, xl: bool, text_encoders: Sequence[Any]) -> None:
 
     Its scheduler is checked when it becomes DDIM's.
     """
+    check_intact(pipeline.unet)
     widths = [encoder.config.hidden_size for encoder in text_encoders]
     check_part("vae", pipeline.vae)
     for name, model in [("unet", pipeline.unet), *(("controlnet", network) for network in controlnets(pipeline))]:

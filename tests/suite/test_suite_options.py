@@ -189,8 +189,8 @@ def test_arguments_of_the_base_suite(base):
         "prompt", "masks", "regions", "debias", "guidance_scale", "latents", "ddim_eta", "generator", "output_type",
         *shared,
     }  # fmt: skip
-    of_load = {"folder", "controlnet", "variant", "dtype", "use_safetensors", "local_files_only"}
-    given = {"invert": shared, "edit": of_edit, "load": of_load, "to": {"device"}}
+    given = {"invert": shared, "edit": of_edit, "load": {"folder", "dtype"}, "pipeline": {"controlnet"}}
+    given["to"] = {"device"}
     assert {name for name in base if ": " in name} == {f"{call}: {name}" for call in given for name in given[call]}
     assert base["edit: latents"] == latents(50) and base["edit: output_type"] == ["pt"] * 3
     assert base["invert: source_prompt"] == ["a video of a person"]
