@@ -97,8 +97,8 @@ def find_checkpoint(model: str | Path) -> Checkpoint:
     return Checkpoint(folder, kind, xl, index, weights)
 
 
-def find_controlnet(model: str | Path) -> Checkpoint:
-    """A ControlNet in diffusers' layout; ValueError says what is wrong with it."""
+def find_controlnet(model: str | Path, checkpoint: Checkpoint | None = None) -> Checkpoint:
+    """A ControlNet in diffusers' layout, for the UNet of a checkpoint; ValueError says what is wrong with it."""
     from fame_accel.pipeline.supported import check_config
 
     folder = locate(model, "--controlnet")
@@ -110,6 +110,14 @@ def find_controlnet(model: str | Path) -> Checkpoint:
         check_config("controlnet", config)
     except ValueError as error:
         raise ValueError(f"--controlnet {folder}: {error}") from error
+    unet = config if checkpoint is None else read_json(checkpoint.folder / "unet" / "config.json", "--model")
+    for field in ("addition_embed_type", "cross_attention_dim", "block_out_channels", "layers_per_block"):
+        given = field == "addition_embed_type" or field in config and field in unet
+        if given and config.get(field) != unet.get(field):
+            raise ValueError(
+                f"--controlnet {folder}: {field} must be {unet.get(field)}, as in the UNet of --model, "
+                f"got {config.get(field)}"
+            )
     weights = find_weights(folder, "diffusion_pytorch_model", "--controlnet")
     return Checkpoint(folder, kind, False, config, {"controlnet": weights})
 

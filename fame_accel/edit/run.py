@@ -64,7 +64,7 @@ def run_edit(
 def _run(options: EditOptions, recorded: Mapping[str, Any], resume: bool, outputs: Outputs) -> dict[str, Any]:
     _prepare_packages(options)
     checkpoint = find_checkpoint(options.model)
-    controlnets = [find_controlnet(folder) for folder in options.controlnet]
+    controlnets = [find_controlnet(folder, checkpoint) for folder in options.controlnet]
     device, dtype, backend = choose_target(options.device, options.dtype, options.backend)
     seconds: dict[str, float] = {}
     timed = partial(_timed, seconds, device)

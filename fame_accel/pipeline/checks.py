@@ -13,7 +13,13 @@ from fame_accel.core.backend import resolve_backend
 from fame_accel.pipeline.frames import OUTPUT_TYPES, Frames, as_frames
 
 # Hooks of diffusers that move or cast weights; its others skip layers or reuse their results.
-HOOKS = {"group_offloading", "lazy_prefetch_group_offloading", "layer_execution_tracker", "layerwise_casting"}
+HOOKS = {
+    "group_offloading",
+    "lazy_prefetch_group_offloading",
+    "layer_execution_tracker",
+    "layerwise_casting",
+    "peft_autocast_disable",
+}
 
 
 def check_clip(
@@ -68,12 +74,12 @@ def as_scales(scale: float | Sequence[float], controlnets: int) -> list[float]:
     return [float(one) for one in scales]
 
 
-def check_finite(latents: Tensor, dtype: torch.dtype, when: str) -> None:
-    """Raise RuntimeError where latents hold NaN or infinity, naming when and the dtype of the UNet."""
-    if not bool(latents.isfinite().all()):
+def check_finite(what: str, values: Tensor, dtype: torch.dtype, when: str) -> None:
+    """Raise RuntimeError where values hold NaN or infinity, naming when they became so and the dtype of the model."""
+    if not bool(values.isfinite().all()):
         remedy = "use bfloat16 or float32 (--dtype)" if dtype == torch.float16 else "the weights may be damaged"
         name = str(dtype).removeprefix("torch.")
-        raise RuntimeError(f"latents became infinite or NaN at {when} in {name}: {remedy}")
+        raise RuntimeError(f"{what} became infinite or NaN at {when} in {name}: {remedy}")
 
 
 def check_latents(latents: Tensor | None, shape: tuple[int, int, int, int]) -> None:
@@ -143,9 +149,7 @@ def check_intact(unet: Any) -> None:
     for name, module in unet.named_modules(prefix="unet"):
         hooks = set(getattr(getattr(module, "_diffusers_hook", None), "hooks", ())) - HOOKS
         if hooks:
-            raise RuntimeError(
-                f"{name} has {', '.join(hooks)}, which would skip attention: remove it (disable_cache())"
-            )
+            raise RuntimeError(f"{name} has {', '.join(hooks)}, which skips attention: disable_cache() removes it")
         if "forward" in vars(module) and not {"_hf_hook", "_diffusers_hook"} & set(dir(module)):
             raise RuntimeError(f"{name}.forward was replaced, as DeepCache does, which skips attention: disable it")
 

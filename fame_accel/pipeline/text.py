@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fame_accel.fairness import Debias, FairEmbeddings, Injection, encode_prompt
 from fame_accel.fairness.tokens import TokenizedPrompt, tokenize
+from fame_accel.pipeline.checks import check_finite
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +103,7 @@ def _encode(
 ) -> EditText:
     """Encode the prompt with one encoder. ``regions``: bitset by phrase; ``options``: those of `encode_prompt`."""
     encoded = encode_prompt(tokenizer, text_encoder, prompt, debias=debias, regions=regions, **options)
+    check_finite("text embeddings", encoded.prompt_embeds, text_encoder.dtype, "the text encoder")
     tokens = _tokenize(tokenizer, prompt)
     embeddings = encoded.prompt_embeds.clone()
     if isolate:

@@ -157,7 +157,7 @@ class VideoEdit:
                 if step < first_step:
                     continue
                 latents = scheduler.step(predict(latents, timestep), timestep, latents).prev_sample.contiguous()
-                checks.check_finite(latents, self.unet.dtype, f"step {step + 1} of inversion")
+                checks.check_finite("latents", latents, self.unet.dtype, f"step {step + 1} of inversion")
                 if callback_on_step_end is not None:
                     tensors = {"latents": latents}
                     latents = (callback_on_step_end(self, step, timestep, tensors) or {}).get("latents", latents)
@@ -301,7 +301,7 @@ class VideoEdit:
                 noise = predict(latents, timestep)
                 stepped = self.scheduler.step(noise, timestep, latents, eta=ddim_eta, generator=generator)
                 latents = stepped.prev_sample.contiguous()  # as they are when they are saved and given again
-                checks.check_finite(latents, self.unet.dtype, f"step {step + 1} of editing")
+                checks.check_finite("latents", latents, self.unet.dtype, f"step {step + 1} of editing")
                 if callback_on_step_end is not None:
                     tensors = dict.fromkeys(callback_on_step_end_tensor_inputs, latents)
                     latents = (callback_on_step_end(self, step, timestep, tensors) or {}).get("latents", latents)

@@ -247,8 +247,9 @@ def test_stable_diffusion_xl(home, tmp_path):
         "text_encoder",
         "text_encoder_2",
     }
-    plain = edit(home, tmp_path / "a.mp4", model=tmp_path / "xl")
-    assert plain != edit(home, tmp_path / "b.mp4", model=tmp_path / "xl", debias="doctor=female", eta=1.0)
+    given = dict(model=tmp_path / "xl", prompt="Wow!!! a female doctor in a car")  # "!" pads in the second tokenizer
+    plain = edit(home, tmp_path / "a.mp4", **given)
+    assert plain != edit(home, tmp_path / "b.mp4", **given, debias="doctor=female", eta=1.0)
     shutil.rmtree(tmp_path / "xl/tokenizer_2")
     assert main(["edit", *flags(home, tmp_path / "c.mp4", model=tmp_path / "xl")]) == 2
 
