@@ -48,11 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         flags.add(parser, name, help, default=argparse.SUPPRESS, **options)
 
     add("--config", "run.json of an earlier edit, to repeat; other flags override what it says", metavar="FILE")
-    add(
-        "--model",
-        "checkpoint folder in diffusers' layout, or name in Hugging Face's cache; safetensors only",
-        metavar="FOLDER",
-    )
+    model = "checkpoint folder in diffusers' layout, weights in safetensors; or its name in Hugging Face's cache"
+    add("--model", model, metavar="FOLDER")
     add("--video", "video file, or folder of images", metavar="PATH")
     add("--masks", "folder with a subfolder of PNGs per region, folder of label PNGs, or .npz file", metavar="PATH")
     add("--auto-person-mask", "segment the video into the regions person and background", action="store_true")

@@ -13,13 +13,9 @@ from fame_accel.core.backend import resolve_backend
 from fame_accel.pipeline.frames import OUTPUT_TYPES, Frames, as_frames
 
 # Hooks of diffusers that move or cast weights; its others skip layers or reuse their results.
-HOOKS = {
-    "group_offloading",
-    "lazy_prefetch_group_offloading",
-    "layer_execution_tracker",
-    "layerwise_casting",
-    "peft_autocast_disable",
-}
+HOOKS = frozenset(
+    ("group_offloading", "lazy_prefetch_group_offloading", "layer_execution_tracker", "layerwise_casting")
+) | {"peft_autocast_disable"}
 
 
 def check_clip(
