@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from fame_accel.edit.checkpoint import find_checkpoint, find_controlnet
 from fame_accel.edit.loading import load_pipeline
+from fame_accel.edit.record import read_record
 from fame_accel.media.weights import find_weights
 
 FILES = {
@@ -224,3 +225,15 @@ def test_a_controlnet_in_shards(home, tmp_path):
     shutil.copytree(home / "controlnet", tmp_path / "network", copy_function=os.link)
     shard(tmp_path / "network/diffusion_pytorch_model.safetensors", "a.safetensors", "b.safetensors")
     assert set(find_controlnet(tmp_path / "network").identity()["files"]) == {"a.safetensors", "b.safetensors"}
+
+
+def test_names_in_the_cache_stay_in_a_record(home, tmp_path):
+    options = {
+        "model": "some/model",
+        "controlnet": ["some/network", str(home / "controlnet")],
+        "control": ["canny", "x"],
+    }
+    (tmp_path / "run.json").write_text(json.dumps({"options": options}))
+    read = read_record(tmp_path / "run.json")["options"]
+    assert read["model"] == "some/model" and read["controlnet"] == ["some/network", str(home / "controlnet")]
+    assert read["control"] == ["canny", str(tmp_path / "x")]
