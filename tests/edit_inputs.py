@@ -36,3 +36,12 @@ def flags(home: Path, out_: Path, **changed: Any) -> list[str]:
             if one is not None and one is not False:
                 result += ["--" + name.replace("_", "-"), *([] if one is True else [str(one)])]
     return result
+
+
+def refusal(home: Path, capsys: Any, **changed: Any) -> str:
+    """The one line with which an edit ends that is refused."""
+    capsys.readouterr()
+    assert main(["edit", *flags(home, home / "refused.mp4", **changed)]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("fame-accel: ") and line.count("\n") == 1, line
+    return line

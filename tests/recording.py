@@ -14,7 +14,7 @@ import torch
 
 
 class Recorder:
-    """Replaces FameVideoEditPipeline, and ControlNetModel.from_pretrained.
+    """Replaces FameVideoEditPipeline, and the loading of its networks.
 
     seen: for each argument, as "call: parameter", the list of its values in order of the calls. Arguments are bound to
     the signatures of the real methods, so that each is recorded under its parameter's name, be it passed by position or
@@ -22,9 +22,8 @@ class Recorder:
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        import diffusers
-
         import fame_accel.pipeline
+        from fame_accel.edit import loading
 
         self.seen: dict[str, list[Any]] = {}
         real = fame_accel.pipeline.FameVideoEditPipeline
@@ -35,10 +34,8 @@ class Recorder:
             vae = SimpleNamespace(decoder=torch.nn.Identity())
             scheduler = SimpleNamespace(to_json_string=lambda: "{}")
 
-            @classmethod
-            def from_pretrained(cls, folder: Path, **options: Any) -> Pipeline:
-                recorder._note("load", {"folder": str(folder), **options})
-                return cls()
+            def __init__(self, controlnet: Any, **_: Any) -> None:
+                recorder._note("pipeline", {"controlnet": controlnet})
 
             def to(self, device: torch.device) -> Pipeline:
                 recorder._note("to", {"device": str(device)})
@@ -58,12 +55,14 @@ class Recorder:
                 frames = bound["frames"].permute(0, 3, 1, 2).float() / 255
                 return SimpleNamespace(frames=frames, injections=())
 
-        def load_controlnet(folder: Path, **options: Any) -> str:
-            recorder._note("controlnet", {"folder": str(folder), **options})
-            return "a ControlNet"
+        def load(kind: str, folder: Path, weights: Any, dtype: torch.dtype, flag: str) -> str:
+            recorder._note("load", {"folder": str(folder), "dtype": dtype})
+            return f"a {kind}"
 
         monkeypatch.setattr(fame_accel.pipeline, "FameVideoEditPipeline", Pipeline)
-        monkeypatch.setattr(diffusers.ControlNetModel, "from_pretrained", load_controlnet)
+        monkeypatch.setattr(loading, "load_tokenizers", lambda checkpoint: ["a tokenizer"])
+        for library in ("diffusers", "transformers"):
+            monkeypatch.setattr(loading, f"load_{library}_model", load)
 
     def _note(self, call: str, arguments: Mapping[str, Any]) -> None:
         for name, value in arguments.items():

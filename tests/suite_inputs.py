@@ -36,16 +36,22 @@ def write_masks(folder: Path, **masks: torch.Tensor) -> None:
 
 def make_checkpoint(folder: Path) -> None:
     """Write a folder that passes for a Stable Diffusion until it is loaded."""
-    parts = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+    parts = {
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+    }
     for part in parts:
         (folder / part).mkdir(parents=True)
-    (folder / "model_index.json").write_text(json.dumps(dict.fromkeys(parts, ["a", "b"])))
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline", **parts}))
     (folder / "tokenizer" / "tokenizer_config.json").write_text("{}")
     (folder / "tokenizer" / "vocab.json").write_text("{}")
     (folder / "scheduler" / "scheduler_config.json").write_text("{}")
-    for part in parts[:3]:
-        (folder / part / "config.json").write_text('{"in_channels": 4}')
-        save_file({"x": torch.zeros(1)}, folder / part / "model.safetensors")
+    for part, name in dict(unet="diffusion_pytorch_model", vae="diffusion_pytorch_model", text_encoder="model").items():
+        (folder / part / "config.json").write_text(json.dumps({"cross_attention_dim": 512} if part == "unet" else {}))
+        save_file({"x": torch.zeros(1)}, folder / part / f"{name}.safetensors")
 
 
 def arguments(folder: Path, out: Path, *more: str) -> list[str]:

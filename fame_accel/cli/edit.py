@@ -48,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         flags.add(parser, name, help, default=argparse.SUPPRESS, **options)
 
     add("--config", "run.json of an earlier edit, to repeat; other flags override what it says", metavar="FILE")
-    add("--model", "checkpoint folder in diffusers' layout, weights in safetensors", metavar="FOLDER")
+    model = "checkpoint folder in diffusers' layout, weights in safetensors; or its name in Hugging Face's cache"
+    add("--model", model, metavar="FOLDER")
     add("--video", "video file, or folder of images", metavar="PATH")
     add("--masks", "folder with a subfolder of PNGs per region, folder of label PNGs, or .npz file", metavar="PATH")
     add("--auto-person-mask", "segment the video into the regions person and background", action="store_true")
@@ -60,9 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     debias = f"move a subject of the prompt toward a phrase; {MEASURED}: toward the text encoder's minority; repeatable"
     add("--debias", debias, metavar="SUBJECT=PHRASE", action=StorePhrase)
     add("--eta", "strength of --debias, 0 to 1; not the eta of DDIM, which is --ddim-eta")
-    add("--controlnet", "ControlNet folder in diffusers' layout; needs --control", metavar="FOLDER")
-    control = f"conditioning of the ControlNet: {CANNY} edges of the video, or a video or folder of images"
-    add("--control", control, metavar=f"{CANNY}|PATH")
+    network = "ControlNet folder in diffusers' layout; needs --control; repeatable"
+    add("--controlnet", network, metavar="FOLDER", action="append")
+    control = f"conditioning of the ControlNet: {CANNY} edges of the video, or a video or folder of images; repeatable"
+    add("--control", control, metavar=f"{CANNY}|PATH", action="append")
     add("--frames", "number of frames to edit, from the start of the video")
     add("--stride", "edit every Nth frame")
     add("--size", "crop and resize to HEIGHTxWIDTH pixels, or to a square; multiples of 8 (default: 512)")

@@ -96,7 +96,7 @@ def command(
 
     def make_pipeline() -> Any:
         quiet("evaluate")
-        pipeline = load_pipeline(checkpoint, None, torch_dtype).to(target)
+        pipeline = load_pipeline(checkpoint, [], torch_dtype).to(target)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 

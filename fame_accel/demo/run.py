@@ -94,7 +94,7 @@ def run_demo(
 def _make_pipeline(model: str | Path | None, seed: int) -> Any:
     """A FameVideoEditPipeline of a checkpoint folder, or of random weights."""
     if model is not None:
-        return load_pipeline(find_checkpoint(model), None, torch.float32)
+        return load_pipeline(find_checkpoint(model), [], torch.float32)
     from fame_accel.pipeline import FameVideoEditPipeline
 
     return FameVideoEditPipeline.from_pipe(random_pipeline(seed))

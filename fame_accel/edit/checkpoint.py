@@ -1,41 +1,62 @@
-"""Checkpoint folders: checked to be complete and in safetensors before they are loaded, identified by their bytes."""
+"""Checkpoint folders: checked to be Stable Diffusion's, complete and in safetensors, before anything is loaded."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fame_accel.media.packages import has_vocabulary, require
+from fame_accel.media.weights import PICKLED, Weights, check_not_pointer, find_weights, read_json
 
-NETWORKS = ("unet", "vae", "text_encoder")
 TOKENIZERS = {False: ("tokenizer",), True: ("tokenizer", "tokenizer_2")}  # of XL
-LATENT_CHANNELS = 4
+TEXT_ENCODERS = {False: ("text_encoder",), True: ("text_encoder", "text_encoder_2")}
+# The classes that model_index.json may name, beside the schedulers of `pipeline.supported`; nothing else is loaded.
+_TOKENIZER_CLASSES = ("CLIPTokenizer", "CLIPTokenizerFast")
+CLASSES = {
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("CLIPTextModel",),
+    "text_encoder_2": ("CLIPTextModelWithProjection",),
+    "tokenizer": _TOKENIZER_CLASSES,
+    "tokenizer_2": _TOKENIZER_CLASSES,
+}
 _CONFIGS = dict.fromkeys(("tokenizer", "tokenizer_2"), "tokenizer_config.json") | {"scheduler": "scheduler_config.json"}
-PICKLED = (".bin", ".ckpt", ".pt", ".pth")
-# model.safetensors, model.fp16.safetensors, model-00001-of-00002.safetensors, ...: a variant and a shard are optional
-_WEIGHTS = re.compile(r"(?:diffusion_pytorch_model|model)(?:\.(?P<variant>\w+))?(?:-\d+-of-\d+)?\.safetensors")
+_USES = ("", "Img2Img", "Inpaint", "ControlNet", "ControlNetImg2Img", "ControlNetInpaint")
+KINDS = {
+    *("FameVideoEditPipeline", "FameVideoEditXLPipeline"),
+    *(f"StableDiffusion{size}{use}Pipeline" for size in ("", "XL") for use in _USES),
+}
+# What such a folder may hold besides; an edit needs none of it.
+_UNUSED = ("safety_checker", "feature_extractor", "image_encoder", "controlnet")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A folder in diffusers' layout.
 
-    kind: name of the class it was saved from. xl: whether it is Stable Diffusion XL, with two text encoders. files: the
-    weights that from_pretrained reads. variant: the word in their names that from_pretrained must be given, such as
-    "fp16", or None.
+    kind: name of the class it was saved from. xl: whether it is Stable Diffusion XL, with two text encoders. index:
+    what model_index.json says. weights: those of each network, by the name of its folder.
     """
 
     folder: Path
     kind: str
     xl: bool
-    files: tuple[Path, ...]
-    variant: str | None
+    index: Mapping[str, Any]
+    weights: Mapping[str, Weights]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files of weights."""
+        return tuple(file for weights in self.weights.values() for file in weights.files)
+
+    @property
+    def variant(self) -> str | None:
+        """The word in the names of the weights, such as "fp16", or None."""
+        return next((weights.variant for weights in self.weights.values() if weights.variant), None)
 
     def identity(self) -> dict[str, Any]:
         """What distinguishes these weights from others: the class and, for each file, its size and sha256."""
@@ -46,70 +67,120 @@ class Checkpoint:
         return {"class": self.kind, "files": files}
 
 
-def find_checkpoint(folder: str | Path) -> Checkpoint:
-    """A checkpoint of Stable Diffusion 1, 2 or XL in diffusers' layout; ValueError says what is wrong with the
-    folder."""
-    folder = Path(folder)
+def find_checkpoint(model: str | Path) -> Checkpoint:
+    """A checkpoint of Stable Diffusion 1, 2 or XL in diffusers' layout, by its folder or its name in Hugging Face's
+    cache; ValueError says what is wrong with it."""
+    folder = locate(model, "--model")
     index = _config(folder, "model_index.json", "--model", "checkpoint")
     kind = str(index.get("_class_name"))
     xl = "text_encoder_2" in index
-    networks = (*NETWORKS, "text_encoder_2") if xl else NETWORKS
-    parts = (*networks, *TOKENIZERS[xl], "scheduler")  # the UNet is the first
+    networks = ("unet", "vae", *TEXT_ENCODERS[xl])
+    parts = (*networks, *TOKENIZERS[xl], "scheduler")
+    _check_index(folder, index, kind, parts)
+    configs = {
+        # diffusers would take a config that is no object for the name of one to download
+        name: _config(folder / name, _CONFIGS.get(name, "config.json"), "--model", name.replace("_", " "))
+        for name in parts
+    }
+    _check_configs(folder, index, configs, xl)
+    for name in TOKENIZERS[xl]:  # without a vocabulary, transformers reads all words alike
+        if not has_vocabulary(folder / name):
+            raise ValueError(f"--model: {folder / name} holds no vocabulary, tokenizer.json or vocab.json")
+        for file in (folder / name).iterdir():
+            check_not_pointer(file, "--model")
+    weights = {
+        name: find_weights(folder / name, "model" if "text" in name else "diffusion_pytorch_model", "--model", folder)
+        for name in networks
+    }
+    if len(variants := {found.variant for found in weights.values()} - {None}) > 1:
+        raise ValueError(f"--model {folder} must hold one variant, got {sorted(map(str, variants))}")
+    return Checkpoint(folder, kind, xl, index, weights)
+
+
+def find_controlnet(model: str | Path, checkpoint: Checkpoint | None = None) -> Checkpoint:
+    """A ControlNet in diffusers' layout, for the UNet of a checkpoint; ValueError says what is wrong with it."""
+    from fame_accel.pipeline.supported import check_config
+
+    folder = locate(model, "--controlnet")
+    config = _config(folder, "config.json", "--controlnet", "ControlNet")
+    kind = str(config.get("_class_name"))
+    if kind != "ControlNetModel":
+        raise ValueError(f"--controlnet {folder} must hold a ControlNetModel, got a {kind}")
+    try:
+        check_config("controlnet", config)
+    except ValueError as error:
+        raise ValueError(f"--controlnet {folder}: {error}") from error
+    unet = config if checkpoint is None else read_json(checkpoint.folder / "unet" / "config.json", "--model")
+    for field in ("addition_embed_type", "cross_attention_dim", "block_out_channels", "layers_per_block"):
+        given = field == "addition_embed_type" or field in config and field in unet
+        if given and config.get(field) != unet.get(field):
+            raise ValueError(
+                f"--controlnet {folder}: {field} must be {unet.get(field)}, as in the UNet of --model, "
+                f"got {config.get(field)}"
+            )
+    weights = find_weights(folder, "diffusion_pytorch_model", "--controlnet")
+    return Checkpoint(folder, kind, False, config, {"controlnet": weights})
+
+
+def locate(model: str | Path, flag: str) -> Path:
+    """The folder of a model: a folder, or the name of a model in Hugging Face's cache; nothing is downloaded."""
+    folder = Path(model)
+    if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(model)):
+        return folder
+    hub = require("huggingface_hub", "diffusers")
+    try:
+        return Path(hub.snapshot_download(str(model), local_files_only=True))
+    except (hub.errors.HfHubHTTPError, OSError, ValueError) as error:
+        raise ValueError(
+            f"{flag} {model}: no such folder, nor in Hugging Face's cache, to which `hf download {model}` adds it"
+        ) from error
+
+
+def _check_index(folder: Path, index: Mapping[str, Any], kind: str, parts: tuple[str, ...]) -> None:
+    """ValueError unless model_index.json names a supported pipeline, all its parts, and classes that are ours to load.
+
+    A part that is left out is [null, null], as the first text encoder of XL's refiner is.
+    """
+    from fame_accel.pipeline.supported import SCHEDULERS
+
     for name in parts:
         entry = index.get(name)
         if entry is not None and not (isinstance(entry, list) and len(entry) == 2):
             raise ValueError(f"--model {folder}: model_index.json must give {name} as [library, class], got {entry!r}")
-    # A component that is left out is [null, null], as the first text encoder of XL's refiner is.
     missing = [name for name in parts if not (index.get(name) or [None])[0]]
-    if missing or "text_encoder_3" in index:
+    listed = {name for name, entry in index.items() if isinstance(entry, list) and entry[:1] != [None]}
+    others = sorted(name for name in listed - {*parts, *_UNUSED} if not name.startswith("_"))
+    if kind not in KINDS or missing or others:
         without = f" without {', '.join(missing)}" if missing else ""
-        raise ValueError(f"--model {folder} must be a Stable Diffusion 1, 2 or XL, got a {kind}{without}")
-    if (channels := _config(folder / "unet", "config.json", "--model", "UNet").get("in_channels")) != LATENT_CHANNELS:
-        raise ValueError(
-            f"--model {folder}: its UNet must take {LATENT_CHANNELS} channels, those of the latents, got {channels!r}: "
-            "models for inpainting and the like are not supported"
-        )
-    weights = [_find_weights(folder / name, "--model") for name in networks]
-    for name in parts[1:]:  # diffusers would take a config that is no object for the name of one to download
-        _config(folder / name, _CONFIGS.get(name, "config.json"), "--model", name.replace("_", " "))
-    for name in TOKENIZERS[xl]:  # without a vocabulary, transformers reads all words alike
-        if not has_vocabulary(folder / name):
-            raise ValueError(f"--model: {folder / name} holds no vocabulary, tokenizer.json or vocab.json")
-    variants = {variant for _, variant in weights if variant}
-    if len(variants) > 1:
-        raise ValueError(f"--model {folder} must hold one variant, got {sorted(variants)}")
-    files = tuple(file for listed, _ in weights for file in listed)
-    return Checkpoint(folder, kind, xl, files, next(iter(variants), None))
+        more = f" with {', '.join(others)}" if others else ""
+        raise ValueError(f"--model {folder} must be a Stable Diffusion 1, 2 or XL, got a {kind}{without}{more}")
+    for name in parts:
+        library = "transformers" if "text" in name or "token" in name else "diffusers"
+        classes = CLASSES.get(name, SCHEDULERS)
+        if index[name][0] != library or index[name][1] not in classes:
+            got = ".".join(map(str, index[name]))
+            raise ValueError(
+                f"--model {folder}: model_index.json must give {name} as {library}'s {' or '.join(classes)}, got {got}"
+            )
 
 
-def find_controlnet(folder: str | Path) -> Checkpoint:
-    """A ControlNet in diffusers' layout; ValueError says what is wrong with it."""
-    folder = Path(folder)
-    kind = str(_config(folder, "config.json", "--controlnet", "ControlNet").get("_class_name"))
-    if kind != "ControlNetModel":
-        raise ValueError(f"--controlnet {folder} must hold a ControlNetModel, got a {kind}")
-    return Checkpoint(folder, kind, False, *_find_weights(folder, "--controlnet"))
+def _check_configs(folder: Path, index: Mapping[str, Any], configs: Mapping[str, Any], xl: bool) -> None:
+    """ValueError unless the parts are those of Stable Diffusion, and fit each other."""
+    from fame_accel.pipeline.supported import check_conditioning, check_config
 
-
-def load_tokenizers(checkpoint: Checkpoint) -> list[Any]:
-    """Load the checkpoint's tokenizers alone, which takes a fraction of a second."""
-    loader = require("transformers", "diffusers").CLIPTokenizer
-    tokenizers = []
-    for name in TOKENIZERS[checkpoint.xl]:
-        with loading(f"--model: {checkpoint.folder / name}"):
-            tokenizers.append(loader.from_pretrained(checkpoint.folder / name, local_files_only=True))
-    return tokenizers
-
-
-@contextmanager
-def loading(what: str) -> Iterator[None]:
-    """Turn any exception that transformers or diffusers raise for a damaged folder into a ValueError naming `what`."""
     try:
-        yield
-    except ImportError:
-        raise
-    except Exception as error:
-        raise ValueError(f"{what} cannot be loaded: {error or type(error).__name__}") from error
+        for name in ("unet", "vae", "scheduler"):
+            check_config(name, {"_class_name": index[name][1], **configs[name]})
+        for name in TEXT_ENCODERS[xl]:
+            kind = configs[name].get("model_type", "clip_text_model")
+            if kind not in ("clip_text_model", "clip") or "quantization_config" in configs[name]:
+                raise ValueError(
+                    f"{name} must be CLIP's, of the model_type clip_text_model and not quantized, got {kind}"
+                )
+        encoders = [configs[name].get("text_config") or configs[name] for name in TEXT_ENCODERS[xl]]
+        check_conditioning(configs["unet"], xl, [encoder.get("hidden_size", 512) for encoder in encoders])
+    except (ValueError, TypeError, AttributeError) as error:  # the latter two where a value has another type
+        raise ValueError(f"--model {folder}: {error}") from error
 
 
 def _config(folder: Path, name: str, flag: str, what: str) -> dict[str, Any]:
@@ -119,48 +190,15 @@ def _config(folder: Path, name: str, flag: str, what: str) -> dict[str, Any]:
     wanted = f"must be a {what} folder in diffusers' layout"
     if folder.is_file():
         kind = "a pickled file, which could run code" if folder.suffix in PICKLED else "a file"
-        raise ValueError(f"{flag} {folder} {wanted} with safetensors, got {kind}")
+        raise ValueError(
+            f"{flag} {folder} {wanted} with safetensors, got {kind}: diffusers makes the folder with "
+            "from_single_file(...).save_pretrained(...) of its pipeline, from a .safetensors file"
+        )
     if not (folder / name).is_file():
         pickled = next((file.name for file in sorted(folder.iterdir()) if file.suffix in PICKLED), None)
         note = f", and {pickled} is pickled: safetensors only" if pickled else ""
         raise ValueError(f"{flag} {folder} {wanted}: it has no {name}{note}")
-    try:
-        config = json.loads((folder / name).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{flag}: {folder / name} is not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{flag}: {folder / name} must hold an object, got {type(config).__name__}")
-    return config
-
-
-def _find_weights(folder: Path, flag: str) -> tuple[tuple[Path, ...], str | None]:
-    """The files that from_pretrained would read, and their variant: None where there are files without one."""
-    files = sorted(folder.iterdir()) if folder.is_dir() else []
-    variants: dict[str | None, list[Path]] = {}
-    for file in files:
-        if match := _WEIGHTS.fullmatch(file.name):
-            variants.setdefault(match["variant"], []).append(file)
-    if not variants:
-        pickled = next((file for file in files if file.suffix in PICKLED), None)
-        if pickled is not None:
-            raise ValueError(f"{flag}: {pickled} is pickled and could run code when loaded: safetensors only")
-        raise ValueError(f"{flag}: {folder} holds no weights in safetensors")
-    variant = None if None in variants else next(iter(variants))
-    if None not in variants and len(variants) > 1:
-        raise ValueError(f"{flag}: {folder} must hold one variant, got {sorted(map(str, variants))}")
-    for file in variants[variant]:
-        _check_safetensors(file, flag)
-    return tuple(variants[variant]), variant
-
-
-def _check_safetensors(file: Path, flag: str) -> None:
-    """Raise ValueError unless the file is complete: its header says how long it must be."""
-    safetensors = require("safetensors", "diffusers")
-    try:
-        with safetensors.safe_open(str(file), "pt"):
-            pass
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ValueError(f"{flag}: {file} is not a complete safetensors file: {error}") from error
+    return read_json(folder / name, flag)
 
 
 def _sha256(file: Path) -> str:

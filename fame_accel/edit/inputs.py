@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fame_accel.edit.options import CANNY, EditOptions
@@ -21,8 +22,8 @@ from fame_accel.media.writing import check_fps
 class EditInputs:
     """A video with its regions.
 
-    masks: bool [R, F, H, W], H and W being those of --size. names: of the R regions. control: conditioning frames,
-    uint8 [F, H, W, 3], or None.
+    masks: bool [R, F, H, W], H and W being those of --size. names: of the R regions. control: conditioning frames
+    of the N ControlNets, uint8 [N, F, H, W, 3], or None.
     """
 
     video: Video
@@ -56,20 +57,19 @@ def read_inputs(options: EditOptions) -> EditInputs:
         masks, names = read_masks(options.masks, video.source_size, **selection)
     if unknown := [name for name in options.region if name not in names]:
         raise ValueError(f"--region {unknown[0]}: no such region; the regions are {', '.join(names)}")
-    return EditInputs(video, masks, names, _read_control(options, video))
+    controls = [_read_control(given, options, video) for given in options.control]
+    return EditInputs(video, masks, names, torch.stack(controls) if controls else None)
 
 
-def _read_control(options: EditOptions, video: Video) -> Tensor | None:
-    if options.control is None:
-        return None
-    if options.control == CANNY:
+def _read_control(given: str, options: EditOptions, video: Video) -> Tensor:
+    if given == CANNY:
         return canny_edges(video.frames)
-    if not Path(options.control).exists():
-        raise ValueError(f"--control must be {CANNY} or an existing video or folder, got {options.control}")
-    control = read_video(options.control, options.frames, options.stride, options.size)
+    if not Path(given).exists():
+        raise ValueError(f"--control must be {CANNY} or an existing video or folder, got {given}")
+    control = read_video(given, options.frames, options.stride, options.size)
     if control.source_size != video.source_size:
         got, wanted = ("x".join(map(str, size)) for size in (control.source_size, video.source_size))
-        raise ValueError(f"--control {options.control} must have the video's frame size, {wanted}, got {got}")
+        raise ValueError(f"--control {given} must have the video's frame size, {wanted}, got {got}")
     return control.frames
 
 

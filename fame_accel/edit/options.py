@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from fame_accel.core.backend import BACKENDS
@@ -18,6 +18,7 @@ _RANGES = dict(
     frames=COUNT, stride=COUNT, steps=STEPS, seed=SEED, eta=FRACTION, ddim_eta=FRACTION, guidance=NOT_NEGATIVE, fps=FPS,
     decay=NOT_NEGATIVE,
 )  # fmt: skip
+_PAIRED = ("controlnet", "control")
 _NAMES = dict(backend=BACKENDS, dtype=DTYPES, modulation=tuple(MODULATIONS))
 
 
@@ -26,11 +27,12 @@ class EditOptions:
     """One edit. Each field is the flag of that name; --region and --debias may be repeated.
 
     Args:
-        model, controlnet: checkpoint folders in diffusers' layout.
+        model: checkpoint folder in diffusers' layout.
+        controlnet, control: folders of ControlNets, and for each of them "canny" or the path of its frames, read as a
+            video.
         sign_cert, sign_key: PEM files of a certificate chain and its private key, to sign the outputs with, or None.
         latents: file of the inverted latents, read where it exists and otherwise written.
         video, masks: as `read_video` and `read_masks` take them.
-        control: "canny", or the path of conditioning frames, read as a video.
         region: phrase of the prompt by name of the region.
         debias: phrase to move toward by subject, or "auto".
         eta: strength of the debiasing, 0 to 1.
@@ -57,8 +59,8 @@ class EditOptions:
     negative_prompt: str = ""
     debias: Mapping[str, str] = field(default_factory=dict)
     eta: float = 0.5
-    controlnet: str | None = None
-    control: str | None = None
+    controlnet: tuple[str, ...] = ()
+    control: tuple[str, ...] = ()
     latents: str | None = None
     sign_cert: str | None = None
     sign_key: str | None = None
@@ -86,12 +88,15 @@ class EditOptions:
         required = [option.name for option in fields(cls) if option.default is option.default_factory is MISSING]
         if missing := [flag(name) for name in required if name not in options]:
             raise ValueError(f"{', '.join(missing)} must be given")
-        size = options.get("size")
-        return cls(**{**options, "size": tuple(size)} if isinstance(size, list) else options)
+        tuples = {name: tuple(value) for name, value in options.items() if isinstance(value, list)}
+        single = {name: options[name] for name in _PAIRED if isinstance(options.get(name, ()), (str, NoneType))}
+        paired = {name: () if value is None else (value,) for name, value in single.items()}
+        return cls(**{**options, **tuples, **paired})
 
     def as_json(self) -> dict[str, Any]:
         """The options as `from_mapping` takes them, with values that JSON has."""
-        return {**asdict(self), "size": list(self.size)}
+        paired = {name: one_or_list(getattr(self, name)) for name in _PAIRED}
+        return {**asdict(self), "size": list(self.size), **paired}
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
@@ -117,6 +122,9 @@ class EditOptions:
             raise ValueError(f"{flag(name)} must map names to phrases, got {phrases!r}")
 
     def _check_values(self) -> None:
+        for name in _PAIRED:
+            if not isinstance(value := getattr(self, name), tuple) or not all(isinstance(one, str) for one in value):
+                raise TypeError(f"{flag(name)} must be a path or a list of paths, got {value!r}")
         size = self.size
         if not (isinstance(size, tuple) and len(size) == 2 and all(type(side) is int for side in size)):
             raise TypeError(f"--size must be a height and a width, got {size!r}")
@@ -137,12 +145,20 @@ class EditOptions:
             raise ValueError("give the regions by either --masks or --auto-person-mask")
         if not self.region:
             raise ValueError("give the phrase of at least one region: --region NAME=PHRASE")
-        if (self.controlnet is None) != (self.control is None):
+        if bool(self.controlnet) != bool(self.control):
             raise ValueError("--controlnet, a network, and --control, its conditioning, must be given together")
         if (self.sign_cert is None) != (self.sign_key is None):
             raise ValueError("--sign-cert, a certificate, and --sign-key, its private key, must be given together")
+        if len(self.controlnet) != len(self.control):
+            counts = f"{len(self.controlnet)} and {len(self.control)}"
+            raise ValueError(f"--controlnet and --control must be given equally often, in the same order, got {counts}")
         if self.decay is not None and not MODULATIONS[self.modulation].decays:
             raise ValueError(f"--decay must not be given for --modulation {self.modulation}, which has no time decay")
+
+
+def one_or_list(values: Sequence[Any]) -> Any:
+    """How one or several are written: None for none, one as it is, a list of more."""
+    return list(values) if len(values) > 1 else next(iter(values), None)
 
 
 def flag(name: str) -> str:

@@ -19,6 +19,7 @@ KEYS = (
     *("versions", "device", "threads", "seconds"),
 )
 PATHS = ("model", "controlnet", "video", "masks", "control", "latents", "out", "sign_cert", "sign_key")
+_NAMED = ("model", "controlnet")  # may be names in Hugging Face's cache
 _WRITTEN = ("latents", "out")  # need not be there
 
 
@@ -87,4 +88,4 @@ def _found(name: str, value: Any, folders: list[Path]) -> Any:
     there = [place for place in places if os.path.exists(place)]
     if name in _WRITTEN:
         return places[0]
-    return there[0] if there else value if name == "model" else places[0]
+    return there[0] if there else value if name in _NAMED else places[0]

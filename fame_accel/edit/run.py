@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from fame_accel.core.presets import make_modulation
-from fame_accel.edit.checkpoint import Checkpoint, find_checkpoint, find_controlnet, load_tokenizers, loading
+from fame_accel.edit.checkpoint import find_checkpoint, find_controlnet
 from fame_accel.edit.inputs import EditInputs, read_inputs, sha256
 from fame_accel.edit.latents import differences
-from fame_accel.edit.options import CANNY, MEASURED, EditOptions, flag
+from fame_accel.edit.loading import load_pipeline, load_tokenizers
+from fame_accel.edit.options import CANNY, MEASURED, EditOptions, flag, one_or_list
 from fame_accel.edit.progress import progress
 from fame_accel.edit.record import as_json, recorded_options
 from fame_accel.edit.rescue import kept_if_writing_fails
@@ -64,7 +65,7 @@ def run_edit(
 def _run(options: EditOptions, recorded: Mapping[str, Any], resume: bool, outputs: Outputs) -> dict[str, Any]:
     _prepare_packages(options)
     checkpoint = find_checkpoint(options.model)
-    controlnet = None if options.controlnet is None else find_controlnet(options.controlnet)
+    controlnets = [find_controlnet(folder, checkpoint) for folder in options.controlnet]
     certificate = None
     if options.sign_cert is not None and options.sign_key is not None:
         certificate = Certificate.read(options.sign_cert, options.sign_key)
@@ -85,7 +86,10 @@ def _run(options: EditOptions, recorded: Mapping[str, Any], resume: bool, output
     record: dict[str, Any] = {
         "options": recorded_options(options, outputs.record.parent),
         "folder": str(outputs.record.parent.absolute()),
-        "checkpoint": {"model": checkpoint.identity(), "controlnet": controlnet and controlnet.identity()},
+        "checkpoint": {
+            "model": checkpoint.identity(),
+            "controlnet": one_or_list([network.identity() for network in controlnets]),
+        },
         "inputs": inputs.identity(),
         "versions": installed_versions(*PACKAGES),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
@@ -93,7 +97,7 @@ def _run(options: EditOptions, recorded: Mapping[str, Any], resume: bool, output
     }
     steps = SavedSteps.find(options, record, outputs.progress, resume)
 
-    pipeline = timed("loading", lambda: load_pipeline(checkpoint, controlnet, dtype).to(device))
+    pipeline = timed("loading", lambda: load_pipeline(checkpoint, controlnets, dtype).to(device))
     record["scheduler"] = json.loads(pipeline.scheduler.to_json_string())
     before = {name: recorded[name] for name in COMPARED if name in recorded}
     for difference in differences(before, {name: record[name] for name in before}):
@@ -113,32 +117,6 @@ def _run(options: EditOptions, recorded: Mapping[str, Any], resume: bool, output
     return record
 
 
-def load_pipeline(checkpoint: Checkpoint, controlnet: Checkpoint | None, dtype: torch.dtype) -> Any:
-    """The pipeline of a checkpoint, loaded from safetensors alone and without the network.
-
-    Args:
-        checkpoint: as `find_checkpoint` gives it.
-        controlnet: as `find_controlnet` gives it, or None.
-        dtype: of the weights.
-
-    Returns:
-        A FameVideoEditPipeline, or a FameVideoEditXLPipeline for a checkpoint of Stable Diffusion XL.
-    """
-    from fame_accel.pipeline import FameVideoEditPipeline, FameVideoEditXLPipeline
-
-    local = dict(dtype=dtype, use_safetensors=True, local_files_only=True)
-    network = None
-    if controlnet is not None:
-        loader = require("diffusers", "diffusers").ControlNetModel
-        with loading(f"--controlnet {controlnet.folder}"):
-            network = loader.from_pretrained(controlnet.folder, variant=controlnet.variant, **local)
-    pipeline_class = FameVideoEditXLPipeline if checkpoint.xl else FameVideoEditPipeline
-    with loading(f"--model {checkpoint.folder}"):
-        return pipeline_class.from_pretrained(
-            checkpoint.folder, controlnet=network, variant=checkpoint.variant, **local
-        )
-
-
 def as_bytes(frames: Tensor) -> Tensor:
     """Frames of a pipeline, float [F, 3, H, W] in [0, 1], as uint8 [F, H, W, 3] on the CPU; RuntimeError for NaN."""
     if not bool(frames.isfinite().all()):
@@ -155,7 +133,8 @@ def _edit(
     timed: Callable[..., Any],
 ) -> tuple[Tensor, tuple[Injection, ...]]:
     """The edited clip, uint8 [F, H, W, 3] on the CPU, and what each debiasing did."""
-    shared = dict(num_inference_steps=options.steps, control_frames=inputs.control, backend=options.backend)
+    control = None if inputs.control is None else one_or_list(inputs.control.unbind())
+    shared = dict(num_inference_steps=options.steps, control_frames=control, backend=options.backend)
     frames = inputs.video.frames
     with (
         _deterministic_cudnn(),
@@ -254,7 +233,7 @@ def _prepare_packages(options: EditOptions) -> None:
     """ImportError where a package that will be needed is missing."""
     for package in ("numpy", "av", "PIL", "tqdm", "safetensors", "diffusers", "transformers"):
         require(package, "diffusers")
-    if options.auto_person_mask or options.control == CANNY:
+    if options.auto_person_mask or CANNY in options.control:
         require("cv2")
     quiet()
 

@@ -50,8 +50,8 @@ class Outputs:
 def check_outputs(options: EditOptions) -> Outputs:
     """The files to write; ValueError where one cannot be written or would change an input."""
     outputs = Outputs.next_to(options.out)
-    controls = None if options.control == CANNY else options.control
-    inputs = (options.video, options.masks, controls, options.model, options.controlnet)
+    controls = [control for control in options.control if control != CANNY]
+    inputs = (options.video, options.masks, *controls, options.model, *options.controlnet)
     for file in vars(outputs).values():
         check_output_file("--out", file, inputs)
     if options.latents is not None:

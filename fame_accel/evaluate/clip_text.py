@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from fame_accel.media.frames import check_frames
+from fame_accel.media.loading import LOCAL, load_transformers_model, loading
 from fame_accel.media.packages import has_vocabulary, require
+from fame_accel.media.weights import find_weights, read_json
 
 if TYPE_CHECKING:
     from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
@@ -42,26 +44,21 @@ class Clip:
         folder = Path(folder)
         if not folder.is_dir():
             raise ValueError(f"the CLIP folder {folder} does not exist")
-        if not any(folder.glob("*.safetensors")):
-            raise ValueError(f"the CLIP folder {folder} must hold weights in .safetensors; pickled ones are refused")
+        weights = find_weights(folder, "model", "--clip")
         for name in ("config.json", "preprocessor_config.json", "tokenizer_config.json"):
             # without its config, transformers would build a part from defaults
             if not (folder / name).is_file():
                 raise ValueError(f"the CLIP folder {folder} lacks {name}")
-        transformers = require("transformers", extra="evaluate")
-        kind = transformers.AutoConfig.from_pretrained(folder, local_files_only=True).model_type
-        if kind != "clip":
+        if (kind := read_json(folder / "config.json", "--clip").get("model_type")) != "clip":
             raise ValueError(f"the CLIP folder {folder} must hold a model of type 'clip', got {kind!r}")
         if not has_vocabulary(folder):
             raise ValueError(f"the CLIP folder {folder} holds no vocabulary, tokenizer.json or vocab.json")
-        model = transformers.CLIPModel.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
-        )
-        return cls(
-            model.to(device),
-            transformers.CLIPTokenizer.from_pretrained(folder, local_files_only=True),
-            transformers.CLIPImageProcessor.from_pretrained(folder, local_files_only=True),
-        )
+        transformers = require("transformers", extra="evaluate")
+        model = load_transformers_model("CLIPModel", folder, weights, torch.float32, "--clip")
+        with loading(f"--clip: {folder}"):
+            tokenizer = transformers.CLIPTokenizer.from_pretrained(folder, **LOCAL)
+            image_processor = transformers.CLIPImageProcessor.from_pretrained(folder, **LOCAL)
+        return cls(model.to(device), tokenizer, image_processor)
 
     @torch.no_grad()
     def embed_frames(self, frames: Tensor) -> Tensor:

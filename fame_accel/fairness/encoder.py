@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -72,7 +72,14 @@ class Encoder:
     def tokenize(self, prompt: str, pad: bool = False) -> TokenizedPrompt:
         """Tokenize a prompt. With ``pad``, CLIP's encoders get it padded, as in a pipeline."""
         limit = max_length(self.tokenizer, getattr(self.text_encoder.config, "max_position_embeddings", None))
-        return tokenize(self.tokenizer, prompt, limit, pad and self.is_clip)
+        tokens = tokenize(self.tokenizer, prompt, limit, pad and self.is_clip)
+        entries = cast(torch.nn.Embedding, self.text_encoder.get_input_embeddings()).num_embeddings
+        if (largest := int(tokens.ids.max())) >= entries:
+            raise ValueError(
+                f"the tokenizer must fit the text encoder, which embeds {entries} tokens, got token {largest}: "
+                "resize_token_embeddings() adds what is missing"
+            )
+        return tokens
 
     @torch.no_grad()
     def __call__(self, prompt: TokenizedPrompt, shifts: Sequence[Shift] = ()) -> tuple[Tensor, Tensor | None]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from fame_accel.fairness.phrases import find_phrase
+
 if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedTokenizerBase
 
@@ -25,20 +27,24 @@ class TokenizedPrompt:
         ids: int64 [T].
         attention_mask: int64 [T], 0 for padding.
         names: the tokens as text, without special tokens and padding.
-        words: the first position and the token ids of each word.
+        words: the positions of each word's tokens.
+        text: the text.
+        characters: the first character of each token and the one after its last; None for special tokens and padding.
     """
 
     tokenizer: PreTrainedTokenizerBase
     ids: Tensor
     attention_mask: Tensor
     names: list[str]
-    words: list[tuple[int, tuple[int, ...]]]
+    words: list[slice]
+    text: str
+    characters: list[tuple[int, int] | None]
 
     def content(self) -> Tensor:
         """Return a mask, bool [T]: True for the tokens of words, False for special tokens and padding."""
         mask = torch.zeros(len(self.ids), dtype=torch.bool, device="cpu")
-        for start, ids in self.words:
-            mask[start : start + len(ids)] = True
+        for word in self.words:
+            mask[word] = True
         return mask
 
     def find(self, phrase: str) -> Tensor:
@@ -53,15 +59,16 @@ class TokenizedPrompt:
     def spans(self, phrase: str) -> list[slice]:
         """Return the positions of every occurrence of a phrase as whole words."""
         _check_unicode("a phrase", phrase)
+        normalizer = self.tokenizer.backend_tokenizer.normalizer
         spans = []
-        # in byte-level BPE a word has other tokens at the start of a text than after a space
-        for text in (phrase, f" {phrase}"):
-            wanted = [ids for _, ids in _words(self.tokenizer(text, add_special_tokens=False))]
-            for first in range(len(self.words) - len(wanted) + 1) if wanted else ():
-                words = self.words[first : first + len(wanted)]
-                span = slice(words[0][0], words[-1][0] + len(words[-1][1]))
-                if [ids for _, ids in words] == wanted and span not in spans:
-                    spans.append(span)
+        for start, end in find_phrase(self.text, phrase, normalizer.normalize_str if normalizer else str):
+            inside = [
+                position
+                for position, token in enumerate(self.characters)
+                if token is not None and token[0] < end and start < token[1]
+            ]
+            if inside:
+                spans.append(slice(inside[0], inside[-1] + 1))
         return spans
 
     def regions(self, bindings: Mapping[str, int]) -> Tensor:
@@ -97,17 +104,20 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, prompt: str, limit: int, pad: b
             f"tokenizer must have word_ids, as those built on the package tokenizers do; "
             f"{type(tokenizer).__name__} has none"
         )
-    encoding = tokenizer(prompt, verbose=False)  # without the warning: the length is checked below
+    # what is a special token elsewhere, such as the "!" that Stable Diffusion XL pads with, is text in a prompt
+    encoding = tokenizer(prompt, split_special_tokens=True, verbose=False)  # the length is checked here, not warned of
     length = len(encoding["input_ids"])
     if length > limit:
         raise ValueError(f"the prompt has {length} tokens, special tokens included; at most {limit} fit")
     words = _words(encoding)
-    names = [encoding.tokens()[start + index] for start, ids in words for index in range(len(ids))]
+    names = [token for word in words for token in encoding.tokens()[word]]
     if pad:
-        encoding = tokenizer(prompt, padding="max_length", max_length=limit)
+        encoding = tokenizer(prompt, split_special_tokens=True, padding="max_length", max_length=limit)
         words = _words(encoding)  # a tokenizer may pad on the left
     ids, mask = (torch.tensor(encoding[key], device="cpu") for key in ("input_ids", "attention_mask"))
-    return TokenizedPrompt(tokenizer, ids, mask, names, words)
+    spans = [encoding.token_to_chars(position) for position in range(len(ids))]
+    characters = [None if span is None else (span.start, span.end) for span in spans]
+    return TokenizedPrompt(tokenizer, ids, mask, names, words, prompt, characters)
 
 
 def token_regions(tokenizer: PreTrainedTokenizerBase, prompt: str, bindings: Mapping[str, int]) -> Tensor:
@@ -118,8 +128,8 @@ def token_regions(tokenizer: PreTrainedTokenizerBase, prompt: str, bindings: Map
             boundaries).
         prompt: the prompt, at most T = ``tokenizer.model_max_length`` tokens with special ones: 77 for CLIP.
         bindings: the bitset of regions for each phrase: ``{"female doctor": 0b01, "car": 0b10}``. A phrase matches
-            whole words, wherever it occurs; whether case matters depends on the tokenizer. If phrases overlap, a token
-            gets the bits of both.
+            whole words, as `find_phrase` tells them, wherever it occurs; whether case matters depends on the tokenizer.
+            If phrases overlap, a token gets the bits of both.
 
     Returns:
         int32 tensor [T], the region bitset of each token; 0 for special tokens, padding and unbound tokens.
@@ -146,12 +156,12 @@ def _check_unicode(name: str, text: str) -> None:
         raise ValueError(f"{name} must be valid Unicode, got {text!r}")
 
 
-def _words(encoding: BatchEncoding) -> list[tuple[int, tuple[int, ...]]]:
-    """Return (first position, token ids) of each word of an encoded text. Special tokens and padding are no words."""
+def _words(encoding: BatchEncoding) -> list[slice]:
+    """Return the positions of each word of an encoded text. Special tokens and padding are no words."""
     words = []
-    ids = encoding["input_ids"]
-    for word, positions in groupby(range(len(ids)), encoding.word_ids().__getitem__):
+    ids = encoding.word_ids()
+    for word, positions in groupby(range(len(ids)), ids.__getitem__):
         if word is not None:
             span = list(positions)
-            words.append((span[0], tuple(ids[position] for position in span)))
+            words.append(slice(span[0], span[-1] + 1))
     return words

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,19 +12,25 @@ from torch import Tensor
 from fame_accel.core.backend import resolve_backend
 from fame_accel.pipeline.frames import OUTPUT_TYPES, Frames, as_frames
 
+# Hooks of diffusers that move or cast weights; its others skip layers or reuse their results.
+HOOKS = frozenset(
+    ("group_offloading", "lazy_prefetch_group_offloading", "layer_execution_tracker", "layerwise_casting")
+) | {"peft_autocast_disable"}
+
 
 def check_clip(
-    frames: Frames, control_frames: Frames | None, multiple: int, has_controlnet: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Check the clip and the conditioning of the ControlNet.
+    frames: Frames, control_frames: Frames | Sequence[Frames] | None, multiple: int, controlnets: int
+) -> tuple[Tensor, list[Tensor]]:
+    """Check the clip and the conditioning of the ControlNets.
 
     Args:
-        frames, control_frames: in any form that `as_frames` takes.
+        frames: in any form that `as_frames` takes.
+        control_frames: likewise; for several ControlNets a list with one such clip for each.
         multiple: the sides of the frames must be multiples of this number of pixels.
-        has_controlnet: whether the pipeline has a ControlNet.
+        controlnets: how many the pipeline has.
 
     Returns:
-        Both as float32 [F, 3, H, W] in [0, 1].
+        The clip, and the conditioning of each ControlNet, as float32 [F, 3, H, W] in [0, 1].
 
     Raises:
         ValueError, TypeError: the argument is named.
@@ -32,22 +40,52 @@ def check_clip(
     if height % multiple or width % multiple:
         raise ValueError(f"frames must have sides that are multiples of {multiple}, got {height} x {width}")
     if control_frames is None:
-        if has_controlnet:
+        if controlnets:
             raise ValueError("control_frames must be given: the pipeline has a ControlNet")
-        return clip, None
-    if not has_controlnet:
+        return clip, []
+    if not controlnets:
         raise ValueError("control_frames must be None: the pipeline has no ControlNet")
-    control = as_frames("control_frames", control_frames)
-    if control.shape != clip.shape:
-        got = f"{len(control)} of {control.shape[2]} x {control.shape[3]}"
-        raise ValueError(f"control_frames must be like frames, {count} of {height} x {width}, got {got}")
-    return clip, control
+    given: Sequence[Any] = [control_frames]
+    if controlnets > 1:
+        given = control_frames if isinstance(control_frames, (list, tuple)) else given
+        if len(given) != controlnets:
+            raise ValueError(f"control_frames must be a list of {controlnets} clips, one per network, got {len(given)}")
+    controls = [as_frames("control_frames", one) for one in given]
+    for control in controls:
+        if control.shape != clip.shape:
+            got = f"{len(control)} of {control.shape[2]} x {control.shape[3]}"
+            raise ValueError(f"control_frames must be like frames, {count} of {height} x {width}, got {got}")
+    return clip, controls
+
+
+def as_scales(scale: float | Sequence[float], controlnets: int) -> list[float]:
+    """controlnet_conditioning_scale for each ControlNet: one number for all, or a list of as many."""
+    scales = [scale] * controlnets if isinstance(scale, (int, float)) else list(scale)
+    if len(scales) != controlnets:
+        raise ValueError(
+            f"controlnet_conditioning_scale must be a number or {controlnets} in a list, one per network, got {scale!r}"
+        )
+    if not all(isinstance(one, (int, float)) and isfinite(one) for one in scales):
+        raise ValueError(f"controlnet_conditioning_scale must be finite, got {scale!r}")
+    return [float(one) for one in scales]
+
+
+def check_finite(what: str, values: Tensor, dtype: torch.dtype, when: str) -> None:
+    """Raise RuntimeError where values hold NaN or infinity, naming when they became so and the dtype of the model."""
+    if not bool(values.isfinite().all()):
+        remedy = "use bfloat16 or float32 (--dtype)" if dtype == torch.float16 else "the weights may be damaged"
+        name = str(dtype).removeprefix("torch.")
+        raise RuntimeError(f"{what} became infinite or NaN at {when} in {name}: {remedy}")
 
 
 def check_latents(latents: Tensor | None, shape: tuple[int, int, int, int]) -> None:
-    """Raise ValueError unless ``latents`` is None or has the shape of the clip's latents [F, C, h, w]."""
-    if latents is not None and tuple(latents.shape) != shape:
+    """Raise ValueError unless ``latents`` is None or finite and of the shape of the clip's latents [F, C, h, w]."""
+    if latents is None:
+        return
+    if tuple(latents.shape) != shape:
         raise ValueError(f"latents must have shape {shape} for these frames, got {tuple(latents.shape)}")
+    if not bool(latents.isfinite().all()):
+        raise ValueError("latents must be finite, got NaN or infinity")
 
 
 def check_counts(num_inference_steps: int, modulated_steps: int | None, chunk_size: int, max_steps: int) -> None:
@@ -77,6 +115,15 @@ def check_sampling(guidance_scale: float, ddim_eta: float, output_type: str, cal
         raise ValueError(f"callback_on_step_end_tensor_inputs must contain nothing but 'latents', got {unknown}")
 
 
+def check_generator(generator: torch.Generator | Sequence[torch.Generator] | None, frames: int) -> None:
+    """Raise unless the generator is None, one for the clip, or a list with one for each frame."""
+    given = generator if isinstance(generator, (list, tuple)) else [generator] * frames
+    if len(given) != frames:
+        raise ValueError(f"generator must be one, or a list of {frames}, one a frame, got {len(given)}")
+    if not all(one is None or isinstance(one, torch.Generator) for one in given):
+        raise TypeError(f"generator must be a torch.Generator or a list of them, got {generator!r}")
+
+
 def check_backend(backend: str, device: torch.device, dtype: torch.dtype) -> None:
     """Raise if the backend cannot run a UNet of this dtype; otherwise it would fail only after the inversion.
 
@@ -87,6 +134,20 @@ def check_backend(backend: str, device: torch.device, dtype: torch.dtype) -> Non
     if dtype == torch.float64 and backend != "reference":
         raise ValueError(f"backend must be 'reference' for a UNet in float64, got {backend!r}")
     resolve_backend(backend, device, dtype)
+
+
+def check_intact(unet: Any) -> None:
+    """Raise RuntimeError where something takes the place of a UNet's attention, or skips it."""
+    unet = getattr(unet, "_orig_mod", unet)
+    for name, processor in unet.attn_processors.items():
+        if "IPAdapter" in type(processor).__name__:
+            raise RuntimeError(f"unet: {name} is of an IP-Adapter, which an edit does not support: unload_ip_adapter()")
+    for name, module in unet.named_modules(prefix="unet"):
+        hooks = set(getattr(getattr(module, "_diffusers_hook", None), "hooks", ())) - HOOKS
+        if hooks:
+            raise RuntimeError(f"{name} has {', '.join(hooks)}, which skips attention: disable_cache() removes it")
+        if "forward" in vars(module) and not {"_hf_hook", "_diffusers_hook"} & set(dir(module)):
+            raise RuntimeError(f"{name}.forward was replaced, as DeepCache does, which skips attention: disable it")
 
 
 def _check_int(name: str, value: int, low: int, high: int | None) -> None:

@@ -100,8 +100,10 @@ def as_output(frames: Tensor, output_type: str) -> Tensor | np.ndarray | list[Im
         "pt": float32 tensor [F, 3, H, W] in [0, 1]; "np": float32 array [F, H, W, 3] in [0, 1]; "pil": F images.
 
     Raises:
-        ValueError: ``frames`` holds NaN, which no image can show ("pil").
+        ValueError: ``frames`` holds NaN or infinity, which no picture can show.
     """
+    if not bool(frames.isfinite().all()):
+        raise ValueError("frames must be finite, got NaN or infinity, which would be shown as black or white")
     pictures = (frames.float() / 2 + 0.5).clamp(0, 1)
     if output_type == "pt":
         return pictures

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -49,38 +49,46 @@ class Conditions:
 
 @dataclass
 class Control:
-    """A ControlNet and its conditioning.
+    """ControlNets and their conditioning, one of each for every network.
 
     Attributes:
-        model: the ControlNet.
+        models: the ControlNets.
         frames: conditioning [F, 3, H, W] in [0, 1], in the model's dtype.
-        scale: weight of what the ControlNet adds to the UNet.
-        chunk_size: how many images pass through it at once.
+        scales: weight of what the ControlNet adds to the UNet.
+        chunk_size: how many images pass through a ControlNet at once.
     """
 
-    model: Any
-    frames: Tensor
-    scale: float
+    models: Sequence[Any]
+    frames: Sequence[Tensor]
+    scales: Sequence[float]
     chunk_size: int
 
     def residuals(self, sample: Tensor, timestep: Tensor, conditions: Conditions) -> dict[str, list[Tensor] | Tensor]:
-        """Return what the ControlNet adds to the UNet, as keyword arguments of the UNet.
+        """Return what the ControlNets add to the UNet, in sum, as keyword arguments of the UNet.
 
-        The ControlNet treats each image of the batch by itself, so the chunks do not change the result.
+        A ControlNet treats each image of the batch by itself, so the chunks do not change the result.
         """
-        frames = self.frames.repeat(len(sample) // len(self.frames), 1, 1, 1)
-        parts = [
-            self.model(
-                sample[chunk], timestep, controlnet_cond=frames[chunk], conditioning_scale=self.scale,
-                return_dict=False, **conditions.part(chunk).arguments(),
-            )
-            for chunk in chunks(len(sample), self.chunk_size)
-        ]  # fmt: skip
-        down = [torch.cat(levels) for levels in zip(*(part[0] for part in parts), strict=True)]
-        return {
-            "down_block_additional_residuals": down,
-            "mid_block_additional_residual": torch.cat([part[1] for part in parts]),
-        }
+        totals: list[Tensor] = []
+        for model, frames, scale in zip(self.models, self.frames, self.scales, strict=True):
+            repeated = frames.repeat(len(sample) // len(frames), 1, 1, 1)
+            parts = [
+                self._residuals(model, sample[chunk], timestep, conditions.part(chunk), repeated[chunk], scale)
+                for chunk in chunks(len(sample), self.chunk_size)
+            ]
+            levels = [torch.cat(level) for level in zip(*parts, strict=True)]
+            totals = [total + level for total, level in zip(totals, levels, strict=True)] if totals else levels
+        return {"down_block_additional_residuals": totals[:-1], "mid_block_additional_residual": totals[-1]}
+
+    @staticmethod
+    def _residuals(
+        model: Any, sample: Tensor, timestep: Tensor, conditions: Conditions, frames: Tensor, scale: float
+    ) -> list[Tensor]:
+        """What one ControlNet adds to each level, the middle last."""
+        down, middle = model(
+            sample, timestep, controlnet_cond=frames, conditioning_scale=scale, return_dict=False,
+            **conditions.arguments(),
+        )  # fmt: skip
+        return [*down, middle]
 
 
 class NoisePredictor:

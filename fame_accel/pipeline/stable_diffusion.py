@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from diffusers import AutoencoderKL, ControlNetModel, DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
 from diffusers.loaders import StableDiffusionLoraLoaderMixin, TextualInversionLoaderMixin
+from diffusers.models.controlnets.multicontrolnet import MultiControlNetModel
 from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from fame_accel.pipeline import schedule
+from fame_accel.pipeline.supported import check_parts
 from fame_accel.pipeline.text import EditText, encode_text
 from fame_accel.pipeline.video_edit import VideoEdit
 
@@ -23,7 +26,7 @@ class FameVideoEditPipeline(
         vae, text_encoder, tokenizer, unet: of the checkpoint.
         scheduler: of the checkpoint. If it is not DDIM, a DDIMScheduler with its noise schedule replaces it, with a
             logged warning.
-        controlnet: a ControlNet for the UNet, or None.
+        controlnet: a ControlNet for the UNet, several, or None.
     """
 
     model_cpu_offload_seq = "text_encoder->unet->vae"
@@ -36,7 +39,7 @@ class FameVideoEditPipeline(
         tokenizer: CLIPTokenizer,
         unet: UNet2DConditionModel,
         scheduler: SchedulerMixin,
-        controlnet: ControlNetModel | None = None,
+        controlnet: ControlNetModel | MultiControlNetModel | Sequence[ControlNetModel] | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -45,9 +48,10 @@ class FameVideoEditPipeline(
             tokenizer=tokenizer,
             unet=unet,
             scheduler=schedule.ddim(scheduler),
-            controlnet=controlnet,
+            controlnet=MultiControlNetModel(controlnet) if isinstance(controlnet, (list, tuple)) else controlnet,
         )
         self._finish_construction()
+        check_parts(self, False, [text_encoder])
 
     def _encode_text(self, prompt: str, clip_skip: int | None, **options: Any) -> EditText:
         layer = dict(hidden_layer=-1 - (clip_skip or 0), final_norm=bool(clip_skip))

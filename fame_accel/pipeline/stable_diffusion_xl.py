@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
 from diffusers.loaders import StableDiffusionXLLoraLoaderMixin, TextualInversionLoaderMixin
+from diffusers.models.controlnets.multicontrolnet import MultiControlNetModel
 from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from fame_accel.pipeline import schedule
+from fame_accel.pipeline.supported import check_parts
 from fame_accel.pipeline.text import EditText, encode_text
 from fame_accel.pipeline.video_edit import VideoEdit
 
@@ -30,7 +32,7 @@ class FameVideoEditXLPipeline(
         vae, text_encoder, text_encoder_2, tokenizer, tokenizer_2, unet: of the checkpoint.
         scheduler: of the checkpoint. If it is not DDIM, a DDIMScheduler with its noise schedule replaces it, with a
             logged warning.
-        controlnet: a ControlNet for the UNet, or None.
+        controlnet: a ControlNet for the UNet, several, or None.
         force_zeros_for_empty_prompt: embed an empty negative prompt as zeros, as in training of the base checkpoint.
     """
 
@@ -46,7 +48,7 @@ class FameVideoEditXLPipeline(
         tokenizer_2: CLIPTokenizer,
         unet: UNet2DConditionModel,
         scheduler: SchedulerMixin,
-        controlnet: ControlNetModel | None = None,
+        controlnet: ControlNetModel | MultiControlNetModel | Sequence[ControlNetModel] | None = None,
         force_zeros_for_empty_prompt: bool = True,
     ) -> None:
         super().__init__()
@@ -58,10 +60,11 @@ class FameVideoEditXLPipeline(
             tokenizer_2=tokenizer_2,
             unet=unet,
             scheduler=schedule.ddim(scheduler),
-            controlnet=controlnet,
+            controlnet=MultiControlNetModel(controlnet) if isinstance(controlnet, (list, tuple)) else controlnet,
         )
         self.register_to_config(force_zeros_for_empty_prompt=force_zeros_for_empty_prompt)
         self._finish_construction()
+        check_parts(self, True, [text_encoder, text_encoder_2])
 
     def _encode_text(self, prompt: str, clip_skip: int | None, **options: Any) -> EditText:
         encoders = [(self.tokenizer, self.text_encoder), (self.tokenizer_2, self.text_encoder_2)]
@@ -88,15 +91,7 @@ class FameVideoEditXLPipeline(
         with self._upcast_vae():
             return super()._decode(latents, chunk_size)
 
-    @contextmanager
-    def _upcast_vae(self) -> Iterator[None]:
+    def _upcast_vae(self) -> AbstractContextManager[None]:
         """Within the block, a VAE that overflows in float16 is in float32."""
-        dtype = self.vae.dtype
-        overflows = dtype == torch.float16 and self.vae.config.force_upcast
-        if overflows:
-            self.vae.to(torch.float32)
-        try:
-            yield
-        finally:
-            if overflows:
-                self.vae.to(dtype)
+        overflows = self.vae.dtype == torch.float16 and self.vae.config.force_upcast
+        return self._vae_in_float32() if overflows else nullcontext()

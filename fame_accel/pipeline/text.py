@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +13,9 @@ from torch import Tensor
 
 from fame_accel.fairness import Debias, FairEmbeddings, Injection, encode_prompt
 from fame_accel.fairness.tokens import TokenizedPrompt, tokenize
+from fame_accel.pipeline.checks import check_finite
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +103,7 @@ def _encode(
 ) -> EditText:
     """Encode the prompt with one encoder. ``regions``: bitset by phrase; ``options``: those of `encode_prompt`."""
     encoded = encode_prompt(tokenizer, text_encoder, prompt, debias=debias, regions=regions, **options)
+    check_finite("text embeddings", encoded.prompt_embeds, text_encoder.dtype, "the text encoder")
     tokens = _tokenize(tokenizer, prompt)
     embeddings = encoded.prompt_embeds.clone()
     if isolate:
@@ -109,6 +114,9 @@ def _encode(
             contained = [entry for entry in debias if alone.spans(entry.subject)]
             isolated = encode_prompt(tokenizer, text_encoder, phrase, debias=contained, **options).prompt_embeds
             for span in tokens.spans(phrase):
+                if not torch.equal(tokens.ids[span], alone.ids[alone.content()]):
+                    logger.warning("%r has other tokens alone than in the prompt: it is not encoded by itself", phrase)
+                    continue
                 embeddings[:, span] = isolated[:, alone.content()]
     weights = _token_weights(encoded, tokens, debias)
     return EditText(embeddings, encoded.pooled_prompt_embeds, encoded.token_regions, weights, encoded.injections)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from fame_accel.fairness import Debias, Injection
 from fame_accel.pipeline import checks, schedule
 from fame_accel.pipeline.frames import Frames, as_masks, as_output
 from fame_accel.pipeline.noise import Conditions, Control, NoisePredictor, chunks
+from fame_accel.pipeline.supported import controlnets
 from fame_accel.pipeline.text import EditText
 
 StepCallback: TypeAlias = Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
@@ -107,8 +109,8 @@ class VideoEdit:
         source_prompt: str = "",
         *,
         num_inference_steps: int = 50,
-        control_frames: Frames | None = None,
-        controlnet_conditioning_scale: float = 1.0,
+        control_frames: Frames | Sequence[Frames] | None = None,
+        controlnet_conditioning_scale: float | Sequence[float] = 1.0,
         levels: tuple[int, ...] = (1, 2, 4, 8),
         clip_skip: int | None = None,
         latents: Tensor | None = None,
@@ -133,8 +135,8 @@ class VideoEdit:
         Raises:
             ValueError, TypeError: an argument has the wrong form or is out of range.
         """
-        clip, control_clip, device = self._check_common(
-            frames, control_frames, num_inference_steps, None, chunk_size, latents
+        clip, control, device = self._check_common(
+            frames, control_frames, controlnet_conditioning_scale, num_inference_steps, None, chunk_size, latents
         )
         checks.check_first_step(first_step, num_inference_steps, latents)
         scheduler = schedule.inverse(self.scheduler, num_inference_steps, device)
@@ -149,13 +151,13 @@ class VideoEdit:
             levels=levels,
             backend=backend,
         )
-        control = self._control(control_clip, controlnet_conditioning_scale, chunk_size)
         with self._installed(config, num_inference_steps, "inversion") as (handle, bar):
             predict = NoisePredictor(self.unet, handle, len(clip), self._conditions(text, clip), control=control)
             for step, timestep in enumerate(scheduler.timesteps):
                 if step < first_step:
                     continue
                 latents = scheduler.step(predict(latents, timestep), timestep, latents).prev_sample.contiguous()
+                checks.check_finite("latents", latents, self.unet.dtype, f"step {step + 1} of inversion")
                 if callback_on_step_end is not None:
                     tensors = {"latents": latents}
                     latents = (callback_on_step_end(self, step, timestep, tensors) or {}).get("latents", latents)
@@ -177,8 +179,8 @@ class VideoEdit:
         num_inference_steps: int = 50,
         modulated_steps: int | None = None,
         guidance_scale: float = 7.5,
-        control_frames: Frames | None = None,
-        controlnet_conditioning_scale: float = 1.0,
+        control_frames: Frames | Sequence[Frames] | None = None,
+        controlnet_conditioning_scale: float | Sequence[float] = 1.0,
         modulation: Modulation | None = None,
         self_factor: float = SELF_FACTOR,
         cross_factor: float = CROSS_FACTOR,
@@ -187,7 +189,7 @@ class VideoEdit:
         isolate_phrases: bool = True,
         clip_skip: int | None = None,
         ddim_eta: float = 0.0,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
         latents: Tensor | None = None,
         first_step: int = 0,
         chunk_size: int = 4,
@@ -216,15 +218,15 @@ class VideoEdit:
             modulated_steps: how many denoising steps, the first ones, are modulated. None is 30% of them.
             guidance_scale: classifier-free guidance, used above 1.
             control_frames: conditioning of the pipeline's ControlNet, of the form and size of ``frames``. It is used
-                in inversion too.
-            controlnet_conditioning_scale: weight of the ControlNet.
+                in inversion too. For several ControlNets, a list of such clips, one for each.
+            controlnet_conditioning_scale: weight of the ControlNets, one for all or a list with one for each.
             modulation: of self-attention, for F frames. None is `Modulation.fame(F)`.
             self_factor, cross_factor, power, levels, backend: as in `FameConfig`.
             isolate_phrases: encode the phrase of each region by itself, as VideoGrain does, so that words of other
                 regions do not leak into its embeddings. If phrases overlap, the longest one counts.
             clip_skip: number of final layers of the text encoders to skip, as in diffusers.
             ddim_eta: fraction of fresh noise in each step, in [0, 1].
-            generator: draws that noise.
+            generator: draws that noise; a list has one for each frame.
             latents: the result of `invert` for this clip, used instead of inverting it; or, with first_step, the
                 latents of an edit after that many of its steps.
             first_step: how many steps of the edit `latents` have behind them.
@@ -244,13 +246,15 @@ class VideoEdit:
             ValueError, TypeError: an argument has the wrong form or is out of range.
             RuntimeError: the backend cannot run. All errors come before the VAE or the UNet runs.
         """
-        clip, control_clip, device = self._check_common(
-            frames, control_frames, num_inference_steps, modulated_steps, chunk_size, latents
-        )
+        clip, control, device = self._check_common(
+            frames, control_frames, controlnet_conditioning_scale, num_inference_steps, modulated_steps, chunk_size,
+            latents,
+        )  # fmt: skip
         count, _, height, width = clip.shape
         stacked = as_masks(masks, (count, height, width))
         checks.check_first_step(first_step, num_inference_steps, latents)
         checks.check_sampling(guidance_scale, ddim_eta, output_type, callback_on_step_end_tensor_inputs)
+        checks.check_generator(generator, count)
         checks.check_backend(backend, device, self.unet.dtype)
         text = self._encode_text(
             prompt, clip_skip, debias=debias, phrases=regions, names=list(masks), isolate=isolate_phrases
@@ -279,14 +283,13 @@ class VideoEdit:
         )
         if latents is None:
             latents = self.invert(
-                clip, source_prompt, num_inference_steps=num_inference_steps, control_frames=control_clip,
+                clip, source_prompt, num_inference_steps=num_inference_steps, control_frames=control_frames,
                 controlnet_conditioning_scale=controlnet_conditioning_scale, levels=levels, clip_skip=clip_skip,
                 chunk_size=chunk_size, backend=backend,
             )  # fmt: skip
         latents = latents.to(device, self._latents_dtype)
 
         self._guidance_scale, self._num_timesteps, self._interrupt = guidance_scale, num_inference_steps, False
-        control = self._control(control_clip, controlnet_conditioning_scale, chunk_size)
         with self._installed(config, num_inference_steps, "editing") as (handle, bar):
             positive = self._conditions(text, clip)
             predict = NoisePredictor(
@@ -298,6 +301,7 @@ class VideoEdit:
                 noise = predict(latents, timestep)
                 stepped = self.scheduler.step(noise, timestep, latents, eta=ddim_eta, generator=generator)
                 latents = stepped.prev_sample.contiguous()  # as they are when they are saved and given again
+                checks.check_finite("latents", latents, self.unet.dtype, f"step {step + 1} of editing")
                 if callback_on_step_end is not None:
                     tensors = dict.fromkeys(callback_on_step_end_tensor_inputs, latents)
                     latents = (callback_on_step_end(self, step, timestep, tensors) or {}).get("latents", latents)
@@ -323,46 +327,78 @@ class VideoEdit:
 
     def _encode(self, clip: Tensor, chunk_size: int) -> Tensor:
         """Encode [F, 3, H, W] in [0, 1] to latents [F, C, h, w]: the mean of the VAE's distribution."""
-        device, dtype = self._execution_device, self.vae.dtype
-        parts = [
-            self.vae.encode((clip[chunk] * 2 - 1).to(device, dtype)).latent_dist.mean
-            for chunk in chunks(len(clip), chunk_size)
-        ]
-        return torch.cat(parts).to(self._latents_dtype) * self.vae.config.scaling_factor
+
+        def encode(images: Tensor) -> Tensor:
+            return self.vae.encode(images).latent_dist.mean
+
+        images = (clip * 2 - 1).to(self._execution_device)
+        return self._through_vae("encoded", encode, images, chunk_size).to(self._latents_dtype) * self._scaling_factor
 
     def _decode(self, latents: Tensor, chunk_size: int) -> Tensor:
         """Decode latents [F, C, h, w] to [F, 3, H, W], in about [-1, 1]."""
-        scaled = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
-        return torch.cat([self.vae.decode(scaled[c], return_dict=False)[0] for c in chunks(len(scaled), chunk_size)])
+
+        def decode(scaled: Tensor) -> Tensor:
+            return self.vae.decode(scaled, return_dict=False)[0]
+
+        return self._through_vae("decoded", decode, latents / self._scaling_factor, chunk_size)
+
+    @property
+    def _scaling_factor(self) -> float:
+        return self.vae.config.scaling_factor
+
+    def _through_vae(self, done: str, run: Callable[[Tensor], Tensor], images: Tensor, chunk_size: int) -> Tensor:
+        """Run images or latents through the VAE in its dtype, and again in float32 where that overflows.
+
+        Raises:
+            RuntimeError: the result is not finite in float32 either.
+        """
+        result = torch.cat([run(images[chunk].to(self.vae.dtype)) for chunk in chunks(len(images), chunk_size)])
+        if bool(result.isfinite().all()):
+            return result
+        name = str(self.vae.dtype).removeprefix("torch.")
+        if self.vae.dtype not in (torch.float16, torch.bfloat16):
+            raise RuntimeError(f"what the VAE {done} is infinite or NaN in {name}: its weights may be damaged")
+        warnings.warn(f"what the VAE {done} in {name} was infinite or NaN: it is {done} again in float32", stacklevel=2)
+        with self._vae_in_float32():
+            return self._through_vae(done, run, images, chunk_size)
+
+    @contextmanager
+    def _vae_in_float32(self) -> Iterator[None]:
+        dtype = self.vae.dtype
+        self.vae.to(torch.float32)
+        try:
+            yield
+        finally:
+            self.vae.to(dtype)
 
     def _conditions(self, text: EditText, clip: Tensor) -> Conditions:
         return Conditions(text.prompt_embeds, self._added_conditions(text, *clip.shape[2:]))
 
-    def _control(self, frames: Tensor | None, scale: float, chunk_size: int) -> Control | None:
-        if frames is None:
-            return None
-        frames = frames.to(self._execution_device, self.controlnet.dtype)
-        return Control(self.controlnet, frames, float(scale), chunk_size)
-
     def _check_common(
         self,
         frames: Frames,
-        control_frames: Frames | None,
+        control_frames: Frames | Sequence[Frames] | None,
+        controlnet_conditioning_scale: float | Sequence[float],
         num_inference_steps: int,
         modulated_steps: int | None,
         chunk_size: int,
         latents: Tensor | None,
-    ) -> tuple[Tensor, Tensor | None, torch.device]:
+    ) -> tuple[Tensor, Control | None, torch.device]:
         """Check what `invert` and `__call__` have in common, and make sure that the scheduler is DDIM's.
 
         Returns:
-            The clip and the ControlNet's conditioning as float32 [F, 3, H, W] in [0, 1], and the device that computes.
+            The clip as float32 [F, 3, H, W] in [0, 1], the ControlNets if there are any, and the device that computes.
         """
+        checks.check_intact(self.unet)
         factor = self.vae_scale_factor
-        clip, control = checks.check_clip(frames, control_frames, factor, self.controlnet is not None)
+        networks = controlnets(self)
+        clip, controls = checks.check_clip(frames, control_frames, factor, len(networks))
+        scales = checks.as_scales(controlnet_conditioning_scale, max(1, len(networks)))
         trained_timesteps = self.scheduler.config.num_train_timesteps
         checks.check_counts(num_inference_steps, modulated_steps, chunk_size, trained_timesteps)
         count, _, height, width = clip.shape
         checks.check_latents(latents, (count, self.unet.config.in_channels, height // factor, width // factor))
         self.scheduler = schedule.ddim(self.scheduler)  # it may have been replaced since construction
-        return clip, control, self._execution_device
+        device = self._execution_device
+        moved = [one.to(device, network.dtype) for one, network in zip(controls, networks, strict=True)]
+        return clip, Control(networks, moved, scales, chunk_size) if networks else None, device

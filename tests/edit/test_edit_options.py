@@ -79,12 +79,16 @@ def by_person(home: Path) -> dict[str, Any]:
     }
 
 
+def networks(model: Path) -> list[str]:
+    return [str(model / name) for name in ("unet", "vae", "text_encoder")]
+
+
 def controlled(home: Path, frames: torch.Tensor) -> dict[str, Any]:
     control = [comparable(frames)]
     return {
-        "controlnet: folder": [str(home / "controlnet")], "controlnet: variant": [None], "controlnet: dtype": ANY,
-        "controlnet: use_safetensors": [True], "controlnet: local_files_only": [True],
-        "load: controlnet": ["a ControlNet"], "invert: control_frames": control, "edit: control_frames": control,
+        "load: folder": [str(home / "controlnet"), *networks(home / "model")], "load: dtype": [torch.float32] * 4,
+        "pipeline: controlnet": ["a ControlNetModel"],
+        "invert: control_frames": control, "edit: control_frames": control,
     }  # fmt: skip
 
 
@@ -100,7 +104,7 @@ ARRIVES: dict[str, Callable[[Path, Path], tuple[dict[str, Any], dict[str, Any]]]
     ),
     "--model": lambda home, others: (
         dict(model=others / "model"),
-        {"load: folder": [str(others / "model")]},
+        {"load: folder": networks(others / "model")},
     ),
     "--video": lambda home, others: (
         dict(video=others / "clip.mp4"),
@@ -193,7 +197,7 @@ ARRIVES: dict[str, Callable[[Path, Path], tuple[dict[str, Any], dict[str, Any]]]
         dict(backend="reference"),
         dict.fromkeys(("invert: backend", "edit: backend"), ["reference"]),
     ),
-    "--dtype": lambda home, others: (dict(dtype="bfloat16"), {"load: dtype": [torch.bfloat16]}),
+    "--dtype": lambda home, others: (dict(dtype="bfloat16"), {"load: dtype": [torch.bfloat16] * 3}),
     "--latents": lambda home, others: (dict(latents=others / "saved.safetensors"), {}),
     "--sign-cert": lambda home, others: (dict(sign_cert=others / "chain.pem", sign_key=others / "key.pem"), {}),
     "--sign-key": lambda home, others: (dict(sign_cert=others / "chain.pem", sign_key=others / "key.pem"), {}),
@@ -216,11 +220,10 @@ def test_arguments_of_the_base_edit(base):
         "frames", "prompt", "masks", "regions", "source_prompt", "negative_prompt", "debias", "modulation",
         "modulated_steps", "guidance_scale", "ddim_eta", "generator", "output_type", *shared,
     }  # fmt: skip
-    of_load = {"folder", "controlnet", "variant", "dtype", "use_safetensors", "local_files_only"}
-    given = {"invert": {"frames", "source_prompt", *shared}, "edit": of_edit, "load": of_load, "to": {"device"}}
+    given = {"invert": {"frames", "source_prompt", *shared}, "edit": of_edit, "to": {"device"}}
+    given |= {"load": {"folder", "dtype"}, "pipeline": {"controlnet"}}
     assert {name for name in base if ": " in name} == {f"{call}: {name}" for call in given for name in given[call]}
     assert base["edit: latents"] == latents(steps=2) and base["edit: output_type"] == ["pt"]
-    assert base["load: use_safetensors"] == base["load: local_files_only"] == [True]
 
 
 @pytest.mark.parametrize("flag", ARRIVES)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -390,9 +391,9 @@ def test_clip_folder_is_checked(clip_folder, tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         Clip.from_folder(tmp_path / "missing")
     (tmp_path / "pytorch_model.bin").touch()
-    with pytest.raises(ValueError, match="must hold weights in .safetensors; pickled ones are refused"):
+    with pytest.raises(ValueError, match=r"pytorch_model.bin is pickled .*: safetensors only"):
         Clip.from_folder(tmp_path)
-    (tmp_path / "model.safetensors").symlink_to(clip_folder / "model.safetensors")
+    (tmp_path / "model.safetensors").hardlink_to(clip_folder / "model.safetensors")
     with pytest.raises(ValueError, match="lacks config.json"):
         Clip.from_folder(tmp_path)
     for name in ("preprocessor_config.json", "tokenizer_config.json"):
@@ -403,6 +404,34 @@ def test_clip_folder_is_checked(clip_folder, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
     with pytest.raises(ValueError, match="holds no vocabulary"):
         Clip.from_folder(tmp_path)
+
+
+def test_clip_runs_no_code_and_takes_all_weights(clip_folder, tmp_path, monkeypatch):
+    """Code that the folder offers is not asked about, and weights of other names are no CLIP."""
+    from safetensors.torch import load_file, save_file
+
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
+    folder = tmp_path / "clip"
+    shutil.copytree(clip_folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    classes = {"AutoConfig": "own.Config", "AutoModel": "own.Model", "AutoTokenizer": ["own.Tokenizer", None]}
+    (folder / "own.py").write_text("raise AssertionError('ran')")
+    (folder / "config.json").write_text(json.dumps({**config, "auto_map": classes}))
+    for name in ("tokenizer_config.json", "preprocessor_config.json"):
+        content = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**content, "auto_map": classes}))
+    frames = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
+    assert Clip.from_folder(folder).embed_frames(frames).equal(Clip.from_folder(clip_folder).embed_frames(frames))
+
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    name = next(name for name in tensors if "vision_model" in name)
+    save_file({key: value for key, value in tensors.items() if key != name}, file, {"format": "pt"})
+    with pytest.raises(ValueError, match=f"--clip: .*model.safetensors must hold .*missing: {name}"):
+        Clip.from_folder(folder)
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "own", "auto_map": classes}))
+    with pytest.raises(ValueError, match="must hold a model of type 'clip', got 'own'"):
+        Clip.from_folder(folder)
 
 
 # ---- parity

@@ -452,8 +452,10 @@ def test_mistakes_with_a_controlnet(parts: dict) -> None:
         edit(pipeline, control_frames=clip()[:2])
 
 
-def test_spacing_without_an_inverse(parts: dict) -> None:
+def test_a_spacing_without_an_inverse_is_replaced(parts: dict, caplog: pytest.LogCaptureFixture) -> None:
+    wanted = edit(make_pipeline(parts))
     scheduler = diffusers.DDIMScheduler.from_config(parts["scheduler"].config, timestep_spacing="linspace")
     pipeline = make_pipeline(parts, scheduler=scheduler)
-    with pytest.raises(ValueError, match="timestep_spacing must be leading or trailing"):
-        edit(pipeline)
+    [line] = [line for line in caplog.messages if "linspace" in line]
+    assert line.startswith("DDIMScheduler with timestep_spacing linspace is replaced") and "spacing leading" in line
+    torch.testing.assert_close(edit(pipeline), wanted)

@@ -333,7 +333,7 @@ def test_a_changed_checkpoint_is_refused(folder, tmp_path, painter, capsys):
     make_checkpoint(tmp_path / "model")
     more = ("--limit", "1", "--model", str(tmp_path / "model"))
     assert main(arguments(folder, tmp_path / "out", *more)) == 0
-    save_file({"x": torch.ones(1)}, tmp_path / "model" / "unet" / "model.safetensors")
+    save_file({"x": torch.ones(1)}, tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors")
     assert main(arguments(folder, tmp_path / "out", *more)) == 2
     assert "holds edits made with other options (checkpoint): choose" in capsys.readouterr().err
 

@@ -121,7 +121,7 @@ def of_each_edit(base: dict[str, Any], change: Callable[[list[Any]], list[Any]])
 ARRIVES: dict[str, Callable[[Path, Path, dict[str, Any]], tuple[dict[str, Any], dict[str, Any]]]] = {
     "--model": lambda inputs, out, base: (
         dict(model=inputs / "other_model"),
-        {"load: folder": [str(inputs / "other_model")]},
+        {"load: folder": [str(inputs / "other_model" / name) for name in ("unet", "vae", "text_encoder")]},
     ),
     "--video": lambda inputs, out, base: (dict(video=inputs / "other.mp4"), other_clip(inputs)),
     "--masks": lambda inputs, out, base: (dict(masks=inputs / "others"), other_masks(inputs)),
@@ -174,7 +174,7 @@ ARRIVES: dict[str, Callable[[Path, Path, dict[str, Any]], tuple[dict[str, Any], 
         {"invert: backend": ["reference"], "edit: backend": ["reference"] * 3},
     ),
     "--device": lambda inputs, out, base: (dict(device="cpu:0"), {"to: device": ["cpu:0"]}),
-    "--dtype": lambda inputs, out, base: (dict(dtype="bfloat16"), {"load: dtype": [torch.bfloat16]}),
+    "--dtype": lambda inputs, out, base: (dict(dtype="bfloat16"), {"load: dtype": [torch.bfloat16] * 3}),
 }
 
 
@@ -189,12 +189,12 @@ def test_arguments_of_the_base_suite(base):
         "prompt", "masks", "regions", "debias", "guidance_scale", "latents", "ddim_eta", "generator", "output_type",
         *shared,
     }  # fmt: skip
-    of_load = {"folder", "controlnet", "variant", "dtype", "use_safetensors", "local_files_only"}
-    given = {"invert": shared, "edit": of_edit, "load": of_load, "to": {"device"}}
+    given = {"invert": shared, "edit": of_edit, "load": {"folder", "dtype"}, "pipeline": {"controlnet"}}
+    given["to"] = {"device"}
     assert {name for name in base if ": " in name} == {f"{call}: {name}" for call in given for name in given[call]}
     assert base["edit: latents"] == latents(50) and base["edit: output_type"] == ["pt"] * 3
     assert base["invert: source_prompt"] == ["a video of a person"]
-    assert base["edit: source_prompt"] == ["a video of a person"] * 3 and base["load: controlnet"] == [None]
+    assert base["edit: source_prompt"] == ["a video of a person"] * 3 and base["pipeline: controlnet"] == [None]
 
 
 @pytest.mark.parametrize("flag", ARRIVES)

@@ -263,7 +263,7 @@ def test_too_old(version: str | None, old: bool) -> None:
     assert result.too_old is old
     if old:
         problem = only(problems.package_problems([result]))
-        assert problem.problem == f"diffusers {version} is older than 0.42, which the adapter, pipelines, edit needs"
+        assert problem.problem == f"diffusers {version} is older than 0.42.1, which the adapter, pipelines, edit needs"
         assert problem.suggestion == "pip install --upgrade 'diffusers>=0.42'"
 
 

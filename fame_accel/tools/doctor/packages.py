@@ -41,7 +41,7 @@ REQUIREMENTS = (
     Requirement("torch", "torch", "2.9", "", "everything"),
     Requirement("triton", "triton", "3.6", "triton", "the fused kernels", TRITON),
     Requirement("numpy", "numpy", "2.0", "diffusers", "pipelines, videos, pictures"),
-    Requirement("diffusers", "diffusers", "0.42", "diffusers", "the adapter, pipelines, edit"),
+    Requirement("diffusers", "diffusers", "0.42.1", "diffusers", "the adapter, pipelines, edit"),
     Requirement("transformers", "transformers", "5.0", "diffusers", "text encoders, pipelines, edit"),
     Requirement("accelerate", "accelerate", "1.0", "diffusers", "loading checkpoints"),
     Requirement("safetensors", "safetensors", "0.8", "diffusers", "loading checkpoints"),
