@@ -30,7 +30,7 @@ from fame_accel.bench.workload import (
 from fame_accel.cli import flags
 from fame_accel.core.backend import default_device, resolve_backend
 from fame_accel.core.layout import MAX_REGIONS
-from fame_accel.core.limits import Range
+from fame_accel.core.limits import Range, width_x_height
 from fame_accel.media.outputs import check_output_folder, exclusive
 from fame_accel.media.packages import require
 from fame_accel.tools.measure import freed_memory_is_kept, keep_freed_memory
@@ -104,7 +104,7 @@ def add_setting_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="sd15", metavar="NAME|FOLDER", help=model)
     frames = f"1 to {MOST_FRAMES}; 8 on a CPU, 16 on a GPU"
     flags.add(parser, "--frames", frames, type=flags.number(Range(int, 1, MOST_FRAMES)))
-    size = "pixels, multiples of 8: height x width, or one number for both; 256 on a CPU, 512 on a GPU"
+    size = "WIDTHxHEIGHT in pixels, or a square; multiples of 8; 256 on a CPU, 512 on a GPU"
     flags.add(parser, "--size", size)
     regions = "number of regions, of equal area; 2 by default"
     flags.add(parser, "--regions", regions, type=flags.number(Range(int, 1, MAX_REGIONS)), metavar="R")
@@ -139,7 +139,7 @@ def read_setting(
     shares = _shares(regions, areas)
     cut = f"{len(shares)} region{'' if len(shares) == 1 else 's'}"
     cut += f" of {' and '.join(f'{share:.3g}' for share in shares)}" if areas else ""
-    clip = f"{frames} frame{'' if frames == 1 else 's'} of {size[0]}x{size[1]}"
+    clip = f"{frames} frame{'' if frames == 1 else 's'} of {width_x_height(size)}"
     heading = f"{Path(model).name}, {clip}, {cut}, {modulation}, {dtype}"
     levels = level_shapes(model, frames, size, shares)
     return Setting(heading, levels, MODULATIONS[modulation], where, getattr(torch, dtype))
@@ -150,7 +150,7 @@ def level_shapes(model: str, frames: int, size: tuple[int, int], areas: tuple[fl
     levels: dict[LayerShape, int] = {}
     for level in read_network(model):
         height, width = level.side_lengths(size)
-        name = f"{height}x{width}"
+        name = width_x_height((height, width))
         if any(shape.name == name for shape in levels):  # levels of few tokens
             name = f"{name}-{level.heads}x{level.head_dim}-{level.divisor}"
         levels[LayerShape(name, frames, height, width, level.heads, level.head_dim, areas=areas)] = level.layers

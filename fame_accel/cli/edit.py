@@ -40,8 +40,9 @@ class StorePhrase(argparse.Action):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     defaults = {option.name: option.default for option in fields(EditOptions)}
 
-    def add(name: str, help: str, **options: Any) -> None:
+    def add(name: str, help: str | None = None, **options: Any) -> None:
         """Add a flag that is absent from the arguments unless given, so that the value from --config stands."""
+        help = help or flags.shared_help(name)
         default = defaults.get(name.lstrip("-").replace("-", "_"))
         if isinstance(default, (int, float, str)) and default is not False and default != "":
             help = f"{help} (default: {default})"
@@ -65,10 +66,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--controlnet", network, metavar="FOLDER", action="append")
     control = f"conditioning of the ControlNet: {CANNY} edges of the video, or a video or folder of images; repeatable"
     add("--control", control, metavar=f"{CANNY}|PATH", action="append")
-    add("--frames", "number of frames to edit, from the start of the video")
-    add("--stride", "edit every Nth frame")
-    add("--size", "crop and resize to HEIGHTxWIDTH pixels, or to a square; multiples of 8 (default: 512)")
-    add("--fps", "frames per second of --video (default: its own; 8 for a folder)")
+    add("--frames", "number of frames to edit")
+    add("--start")
+    add("--stride")
+    size = f"WIDTHxHEIGHT in pixels, or a square; multiples of 8 (default: {flags.OWN_ASPECT})"
+    add("--size", size)
+    add("--width", "in place of --size; alone it keeps the video's aspect ratio")
+    add("--height", "in place of --size; alone it keeps the video's aspect ratio")
+    add("--fit")
+    add("--fps")
     add("--steps", "number of steps, of inversion and of editing")
     add("--modulation", f"of self-attention: {', '.join(flags.MODULATIONS)}")
     add("--decay", "rate of the time decay exp(-RATE * frames apart) (default: the modulation's)")

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     regions.add_argument("--auto-person-mask", action="store_true", help=person)
     region = "an edited region; repeatable; all but background if not given"
     parser.add_argument("--region", action="append", metavar="NAME", help=region)
-    flags.add_frame_selection(parser, frames=None, size=None)
+    flags.add_frame_selection(parser, frames=None, size="the size of the edited clip")
     parser.add_argument("--prompt", help="prompt of the edit; needs --clip")
     clip = "folder of a CLIP model in safetensors, for the fit to --prompt and the similarity of consecutive frames"
     parser.add_argument("--clip", metavar="FOLDER", help=clip)

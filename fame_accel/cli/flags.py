@@ -10,9 +10,16 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from fame_accel.core.backend import BACKENDS
-from fame_accel.core.limits import COUNT, DTYPES, FPS, FRACTION, NOT_NEGATIVE, SEED, STEPS, Range, check_size
+from fame_accel.core.limits import COUNT, DTYPES, FPS, FRACTION, NOT_NEGATIVE, SEED, SIDE, STEPS, Range, check_size
 from fame_accel.core.presets import MODULATIONS
+from fame_accel.media.frames import FITS
+from fame_accel.media.selection import AUTO, AUTO_FPS
 
+_START = "seconds of the video before the first frame that is taken"
+_STRIDE = f"take every Nth frame; {AUTO}: those that play about {AUTO_FPS:.0f} times a second"
+_FPS = "frames per second of the video; if not given, its own time stamps, or 8 for a folder"
+_FIT = "to the aspect ratio of the size: crop around the center, pad with black, or stretch"
+OWN_ASPECT = "the video's aspect ratio, with about the area of 512x512"
 _DEFAULT_DEVICE = "cuda where torch finds a GPU, otherwise cpu"
 
 
@@ -45,11 +52,11 @@ def one_of(names: Iterable[str]) -> Callable[[str], str]:
 
 
 def size(text: str) -> tuple[int, int]:
-    """The type of (height, width) in pixels: "HEIGHTxWIDTH", or one number for both."""
+    """The type of (height, width) in pixels: "WIDTHxHEIGHT", or one number for both."""
     sides = text.lower().split("x")
     if len(sides) > 2 or not all(side.isdecimal() for side in sides):
-        raise argparse.ArgumentTypeError(f"must be HEIGHTxWIDTH or one number, got {text!r}")
-    return int(sides[0]), int(sides[-1])
+        raise argparse.ArgumentTypeError(f"must be WIDTHxHEIGHT or one number, got {text!r}")
+    return int(sides[-1]), int(sides[0])
 
 
 def size_for_vae(text: str) -> tuple[int, int]:
@@ -62,11 +69,20 @@ def size_for_vae(text: str) -> tuple[int, int]:
     return sides
 
 
+def stride(text: str) -> int | str:
+    """The type of the distance between frames: a number, or "auto"."""
+    return text if text == AUTO else int(number(COUNT)(text))
+
+
 _SHARED: dict[str, dict[str, Any]] = {
     "--frames": dict(type=number(COUNT), metavar="N"),
-    "--stride": dict(type=number(COUNT), metavar="N"),
-    "--size": dict(type=size_for_vae, metavar="HxW"),
-    "--fps": dict(type=number(FPS)),
+    "--start": dict(type=number(NOT_NEGATIVE), metavar="SECONDS", help=_START),
+    "--stride": dict(type=stride, metavar=f"N|{AUTO}", help=_STRIDE),
+    "--size": dict(type=size_for_vae, metavar="WxH"),
+    "--width": dict(type=number(SIDE), metavar="PIXELS"),
+    "--height": dict(type=number(SIDE), metavar="PIXELS"),
+    "--fit": dict(type=one_of(FITS), metavar="NAME", help=_FIT),
+    "--fps": dict(type=number(FPS), help=_FPS),
     "--steps": dict(type=number(STEPS), metavar="N"),
     "--guidance": dict(type=number(NOT_NEGATIVE), metavar="SCALE"),
     "--eta": dict(type=number(FRACTION), metavar="STRENGTH"),
@@ -82,6 +98,11 @@ _SHARED: dict[str, dict[str, Any]] = {
 }
 
 
+def shared_help(name: str) -> str:
+    """The help text that a flag has in every command."""
+    return str(_SHARED[name]["help"])
+
+
 def add(parser: argparse._ActionsContainer, name: str, help: str | None = None, **options: Any) -> None:
     """Add a flag with the type, placeholder and help text that it has in every command.
 
@@ -95,9 +116,18 @@ def add(parser: argparse._ActionsContainer, name: str, help: str | None = None, 
     parser.add_argument(name, **{**shared, "help": help or shared["help"], **options})
 
 
-def add_frame_selection(parser: argparse._ActionsContainer, frames: int | None, size: str | None) -> None:
-    """Add --frames, --stride and --size, which select and crop frames of a video, with these defaults."""
+def add_frame_selection(parser: argparse._ActionsContainer, frames: int | None, size: str) -> None:
+    """Add the flags that select frames of a video and bring them to a size.
+
+    Args:
+        parser: a parser or a group of one.
+        frames: default of --frames; None takes all.
+        size: what is done without --size.
+    """
     every = "" if frames else "; all if not given"
-    add(parser, "--frames", f"number of frames to read, from the start{every}", default=frames)
-    add(parser, "--stride", "read every Nth frame", default=1)
-    add(parser, "--size", "crop and resize to HEIGHTxWIDTH pixels, or to a square", default=size)
+    add(parser, "--frames", f"number of frames to read{every}", default=frames)
+    add(parser, "--start", default=0.0)
+    add(parser, "--stride", default=1)
+    add(parser, "--size", f"WIDTHxHEIGHT in pixels, or a square; multiples of 8; if not given, {size}")
+    add(parser, "--fit", default="crop")
+    add(parser, "--fps")

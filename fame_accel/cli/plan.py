@@ -11,8 +11,9 @@ With --out, writes plan.csv, plan.json and plan.png, a chart of memory over the 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fame_accel.cli import flags
 from fame_accel.core.limits import DTYPES, Range
@@ -23,13 +24,21 @@ if TYPE_CHECKING:
     from fame_accel.tools.planner.regions import Regions
 
 _REGIONS = 2
+_SIZE = (512, 512)
+_OF_VIDEO = {
+    "start": 0.0,
+    "stride": 1,
+    "fit": "crop",
+    "fps": None,
+}  # flags for --video, and defaults
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `fame-accel plan`."""
     frames = Range(int, 1, MOST_FRAMES)
     flags.add(parser, "--frames", f"1 to {MOST_FRAMES}", default=16, type=flags.number(frames))
-    flags.add(parser, "--size", "pixels, multiples of 8: height x width, or one number for both", default="512")
+    default = "512x512, or for --video its own aspect ratio with about that area"
+    flags.add(parser, "--size", f"WIDTHxHEIGHT in pixels, or a square; multiples of 8; if not given, {default}")
     model = f"{', '.join(FAMILIES)}, or a checkpoint folder, of which unet/config.json is read"
     parser.add_argument("--model", default="sd15", metavar="NAME|FOLDER", help=model)
     equal = f"that many regions of equal area (default: {_REGIONS}, where no masks are given)"
@@ -37,7 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--video", metavar="PATH", help="video whose regions are counted, as for edit")
     parser.add_argument("--masks", metavar="PATH", help="masks of the video's regions, as for edit")
     parser.add_argument("--auto-person-mask", action="store_true", help="find person and background in the video")
-    flags.add(parser, "--stride", "take every Nth frame of the video", default=1)
+    for flag, value in _OF_VIDEO.items():
+        flags.add(parser, f"--{flag}", default=value)
     modulations = f"of self-attention: {', '.join(MODULATIONS)}"
     flags.add(parser, "--modulation", modulations, default="fame", type=flags.one_of(MODULATIONS))
     on_off = flags.one_of(("on", "off"))
@@ -53,13 +63,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(
     frames: int,
-    size: tuple[int, int],
+    size: tuple[int, int] | None,
     model: str,
     regions: int | None,
     video: str | None,
     masks: str | None,
     auto_person_mask: bool,
-    stride: int,
+    start: float,
+    stride: int | str,
+    fit: str,
+    fps: float | None,
     modulation: str,
     guidance: str,
     dtype: str,
@@ -79,7 +92,8 @@ def command(
         if Path(out).exists() and not Path(out).is_dir():
             raise ValueError(f"--out {out} must be a folder")
     network = read_network(model)
-    counted, source = _regions(regions, video, masks, auto_person_mask, frames, stride, size)
+    selection = {"start": start, "stride": stride, "fit": fit, "fps": fps}
+    counted, source, size = _regions(regions, video, masks, auto_person_mask, frames, size, selection)
     setting = Setting(network, counted, frames, size, dtype, modulation, guidance == "on", backend)
     report = Report.of(setting, model, source, memory)
     try:
@@ -98,13 +112,13 @@ def _regions(
     masks: str | None,
     auto_person_mask: bool,
     frames: int,
-    stride: int,
-    size: tuple[int, int],
-) -> tuple[Regions, str]:
-    """The regions, and where they come from."""
+    size: tuple[int, int] | None,
+    selection: dict[str, Any],
+) -> tuple[Regions, str, tuple[int, int]]:
+    """The regions, where they come from, and the size of the frames."""
     from fame_accel.core.layout import SpaceTimeLayout
-    from fame_accel.media.masks import read_masks
-    from fame_accel.media.person import region_masks
+    from fame_accel.media.frames import OWN_ASPECT
+    from fame_accel.media.regions import video_regions
     from fame_accel.media.video import read_video
     from fame_accel.tools.planner.regions import EqualRegions, MaskRegions
 
@@ -114,17 +128,16 @@ def _regions(
         for flag, given in (("--masks", masks is not None), ("--auto-person-mask", auto_person_mask)):
             if given:
                 raise ValueError(f"{flag} needs --video, whose regions are counted")
-        if stride != 1:
-            raise ValueError("--stride is for the frames of --video, which is not given")
+        for name, value in selection.items():
+            if value != _OF_VIDEO[name]:
+                raise ValueError(f"--{name} is for the frames of --video, which is not given")
         number = _REGIONS if number is None else number
-        return EqualRegions(number), f"{number} of equal area, assumed"
+        return EqualRegions(number), f"{number} of equal area, assumed", size or _SIZE
     if number is not None:
         raise ValueError("give --regions, of equal area, or --video with its masks, not both")
     if masks is None and not auto_person_mask:
         raise ValueError("--video needs --masks or --auto-person-mask, the regions to count")
-    clip = read_video(video, frames, stride, size)
-    if masks is None:
-        region_stack, names = region_masks(clip.frames)
-    else:
-        region_stack, names = read_masks(masks, clip.source_size, frames, stride, size)
-    return MaskRegions(SpaceTimeLayout.from_masks(region_stack)), f"{', '.join(names)}, counted in {video}"
+    clip = read_video(video, frames, size=size or OWN_ASPECT, **selection)
+    print("\n".join(clip.lines), file=sys.stderr)
+    stack, names = video_regions(clip, masks)
+    return MaskRegions(SpaceTimeLayout.from_masks(stack)), f"{', '.join(names)}, counted in {video}", clip.size

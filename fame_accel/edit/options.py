@@ -9,17 +9,19 @@ from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from fame_accel.core.backend import BACKENDS
-from fame_accel.core.limits import COUNT, DTYPES, FPS, FRACTION, NOT_NEGATIVE, SEED, STEPS, Range, check_size
+from fame_accel.core.limits import COUNT, DTYPES, FPS, FRACTION, NOT_NEGATIVE, SEED, SIDE, STEPS, Range, check_size
 from fame_accel.core.presets import MODULATIONS
+from fame_accel.media.frames import FITS, Size
+from fame_accel.media.selection import AUTO
 
 MEASURED = "auto"  # --debias SUBJECT=auto: toward the minority as measured in the text encoder
 CANNY = "canny"
 _RANGES = dict(
-    frames=COUNT, stride=COUNT, steps=STEPS, seed=SEED, eta=FRACTION, ddim_eta=FRACTION, guidance=NOT_NEGATIVE, fps=FPS,
-    decay=NOT_NEGATIVE,
+    frames=COUNT, start=NOT_NEGATIVE, steps=STEPS, seed=SEED, eta=FRACTION, ddim_eta=FRACTION, guidance=NOT_NEGATIVE,
+    fps=FPS, decay=NOT_NEGATIVE,
 )  # fmt: skip
 _PAIRED = ("controlnet", "control")
-_NAMES = dict(backend=BACKENDS, dtype=DTYPES, modulation=tuple(MODULATIONS))
+_NAMES = dict(backend=BACKENDS, dtype=DTYPES, modulation=tuple(MODULATIONS), fit=FITS)
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class EditOptions:
         region: phrase of the prompt by name of the region.
         debias: phrase to move toward by subject, or "auto".
         eta: strength of the debiasing, 0 to 1.
-        frames, stride, size, fps: as `read_video` takes them; size is (height, width).
+        frames, start, stride, size, fit, fps: as `read_video` takes them; size is (height, width).
+        width, height: in pixels, in place of size; one alone keeps the aspect ratio of the video.
         ddim_eta: share of fresh noise in each step, 0 to 1; seed: of that noise.
         modulation: name of the modulation of self-attention; decay: its rate, None for its default.
         modulated_steps: None means `presets.MODULATED_SHARE` of the steps, also where a record is repeated with another
@@ -65,8 +68,12 @@ class EditOptions:
     sign_cert: str | None = None
     sign_key: str | None = None
     frames: int = 16
-    stride: int = 1
-    size: tuple[int, int] = (512, 512)
+    start: float = 0.0
+    stride: int | str = 1
+    size: tuple[int, int] | None = None
+    width: int | None = None
+    height: int | None = None
+    fit: str = "crop"
     fps: float | None = None
     steps: int = 50
     ddim_eta: float = 0.0
@@ -96,11 +103,16 @@ class EditOptions:
     def as_json(self) -> dict[str, Any]:
         """The options as `from_mapping` takes them, with values that JSON has."""
         paired = {name: one_or_list(getattr(self, name)) for name in _PAIRED}
-        return {**asdict(self), "size": list(self.size), **paired}
+        return {**asdict(self), "size": None if self.size is None else list(self.size), **paired}
+
+    @property
+    def wanted_size(self) -> Size:
+        """(height, width) in pixels, as `read_video` takes it."""
+        return self.size or (self.height, self.width)
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
-            if get_origin(hint) in (None, UnionType):
+            if get_origin(hint) in (None, UnionType) and name != "size":
                 self._check_type(name, get_args(hint) or (hint,))
         for name in ("region", "debias"):
             self._check_phrases(name)
@@ -126,9 +138,17 @@ class EditOptions:
             if not isinstance(value := getattr(self, name), tuple) or not all(isinstance(one, str) for one in value):
                 raise TypeError(f"{flag(name)} must be a path or a list of paths, got {value!r}")
         size = self.size
-        if not (isinstance(size, tuple) and len(size) == 2 and all(type(side) is int for side in size)):
-            raise TypeError(f"--size must be a height and a width, got {size!r}")
-        check_size("--size", size)
+        if size is not None:
+            if not (isinstance(size, tuple) and len(size) == 2 and all(type(side) is int for side in size)):
+                raise TypeError(f"--size must be a height and a width, got {size!r}")
+            check_size("--size", size)
+        for name in ("width", "height"):
+            if (side := getattr(self, name)) is not None:
+                SIDE.check(flag(name), side)
+        if self.stride != AUTO:
+            if not isinstance(self.stride, int):
+                raise TypeError(f"--stride must be a whole number or {AUTO}, got {self.stride!r}")
+            COUNT.check("--stride", self.stride)
         for name, limits in {**_RANGES, "modulated_steps": Range(int, 0, self.steps)}.items():
             if (value := getattr(self, name)) is not None:
                 limits.check(flag(name), value)
@@ -143,6 +163,8 @@ class EditOptions:
     def _check_combinations(self) -> None:
         if (self.masks is None) != self.auto_person_mask:
             raise ValueError("give the regions by either --masks or --auto-person-mask")
+        if self.size is not None and (self.width, self.height) != (None, None):
+            raise ValueError("give the size by either --size or --width and --height")
         if not self.region:
             raise ValueError("give the phrase of at least one region: --region NAME=PHRASE")
         if bool(self.controlnet) != bool(self.control):

@@ -52,10 +52,10 @@ def as_json(record: Mapping[str, Any]) -> str:
 
 
 def merge_options(recorded: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The recorded options, overridden by flags. A flag that says where the regions come from replaces the recorded
-    one, be it --masks or --auto-person-mask."""
-    region_sources = {"masks", "auto_person_mask"}
-    dropped = region_sources if region_sources & set(flags) else set()
+    """The recorded options, overridden by flags. A flag replaces recorded ones that say the same in another way: where
+    the regions come from, and the size."""
+    alternatives = ({"masks", "auto_person_mask"}, {"size", "width", "height"})
+    dropped = {name for names in alternatives if names & set(flags) for name in names}
     return {name: value for name, value in recorded.items() if name not in dropped} | dict(flags)
 
 

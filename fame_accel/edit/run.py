@@ -105,6 +105,7 @@ def _run(options: EditOptions, recorded: Mapping[str, Any], resume: bool, output
 
     with _telling_how_to_go_on(outputs.progress):
         edited, injections = _edit(pipeline, options, inputs, debias, steps, timed)
+        edited = inputs.video.without_padding(edited)
         record["injections"] = [asdict(injection) for injection in injections]
         record["outputs"] = [file.name for file in outputs.results]
         record["frames_sha256"] = sha256(edited)
@@ -185,13 +186,15 @@ def _write(
 ) -> None:
     """Write all files or none; the record gets the seconds."""
     start = time.perf_counter()
-    source, fps = inputs.video.frames, inputs.video.fps
-    with write_together(*outputs.results) as (video, side_by_side, sheet, run):
-        write_video(video, edited, fps, xmp=XMP)
-        side_by_side_video(side_by_side, {"source": source, f"edited: {prompt}": edited}, fps, xmp=XMP)
-        contact_sheet(sheet, source, inputs.masks, inputs.names, edited)
+    video = inputs.video
+    source, fps, sound = video.without_padding(video.frames), video.fps, video.sound
+    masks = torch.stack([video.without_padding(mask) for mask in inputs.masks])
+    with write_together(*outputs.results) as (clip, side_by_side, sheet, run):
+        write_video(clip, edited, fps, xmp=XMP, sound=sound)
+        side_by_side_video(side_by_side, {"source": source, f"edited: {prompt}": edited}, fps, xmp=XMP, sound=sound)
+        contact_sheet(sheet, source, masks, inputs.names, edited)
         if certificate is not None:
-            for file in (video, side_by_side, sheet):
+            for file in (clip, side_by_side, sheet):
                 certificate.sign(file)
         seconds["writing"] = time.perf_counter() - start
         record["seconds"] = {name: round(value, 3) for name, value in seconds.items()}

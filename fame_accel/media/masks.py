@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from fame_accel.core.limits import width_x_height
 from fame_accel.media.files import image_files, natural_order, open_image
 from fame_accel.media.frames import fit_masks
 from fame_accel.media.packages import require
@@ -32,6 +33,9 @@ def read_masks(
     frames: int,
     stride: int = 1,
     size: tuple[int, int] | None = None,
+    *,
+    first: int = 0,
+    fit: str = "crop",
 ) -> tuple[Tensor, list[str]]:
     """Read the masks of a video's regions, for the frames that `read_video` takes with the same arguments.
 
@@ -49,7 +53,9 @@ def read_masks(
         path: the folder or file.
         source_size: (height, width) in pixels of the source video, before cropping and resizing.
         frames, stride: the selection of frames, as for the video.
-        size: (height, width) in pixels to crop and resize to, nearest neighbor; None keeps the size.
+        size: (height, width) in pixels to bring the masks to, nearest neighbor; None keeps the size.
+        first: index of the first frame in the source.
+        fit: how the masks come to the aspect ratio of ``size``, as for the video.
 
     Returns:
         bool tensor [R, F, H, W] on the CPU, and the R names (1 to 31) in natural order, or in the order of the labels.
@@ -60,37 +66,41 @@ def read_masks(
         ImportError: numpy or Pillow is missing.
     """
     path = Path(path)
-    check_selection(frames, stride, size)
+    check_selection(frames, stride, size, fit=fit)
     if not path.exists():
         raise ValueError(f"no such masks: {path}")
     if path.is_dir():
         folders = [item for item in path.iterdir() if item.is_dir() and not item.name.startswith(".")]
         if folders and image_files(path, (".png",)):
             raise ValueError(f"{path} holds both PNGs and folders: {FORMS}")
-        regions = _region_folders(folders, frames, stride) if folders else _labels(path, frames, stride)
+        regions = _region_folders(folders, frames, stride, first) if folders else _labels(path, frames, stride, first)
     elif path.suffix.lower() == ".npz":
-        regions = _arrays(path, frames, stride)
+        regions = _arrays(path, frames, stride, first)
     else:
         raise ValueError(f"{path}: {FORMS}")
     if len(regions) > MAX_REGIONS:
         raise ValueError(f"{path} has {len(regions)} regions: at most {MAX_REGIONS} fit")
     for name, mask in regions.items():
         if tuple(mask.shape[1:]) != tuple(source_size):
-            got, wanted = ("x".join(map(str, shape)) for shape in (mask.shape[1:], source_size))
+            got, wanted = map(width_x_height, (mask.shape[1:], source_size))
             raise ValueError(f"the masks of region {name!r} in {path} are {got} pixels: the video has {wanted}")
     masks = torch.stack([mask.expand(frames, -1, -1) for mask in regions.values()])
-    masks = masks if size is None else fit_masks(masks, size)
-    for name, mask in zip(regions, masks, strict=True):
+    whole = masks
+    masks = masks if size is None else fit_masks(masks, size, fit)
+    for name, mask, before in zip(regions, masks, whole, strict=True):
+        if before.any() and not mask.any() and size is not None:
+            cut = f"the crop and resize to {width_x_height(size)} (width x height)"
+            raise ValueError(f"region {name!r} in {path} is empty after {cut}: change --size, or use --fit pad")
         if not mask.any():
             raise ValueError(f"region {name!r} in {path} is empty in every frame that is used")
     return masks, list(regions)
 
 
-def _region_folders(folders: list[Path], frames: int, stride: int) -> dict[str, Tensor]:
+def _region_folders(folders: list[Path], frames: int, stride: int, first: int) -> dict[str, Tensor]:
     regions = {}
     for folder in sorted(folders, key=natural_order):
         pictures = []
-        for file in _selected_pngs(folder, frames, stride):
+        for file in _selected_pngs(folder, frames, stride, first):
             image = open_image(file)
             if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
                 raise ValueError(f"{file} is partly transparent: save the mask in black and white")
@@ -101,9 +111,9 @@ def _region_folders(folders: list[Path], frames: int, stride: int) -> dict[str, 
     return regions
 
 
-def _labels(folder: Path, frames: int, stride: int) -> dict[str, Tensor]:
+def _labels(folder: Path, frames: int, stride: int, first: int) -> dict[str, Tensor]:
     pictures = []
-    for file in _selected_pngs(folder, frames, stride):
+    for file in _selected_pngs(folder, frames, stride, first):
         image = open_image(file)
         if image.mode not in ("1", "L", "P"):
             raise ValueError(f"{file} must have one channel of labels, gray or palette, got {image.mode}")
@@ -137,7 +147,7 @@ def _label_names(file: Path) -> dict[int, str] | None:
     return dict(sorted(names.items()))
 
 
-def _arrays(file: Path, frames: int, stride: int) -> dict[str, Tensor]:
+def _arrays(file: Path, frames: int, stride: int, first: int) -> dict[str, Tensor]:
     numpy = require("numpy", "diffusers")
     try:
         with numpy.load(file, allow_pickle=False) as archive:  # unpickling could run code
@@ -154,17 +164,18 @@ def _arrays(file: Path, frames: int, stride: int) -> dict[str, Tensor]:
         if array.dtype not in (numpy.bool_, numpy.uint8) or array.ndim not in (2, 3):
             raise ValueError(f"{source} must be bool or uint8 [frames, H, W], got {array.dtype} {list(array.shape)}")
         mask = torch.from_numpy(array != 0)
-        regions[name] = mask[None] if mask.ndim == 2 else mask[list(select_frames(len(mask), frames, stride, source))]
+        every = mask.ndim == 2
+        regions[name] = mask[None] if every else mask[list(select_frames(len(mask), frames, stride, source, first))]
     return regions
 
 
-def _selected_pngs(folder: Path, frames: int, stride: int) -> list[Path]:
+def _selected_pngs(folder: Path, frames: int, stride: int, first: int) -> list[Path]:
     files = image_files(folder, (".png",))
     if not files:
         raise ValueError(f"{folder} holds no PNGs: {FORMS}")
     if len(files) == 1:  # for every frame
         return files
-    return [files[index] for index in select_frames(len(files), frames, stride, str(folder))]
+    return [files[index] for index in select_frames(len(files), frames, stride, str(folder), first)]
 
 
 def _pixels(image: Image) -> ndarray:

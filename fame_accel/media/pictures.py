@@ -23,6 +23,7 @@ from fame_accel.media.drawing import (
 from fame_accel.media.frames import check_frames
 from fame_accel.media.packages import require
 from fame_accel.media.provenance import png_xmp
+from fame_accel.media.sound import Sound
 from fame_accel.media.writing import write_video
 
 if TYPE_CHECKING:
@@ -53,7 +54,12 @@ def side_by_side_gif(path: str | PathLike[str], columns: dict[str, torch.Tensor]
 
 
 def side_by_side_video(
-    path: str | PathLike[str], columns: dict[str, torch.Tensor], fps: float, *, xmp: str | None = None
+    path: str | PathLike[str],
+    columns: dict[str, torch.Tensor],
+    fps: float,
+    *,
+    xmp: str | None = None,
+    sound: Sound | None = None,
 ) -> None:
     """Write videos side by side as an MP4 file, laid out as in :func:`side_by_side_gif`.
 
@@ -62,7 +68,7 @@ def side_by_side_video(
     Args:
         path: the file to write, with the suffix .mp4.
         columns: as in :func:`side_by_side_gif`.
-        fps, xmp: as in :func:`fame_accel.media.writing.write_video`.
+        fps, xmp, sound: as in :func:`fame_accel.media.writing.write_video`.
 
     Raises:
         ValueError: as in both functions.
@@ -71,7 +77,7 @@ def side_by_side_video(
     numpy = require("numpy")
     pictures = torch.stack([torch.from_numpy(numpy.array(sheet)) for sheet in _side_by_side(columns)])
     height, width = pictures.shape[1:3]
-    write_video(path, pad(pictures, (0, 0, 0, width % 2, 0, height % 2), value=PAPER[0]), fps, xmp=xmp)
+    write_video(path, pad(pictures, (0, 0, 0, width % 2, 0, height % 2), value=PAPER[0]), fps, xmp=xmp, sound=sound)
 
 
 def contact_sheet(

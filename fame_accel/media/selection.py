@@ -1,26 +1,45 @@
 """Which frames of a video are read, and their size: the arguments that videos and masks share."""
 
+from __future__ import annotations
+
+from fame_accel.media.frames import FITS, Size
+
 MAX_VALUE = 2**31 - 1  # the largest count that torch and FFmpeg handle
+AUTO = "auto"  # a stride
+AUTO_FPS = 8.0  # frames per second of --stride auto
 
 
-def check_selection(frames: int | None, stride: int, size: tuple[int, int] | None) -> None:
-    """Raise ValueError if a number is out of range.
+def check_selection(
+    frames: int | None, stride: int | str, size: Size | None, start: float = 0.0, fit: str = "crop"
+) -> None:
+    """Raise ValueError if an argument is out of range.
 
     Args:
         frames: number of frames, 1 to 2**31 - 1, or None for all.
-        stride: distance between the frames, 1 to 2**31 - 1.
-        size: (height, width) in pixels, each 1 to 2**31 - 1, or None to keep the size.
+        stride: distance between the frames, 1 to 2**31 - 1, or "auto".
+        size: (height, width) in pixels, each 1 to 2**31 - 1 or None, or None to keep the size.
+        start: in seconds, not negative.
+        fit: "crop", "pad" or "stretch".
     """
     for name, value in (("frames", frames), ("stride", stride)):
-        if value is not None and value < 1:
+        if value is None or (name == "stride" and value == AUTO):
+            continue
+        if not isinstance(value, int):
+            raise ValueError(f"{name} must be a whole number{f' or {AUTO}' * (name == 'stride')}, got {value!r}")
+        if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
-        if value is not None and value > MAX_VALUE:
+        if value > MAX_VALUE:
             raise ValueError(f"{name} must be at most {MAX_VALUE}, got {value}")
-    if size is not None and (len(size) != 2 or min(size) < 1 or max(size) > MAX_VALUE):
+    sides = () if size is None else tuple(size)
+    if size is not None and (len(sides) != 2 or any(side is not None and not 1 <= side <= MAX_VALUE for side in sides)):
         raise ValueError(f"size must be (height, width) in pixels, each 1 to {MAX_VALUE}, got {size}")
+    if not 0 <= start < float("inf"):
+        raise ValueError(f"start must be at least 0 seconds and finite, got {start}")
+    if fit not in FITS:
+        raise ValueError(f"fit must be one of {', '.join(FITS)}, got {fit!r}")
 
 
-def select_frames(available: int, frames: int | None, stride: int, source: str) -> range:
+def select_frames(available: int, frames: int | None, stride: int, source: str, first: int = 0) -> range:
     """Return the indices of the first ``frames`` of every ``stride``-th frame.
 
     Args:
@@ -28,14 +47,15 @@ def select_frames(available: int, frames: int | None, stride: int, source: str) 
         frames: how many to take; None takes all.
         stride: distance between two frames.
         source: name of the source, for the error message.
+        first: index of the first frame to take.
 
     Raises:
         ValueError: the source has too few frames.
     """
-    indices = range(0, available, stride)
-    if frames is None:
-        return indices
-    if len(indices) < frames:
-        strided = f", {len(indices)} at stride {stride}" if stride > 1 else ""
-        raise ValueError(f"{source} has {available} frame{'s' * (available != 1)}{strided}: {frames} were asked for")
+    indices = range(first, available, stride)
+    if len(indices) < (frames or 1):
+        details = [f"from frame {first} on"] * (first > 0) + [f"at stride {stride}"] * (stride > 1)
+        left = f", {len(indices)} {' '.join(details)}" if details else ""
+        wanted = f"{frames or 1} were asked for"
+        raise ValueError(f"{source} has {available} frame{'s' * (available != 1)}{left}: {wanted}")
     return indices[:frames]

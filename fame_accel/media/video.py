@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from fame_accel.core.limits import width_x_height
+from fame_accel.media.decoding import decode, open_media, video_stream
 from fame_accel.media.files import IMAGE_SUFFIXES, image_files, open_image
-from fame_accel.media.frames import fit_frames
+from fame_accel.media.frames import Placement, Size, complete_size, fit_frames, place
+from fame_accel.media.light import OVER_BLACK, over_black, upright_rgb
 from fame_accel.media.packages import require
 from fame_accel.media.selection import check_selection, select_frames
-
-if TYPE_CHECKING:
-    from av import VideoFrame
+from fame_accel.media.sound import Sound, find_sound
+from fame_accel.media.timing import Clock, auto_stride, describe_span, measured_rate
 
 FOLDER_FPS = 8.0
+_ROUNDING = 0.0005  # seconds: a frame at 0.0333 s is at or after a start of 0.0334
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,114 +31,192 @@ class Video:
         frames: uint8 [F, H, W, 3], RGB, on the CPU.
         fps: frame rate of these frames in frames per second: the rate of the source divided by the stride.
         source_size: (height, width) in pixels of the upright source, before cropping and resizing.
+        first: index of the first frame in the source.
+        stride: distance of the frames in the source.
+        fit: how frames came to their size: "crop", "pad" or "stretch".
+        sound: of the same span, or None.
+        lines: what was taken of the source and how it was changed, for people to read.
     """
 
     frames: Tensor
     fps: float
     source_size: tuple[int, int]
+    first: int = 0
+    stride: int = 1
+    fit: str = "crop"
+    sound: Sound | None = None
+    lines: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels of the frames."""
+        return self.frames.shape[1], self.frames.shape[2]
+
+    def without_padding(self, pictures: Tensor) -> Tensor:
+        """Crop pictures [F, H, W, ...] of the size of the frames to what is no padding."""
+        rows, columns = place(self.source_size, self.size, self.fit).content
+        return pictures[:, rows, columns]
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """The arguments of `read_video` that say what to read."""
+
+    frames: int | None
+    stride: int | str
+    size: Size | None
+    fps: float | None
+    start: float
+    fit: str
+    most: int | None
+
+    def fitted(self, picture: Tensor) -> Tensor:
+        """A picture [H, W, 3] as it is used."""
+        if self.size is None:
+            return picture
+        size = complete_size(self.size, (picture.shape[0], picture.shape[1]))
+        return fit_frames(picture[None], size, self.fit)[0]
 
 
 def read_video(
     path: str | PathLike[str],
     frames: int | None = None,
-    stride: int = 1,
-    size: tuple[int, int] | None = None,
+    stride: int | str = 1,
+    size: Size | None = None,
     fps: float | None = None,
+    *,
+    start: float = 0.0,
+    fit: str = "crop",
+    most: int | None = None,
 ) -> Video:
     """Read a video from a file, or from a folder of images of one size.
 
     A folder is read in natural order (frame2 before frame10): its .png, .jpg, .jpeg, .webp and .bmp files are the
-    frames, other files are skipped. Rotation stored in a file is applied.
+    frames, other files are skipped. The display matrix, pixel aspect ratio and colors that a file states are applied.
 
     Args:
         path: a file that FFmpeg can read, or a folder.
-        frames: number of frames to take from the beginning; None takes all.
-        stride: take every stride-th frame.
-        size: (height, width) in pixels. Frames are cropped around their center to this aspect ratio, then resized.
-            None keeps their size.
-        fps: frame rate of the source in frames per second, before the stride. None takes the file's own, or 8 for a
-            folder.
+        frames: number of frames to take; None takes all.
+        stride: take every stride-th frame; "auto" takes about 8 frames a second.
+        size: (height, width) in pixels. A side of None keeps the aspect ratio of the source, (None, None) with about
+            the area of 512x512. None keeps the size.
+        fps: frame rate of the source in frames per second, before the stride. None takes the file's own time stamps,
+            or 8 for a folder.
+        start: seconds after the first frame of the source. The first frame taken is the first one at or after it.
+        fit: how frames come to the aspect ratio of ``size``: "crop" around the center, "pad" with black, "stretch".
+        most: stop after this many frames; fewer are no error.
 
     Returns:
-        The frames, their frame rate and the size of the source.
+        The frames, their frame rate, and where they come from.
 
     Raises:
         ValueError: an argument is out of range; the path does not exist; the file is not a video, is damaged, or
-            states no frame rate; an image cannot be read or differs in size; there are too few frames.
+            has no time stamps; an image cannot be read or differs in size; there are too few frames.
         ImportError: PyAV or Pillow is missing.
     """
     path = Path(path)
-    check_selection(frames, stride, size)
+    check_selection(frames, stride, size, start, fit)
     if fps is not None and not 0 < fps < float("inf"):
         raise ValueError(f"fps must be positive and finite, got {fps}")
     if not path.exists():
         raise ValueError(f"no such video file or folder: {path}")
-    read = _read_folder if path.is_dir() else _read_file
-    pictures, source_size, own_fps = read(path, frames, stride, size)
-    fps = fps or own_fps
-    if not fps:
-        raise ValueError(f"{path} states no frame rate: give fps")
-    return Video(pictures, fps / stride, source_size)
+    choice = _Choice(frames, stride, size, fps, start, fit, most)
+    video = _read_folder(path, choice) if path.is_dir() else _read_file(path, choice)
+    where = place(video.source_size, video.size, fit)
+    return replace(video, lines=(*video.lines, _describe_size(video, where)))
 
 
-def _read_folder(
-    folder: Path, frames: int | None, stride: int, size: tuple[int, int] | None
-) -> tuple[Tensor, tuple[int, int], float]:
+def _read_folder(folder: Path, choice: _Choice) -> Video:
     files = image_files(folder)
     if not files:
         raise ValueError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)})")
     numpy = require("numpy", "diffusers")
+    fps = choice.fps or FOLDER_FPS
+    stride = auto_stride(fps) if isinstance(choice.stride, str) else choice.stride
+    first = next((index for index in range(len(files)) if index / fps >= choice.start - _ROUNDING), len(files))
     pictures: list[Tensor] = []
-    source_size = (0, 0)
-    for index in select_frames(len(files), frames, stride, str(folder)):
+    source_size, transparent = (0, 0), False
+    for index in select_frames(len(files), choice.frames, stride, str(folder), first)[: choice.most]:
         image = open_image(files[index])
         if image.mode.startswith(("I", "F")):
             raise ValueError(f"{files[index]} has more than 8 bits a channel ({image.mode}): save it with 8")
-        picture = torch.from_numpy(numpy.array(image.convert("RGB")))
+        picture = torch.from_numpy(numpy.array(image.convert("RGBA" if image.has_transparency_data else "RGB")))
+        if picture.shape[-1] == 4:
+            picture, here = over_black(picture)
+            transparent = transparent or here
         size_here = (picture.shape[0], picture.shape[1])
         source_size = size_here if not pictures else source_size
         if size_here != source_size:
             raise ValueError(
-                f"the images of {folder} must have one size: {files[index].name} is {size_here[0]}x{size_here[1]}, "
-                f"{files[0].name} is {source_size[0]}x{source_size[1]}"
+                f"the images of {folder} must have one size: {files[index].name} is {width_x_height(size_here)}, "
+                f"{files[first].name} is {width_x_height(source_size)}"
             )
-        pictures.append(picture if size is None else fit_frames(picture[None], size)[0])
-    return torch.stack(pictures), source_size, FOLDER_FPS
+        pictures.append(choice.fitted(picture))
+    count = len(pictures)
+    span = describe_span(count, len(files), stride, first / fps, count * stride / fps)
+    lines = (span, *[OVER_BLACK] * transparent)
+    return Video(torch.stack(pictures), fps / stride, source_size, first, stride, choice.fit, None, lines)
 
 
-def _read_file(
-    file: Path, frames: int | None, stride: int, size: tuple[int, int] | None
-) -> tuple[Tensor, tuple[int, int], float]:
-    av = require("av", "diffusers")
-    last = None if frames is None else (frames - 1) * stride
-    pictures, source_size, count = [], (0, 0), 0
-    try:
-        with av.open(str(file)) as container:
-            if not container.streams.video:
-                raise ValueError(f"{file} has no video stream")
-            stream = container.streams.video[0]
-            rate = float(stream.average_rate or 0)
-            for picture in _upright(container.decode(stream)):
-                if count % stride == 0:  # resized one by one, as a long 4K video would not fit in memory
-                    source_size = (picture.shape[0], picture.shape[1])
-                    pictures.append(picture if size is None else fit_frames(picture[None], size)[0])
-                count += 1
-                if last is not None and count > last:
-                    break
-    except av.error.FFmpegError as error:
-        position = f" past frame {count}" if count else ""
-        raise ValueError(f"{file} cannot be read as a video{position}: {error.strerror}") from error
-    if not count:
-        raise ValueError(f"{file} holds no frames")
-    select_frames(count, frames, stride, str(file))
-    if len({picture.shape for picture in pictures}) > 1:
-        raise ValueError(f"the frames of {file} differ in size: give size, or convert the file")
-    return torch.stack(pictures), source_size, rate
+def _read_file(file: Path, choice: _Choice) -> Video:
+    stride = choice.stride
+    if isinstance(stride, str):
+        stride = auto_stride(choice.fps or _rate_of(file))
+    pictures: list[Tensor] = []
+    times: list[float] = []
+    lines: list[str] = []
+    first, origin, count, source_size, last = 0, 0.0, 0, (0, 0), None
+    wanted = min(filter(None, (choice.frames, choice.most)), default=None)
+    with open_media(file) as container:
+        stream = video_stream(container, file)
+        clock = Clock.of(container, stream, choice.fps)
+        for count, frame in enumerate(decode(container, stream, file), start=1):
+            time = clock.seconds(count - 1, frame, str(file))
+            origin = time if count == 1 else origin
+            if time - origin < choice.start - _ROUNDING:
+                first = count
+            elif (count - 1 - first) % stride == 0:  # resized one by one, as a long 4K video would not fit in memory
+                picture, said = upright_rgb(frame, float(stream.sample_aspect_ratio or 1), file)
+                lines += [line for line in said if line not in lines]
+                source_size = (picture.shape[0], picture.shape[1])
+                pictures.append(choice.fitted(picture))
+                times.append(time)
+                last = frame
+            if len(pictures) == wanted:
+                break
+        if not count:
+            raise ValueError(f"{file} holds no frames")
+        if not pictures or choice.most is None:
+            select_frames(count, choice.frames, stride, str(file), first)
+        fps = clock.rate(times, stride, last, str(file))
+        seconds = len(times) / fps
+        if gaps := clock.uneven(times):
+            low, high = (1000 * gap for gap in gaps)
+            lines.append(f"variable frame rate: {low:.0f} to {high:.0f} ms between frames, written as {fps:.4g} fps")
+        if stream.metadata.get("alpha_mode") == "1":
+            lines.append("the alpha channel of the file is not read")
+        own = choice.fps is None or (clock.stamped and abs(choice.fps - clock.stated) < 0.01)
+        begin = float(last.time or 0) - (times[-1] - times[0]) if last is not None else 0.0
+        sound, said = find_sound(container, file, begin, begin + seconds, own)
+    total = stream.frames if wanted else count
+    span = describe_span(len(times), total, stride, times[0] - origin, seconds)
+    return Video(torch.stack(pictures), fps, source_size, first, stride, choice.fit, sound, (span, *lines, *said))
 
 
-def _upright(decoded: Iterator[VideoFrame]) -> Iterator[Tensor]:
-    """Yield each frame as uint8 [H, W, 3], rotated as its display matrix says."""
-    for frame in decoded:
-        picture = torch.from_numpy(frame.to_ndarray(format="rgb24"))
-        turns = round(frame.rotation / 90)  # counterclockwise
-        yield torch.rot90(picture, turns).contiguous() if turns % 4 else picture
+def _rate_of(file: Path) -> float:
+    """The frame rate of a file in frames per second, before it is decoded."""
+    with open_media(file) as container:
+        return measured_rate(container, video_stream(container, file), str(file))
+
+
+def _describe_size(video: Video, where: Placement) -> str:
+    """What was done to the size of the frames, in a line."""
+    steps = [f"{width_x_height(video.source_size)} at {video.fps * video.stride:.4g} fps"]
+    if where.kept != video.source_size:
+        steps.append(f"cropped to {width_x_height(where.kept)}")
+    if where.kept != where.size:
+        resized = "stretched" if video.fit == "stretch" else "resized"
+        steps.append(f"{resized} to {width_x_height(where.size)}")
+    if where.size != video.size:
+        steps.append(f"padded to {width_x_height(video.size)}")
+    return f"{', '.join(steps)} (width x height)"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os.path import abspath
 from pathlib import Path
 
 from torch import Tensor
 
+from fame_accel.core.limits import width_x_height
 from fame_accel.edit.inputs import EditInputs
 from fame_accel.evaluate.inputs import clip_regions
-from fame_accel.media.video import read_video
+from fame_accel.evaluate.temporal import MIN_SIDE
+from fame_accel.media.video import Video
 from fame_accel.media.writing import check_fps
 
 
@@ -37,9 +39,7 @@ def read_clips(
     videos: Sequence[str],
     masks: Sequence[str] | None,
     auto_person_mask: bool,
-    frames: int,
-    stride: int,
-    size: tuple[int, int],
+    read: Callable[[str], Video],
     subject_region: str,
 ) -> list[SuiteClip]:
     """Read clips and their regions.
@@ -48,7 +48,7 @@ def read_clips(
         videos: video files or folders of images, whose names without suffix differ.
         masks: one path for each of them, or None.
         auto_person_mask: whether to segment the clips instead.
-        frames, stride, size: as `read_video` takes them.
+        read: reads one of the videos, as `read_video` does.
         subject_region: the region that shows the person.
 
     Raises:
@@ -63,9 +63,14 @@ def read_clips(
     clips = []
     mask_paths: Sequence[str | None] = masks or [None] * len(videos)
     for name, path, mask_path in zip(names, videos, mask_paths, strict=True):
-        video = read_video(path, frames, stride, size)
+        video = read(path)
+        for line in video.lines:
+            print(f"{name}: {line}", flush=True)
         check_fps(video.fps)
-        stacked, regions = clip_regions(video, mask_path, auto_person_mask, stride, size)
+        if min(video.size) < MIN_SIDE:
+            size = width_x_height(video.size)
+            raise ValueError(f"--size must be at least {MIN_SIDE} pixels a side to be measured, got {size} for {name}")
+        stacked, regions = clip_regions(video, mask_path, auto_person_mask)
         if subject_region not in regions:
             raise ValueError(f"--region {subject_region}: the masks of {name} have {', '.join(regions)}")
         if stacked[regions.index(subject_region)].all():

@@ -85,8 +85,10 @@ def run_suite(
             frames = _edit(pipeline, suite, edit, clip, latents, settings)
             seconds = time.perf_counter() - start
             name = f"{edit.profession.replace(' ', '_')}_{edit.template}_{edit.target}.mp4"
-            write_video(folder / name, frames, clip.inputs.video.fps, xmp=XMP)
-            figures = judge(clip.frames, frames, clip.masks[suite.subject_region])
+            video = clip.inputs.video
+            write_video(folder / name, frames, video.fps, xmp=XMP, sound=video.sound)
+            source, subject = map(video.without_padding, (clip.frames, clip.masks[suite.subject_region]))
+            figures = judge(source, frames, subject)
             row = _row(clip, edit, figures, shares[edit.profession], seconds, settings.seed)
             results.append(row)
             arm = "plain" if edit.toward is None else f"asked for a {edit.target}"
@@ -133,7 +135,7 @@ def _edit(pipeline: Any, suite: Suite, edit: SuiteEdit, clip: SuiteClip, latents
         backend=settings.backend,
         output_type="pt",
     )
-    return as_bytes(result.frames)
+    return clip.inputs.video.without_padding(as_bytes(result.frames))
 
 
 def _row(

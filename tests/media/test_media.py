@@ -182,8 +182,8 @@ def test_the_same_frames_give_the_same_bytes(tmp_path):
     ("name", "frames", "fps", "message"),
     [
         ("a.avi", smooth(1), 8, r"path must end in \.mp4, got .*a\.avi"),
-        ("a.mp4", smooth(1, 47), 8, "even height and width.*47x64"),
-        ("a.mp4", smooth(1, 48, 63), 8, "even height and width.*48x63"),
+        ("a.mp4", smooth(1, 47), 8, "even height and width.*64x47"),
+        ("a.mp4", smooth(1, 48, 63), 8, "even height and width.*63x48"),
         ("a.mp4", smooth(1).float(), 8, "uint8"),
         ("a.mp4", smooth(1)[:0], 8, "uint8"),
         ("a.mp4", smooth(1), 0, "fps"),
@@ -263,12 +263,12 @@ def _truncated(folder: Path) -> Path:
 
 
 def _sound(folder: Path) -> Path:
-    with av.open(str(folder / "a.wav"), "w") as container:
+    with av.open(str(folder / "a.mov"), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
         frame.sample_rate = 8000
         container.mux(stream.encode(frame))
-    return folder / "a.wav"
+    return folder / "a.mov"
 
 
 def _written(name: str, data: bytes):
@@ -304,9 +304,9 @@ def _broken_image(folder: Path) -> Path:
         (_written("a.mp4", b"hello" * 100), r"a\.mp4 cannot be read as a video"),
         (_written("a.mp4", b""), r"a\.mp4 cannot be read as a video"),
         (_truncated, r"cut\.mp4 cannot be read as a video past frame \d+"),
-        (_sound, r"a\.wav has no video stream"),
+        (_sound, r"a\.mov has no video stream"),
         (lambda folder: folder, "holds no images"),
-        (_mixed, "one size: 2.png is 16x32, 0.png is 48x64"),
+        (_mixed, "one size: 2.png is 32x16, 0.png is 64x48"),
         (_deep, r"0\.png has more than 8 bits a channel"),
         (_broken_image, r"1\.png cannot be read as an image"),
         (lambda folder: save_images(folder, smooth(3)), "has 3 frames: 4 were asked for"),
@@ -467,7 +467,7 @@ MAN = halves()[0]
         (_mask_folder(man=MAN, rest=MAN[:0]), "rest holds no PNGs"),
         (_both, "both PNGs and folders"),
         (_mask_folder(man=MAN, rest=MAN[:5]), "rest has 5 frames: 6 were asked for"),
-        (_mask_folder(man=MAN[:, :40]), "region 'man'.*40x64 pixels: the video has 48x64"),
+        (_mask_folder(man=MAN[:, :40]), "region 'man'.*64x40 pixels: the video has 64x48"),
         (_mask_folder(man=MAN, rest=torch.zeros_like(MAN)), "region 'rest'.*empty in every frame"),
         (_transparent, r"0\.png is partly transparent"),
         (_written("m.npz", b"hello"), r"m\.npz is not an .npz file"),

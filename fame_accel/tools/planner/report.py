@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fame_accel.core.limits import width_x_height
 from fame_accel.tools.planner.chart import memory_chart
 from fame_accel.tools.planner.estimate import (
     LevelPlan,
@@ -55,7 +56,7 @@ class Report:
         """The edit in one line."""
         plan = self.setting
         guidance = "with guidance" if plan.guidance else "without guidance"
-        size = "x".join(map(str, plan.size))
+        size = f"{width_x_height(plan.size)} (width x height)"
         frames = f"{plan.frames} frame{'' if plan.frames == 1 else 's'}"
         return f"{self.model}, {frames} of {size}, {plan.modulation}, {plan.dtype}, {guidance}"
 

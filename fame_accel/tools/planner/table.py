@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from fame_accel.core.limits import width_x_height
 from fame_accel.tools.planner.estimate import LevelPlan, Total
 
 PREDICTED = "Times are PREDICTED by a model of counted instructions, not measured on a GPU"
@@ -51,7 +52,7 @@ def as_rows(levels: list[LevelPlan], whole: Total) -> list[dict[str, Any]]:
     for level in levels:
         fields = asdict(level)
         times = fields.pop("milliseconds")
-        name = f"{fields.pop('height')}x{fields.pop('width')}"
+        name = width_x_height((fields.pop("height"), fields.pop("width")))
         rows.append({"level": name, **fields, **_times(times)})
     fields = asdict(whole)
     times = fields.pop("milliseconds")
@@ -65,7 +66,7 @@ def as_table(levels: list[LevelPlan], whole: Total, backend: str) -> str:
     titles = ["level", "N", "heads", "head_dim", "layers", "active", "TFLOP", "moved", "eager peak", f"{backend} peak"]
     lines = [titles + [f"{chip} ms*" for chip in chips]]
     for level in levels:
-        shape = (f"{level.height}x{level.width}", level.tokens, level.heads, level.head_dim, level.layers)
+        shape = (width_x_height((level.height, level.width)), level.tokens, level.heads, level.head_dim, level.layers)
         lines.append([*map(str, shape), f"{level.active:.3f}", *_figures(level, chips)])
     lines.append(["all", "", "", "", str(whole.layers), "", *_figures(whole, chips)])
     widths = [max(len(line[column]) for line in lines) for column in range(len(titles) + len(chips))]
