@@ -187,7 +187,7 @@ def _config(folder: Path, name: str, flag: str, what: str) -> dict[str, Any]:
         raise ValueError(f"{flag} {folder}: no such folder")
     wanted = f"must be a {what} folder in diffusers' layout"
     if folder.is_file():
-        got = "a single file: diffusers' StableDiffusionPipeline or StableDiffusionXLPipeline makes the folder of it, with "
+        got = "a single file: diffusers' StableDiffusionPipeline or StableDiffusionXLPipeline makes a folder of it by "
         got += f"from_single_file('{folder}').save_pretrained('FOLDER')"
         if folder.suffix in PICKLED:
             got = "a pickled file, which could run code: get it as .safetensors"

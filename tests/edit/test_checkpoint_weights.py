@@ -229,11 +229,8 @@ def test_a_controlnet_in_shards(home, tmp_path):
 
 
 def test_names_in_the_cache_stay_in_a_record(home, tmp_path):
-    options = {
-        "model": "some/model",
-        "controlnet": ["some/network", str(home / "controlnet")],
-        "control": ["canny", "x"],
-    }
+    networks = ["some/network", str(home / "controlnet")]
+    options = {"model": "some/model", "controlnet": networks, "control": ["canny", "x"]}
     (tmp_path / "run.json").write_text(json.dumps({"options": options}))
     read = read_record(tmp_path / "run.json")["options"]
     assert read["model"] == "some/model" and read["controlnet"] == networks
