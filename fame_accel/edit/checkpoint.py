@@ -86,7 +86,7 @@ def find_checkpoint(model: str | Path) -> Checkpoint:
     for name in TOKENIZERS[xl]:  # without a vocabulary, transformers reads all words alike
         if not has_vocabulary(folder / name):
             raise ValueError(f"--model: {folder / name} holds no vocabulary, tokenizer.json or vocab.json")
-        for file in (folder / name).iterdir():
+        for file in filter(Path.is_file, (folder / name).iterdir()):
             check_not_pointer(file, "--model")
     weights = {
         name: find_weights(folder / name, "model" if "text" in name else "diffusion_pytorch_model", "--model", folder)
@@ -158,10 +158,8 @@ def _check_index(folder: Path, index: Mapping[str, Any], kind: str, parts: tuple
         library = "transformers" if "text" in name or "token" in name else "diffusers"
         classes = CLASSES.get(name, SCHEDULERS)
         if index[name][0] != library or index[name][1] not in classes:
-            got = ".".join(map(str, index[name]))
-            raise ValueError(
-                f"--model {folder}: model_index.json must give {name} as {library}'s {' or '.join(classes)}, got {got}"
-            )
+            wanted, got = f"{library}.{classes[0]}", ".".join(map(str, index[name]))
+            raise ValueError(f"--model {folder}: model_index.json must give {name} as {wanted} or the like, got {got}")
 
 
 def _check_configs(folder: Path, index: Mapping[str, Any], configs: Mapping[str, Any], xl: bool) -> None:
@@ -189,11 +187,11 @@ def _config(folder: Path, name: str, flag: str, what: str) -> dict[str, Any]:
         raise ValueError(f"{flag} {folder}: no such folder")
     wanted = f"must be a {what} folder in diffusers' layout"
     if folder.is_file():
-        kind = "a pickled file, which could run code" if folder.suffix in PICKLED else "a file"
-        raise ValueError(
-            f"{flag} {folder} {wanted} with safetensors, got {kind}: diffusers makes the folder with "
-            "from_single_file(...).save_pretrained(...) of its pipeline, from a .safetensors file"
-        )
+        got = "a single file: diffusers' StableDiffusionPipeline or StableDiffusionXLPipeline makes a folder of it by "
+        got += f"from_single_file('{folder}').save_pretrained('FOLDER')"
+        if folder.suffix in PICKLED:
+            got = "a pickled file, which could run code: get it as .safetensors"
+        raise ValueError(f"{flag} {folder} {wanted} with safetensors, got {got}")
     if not (folder / name).is_file():
         pickled = next((file.name for file in sorted(folder.iterdir()) if file.suffix in PICKLED), None)
         note = f", and {pickled} is pickled: safetensors only" if pickled else ""

@@ -208,10 +208,11 @@ def test_pointers_of_git_lfs(home, model, capsys, name):
 
 
 def test_files_in_place_of_a_folder(home, tmp_path, capsys):
-    for name in ("model.ckpt", "model.safetensors"):
+    remedies = {"model.ckpt": "which could run code: get it as .safetensors", "model.safetensors": "from_single_file('"}
+    for name, remedy in remedies.items():
         (tmp_path / name).touch()
         line = refusal(home, capsys, model=tmp_path / name)
-        assert "must be a checkpoint folder in diffusers' layout" in line and "from_single_file(...)" in line
+        assert "must be a checkpoint folder in diffusers' layout" in line and remedy in line
 
 
 def test_a_variant_beside_plain_weights(tmp_path):
@@ -228,12 +229,9 @@ def test_a_controlnet_in_shards(home, tmp_path):
 
 
 def test_names_in_the_cache_stay_in_a_record(home, tmp_path):
-    options = {
-        "model": "some/model",
-        "controlnet": ["some/network", str(home / "controlnet")],
-        "control": ["canny", "x"],
-    }
+    networks = ["some/network", str(home / "controlnet")]
+    options = {"model": "some/model", "controlnet": networks, "control": ["canny", "x"]}
     (tmp_path / "run.json").write_text(json.dumps({"options": options}))
     read = read_record(tmp_path / "run.json")["options"]
-    assert read["model"] == "some/model" and read["controlnet"] == ["some/network", str(home / "controlnet")]
+    assert read["model"] == "some/model" and read["controlnet"] == networks
     assert read["control"] == ["canny", str(tmp_path / "x")]

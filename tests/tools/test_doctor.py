@@ -264,7 +264,7 @@ def test_too_old(version: str | None, old: bool) -> None:
     if old:
         problem = only(problems.package_problems([result]))
         assert problem.problem == f"diffusers {version} is older than 0.42.1, which the adapter, pipelines, edit needs"
-        assert problem.suggestion == "pip install --upgrade 'diffusers>=0.42'"
+        assert problem.suggestion == "pip install --upgrade 'diffusers>=0.42.1'"
 
 
 def test_missing_packages_are_told_once_an_extra() -> None:
