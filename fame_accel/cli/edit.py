@@ -54,6 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--video", "video file, or folder of images", metavar="PATH")
     add("--masks", "folder with a subfolder of PNGs per region, folder of label PNGs, or .npz file", metavar="PATH")
     add("--auto-person-mask", "segment the video into the regions person and background", action="store_true")
+    rest = "leave pixels outside of all masks in no region, as VideoGrain does; by default they are one more region"
+    add("--no-rest", rest, action="store_true")
     add("--prompt", "describes the edited video")
     add("--source-prompt", "describes the video as it is (default: none)", metavar="PROMPT")
     add("--negative-prompt", "describes what the edit should avoid (default: none)", metavar="PROMPT")

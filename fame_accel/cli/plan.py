@@ -140,4 +140,8 @@ def _regions(
     clip = read_video(video, frames, size=size or OWN_ASPECT, **selection)
     print("\n".join(clip.lines), file=sys.stderr)
     stack, names = video_regions(clip, masks)
-    return MaskRegions(SpaceTimeLayout.from_masks(stack)), f"{', '.join(names)}, counted in {video}", clip.size
+    return (
+        MaskRegions(SpaceTimeLayout.from_masks(stack, rest=True)),
+        f"{', '.join(names)}, counted in {video}",
+        clip.size,
+    )

@@ -135,15 +135,17 @@ class SpaceTimeLayout:
         self._tokens: dict[tuple[int, int, torch.device], TokenLayout] = {}
 
     @classmethod
-    def from_masks(cls, masks: Tensor) -> SpaceTimeLayout:
+    def from_masks(cls, masks: Tensor, *, rest: bool = False) -> SpaceTimeLayout:
         """The layout of a video from one mask per region and frame.
 
         Args:
             masks: bool [regions, frames, height, width]; mask r sets bit r. Masks may overlap or leave pixels out.
+            rest: make the pixels that all masks leave out, if there are any, one more region, the last. Otherwise they
+                are in no region, and same as nothing, themselves included: hard masks give them zeros.
 
         Raises:
             TypeError: `masks` is not a bool tensor.
-            ValueError: more than 31 regions, or no frame, height or width.
+            ValueError: more than 31 regions, the rest among them, or no frame, height or width.
         """
         if not isinstance(masks, Tensor) or masks.dtype != torch.bool:
             kind = masks.dtype if isinstance(masks, Tensor) else type(masks).__name__
@@ -158,7 +160,15 @@ class SpaceTimeLayout:
         bits = torch.zeros(masks.shape[1:], dtype=torch.int32, device=masks.device)
         for region, mask in enumerate(masks):
             bits |= mask.to(torch.int32) << region
-        return cls(bits, masks.shape[0])
+        left_out = bits == 0
+        if not rest or not bool(left_out.any()):
+            return cls(bits, masks.shape[0])
+        if masks.shape[0] == MAX_REGIONS:
+            raise ValueError(
+                f"masks holds {MAX_REGIONS} regions, the most there are, and leaves pixels out for the rest: "
+                "rest=False leaves these in no region"
+            )
+        return cls(bits + (left_out.to(torch.int32) << masks.shape[0]), masks.shape[0] + 1)
 
     def tokens(self, height: int, width: int, device: torch.device | str | None = None) -> TokenLayout:
         """The token layout of a feature map [frames, height, width], frame-major and row-major; cached.

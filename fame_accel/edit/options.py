@@ -35,6 +35,7 @@ class EditOptions:
         sign_cert, sign_key: PEM files of a certificate chain and its private key, to sign the outputs with, or None.
         latents: file of the inverted latents, read where it exists and otherwise written.
         video, masks: as `read_video` and `read_masks` take them.
+        no_rest: leave pixels outside of all masks in no region.
         region: phrase of the prompt by name of the region.
         debias: phrase to move toward by subject, or "auto".
         eta: strength of the debiasing, 0 to 1.
@@ -57,6 +58,7 @@ class EditOptions:
     out: str
     masks: str | None = None
     auto_person_mask: bool = False
+    no_rest: bool = False
     region: Mapping[str, str] = field(default_factory=dict)
     source_prompt: str = ""
     negative_prompt: str = ""

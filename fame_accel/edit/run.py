@@ -162,6 +162,7 @@ def _edit(
             debias=debias,
             modulation=make_modulation(options.modulation, options.frames, options.decay),
             modulated_steps=options.modulated_steps,
+            rest=not options.no_rest,
             guidance_scale=options.guidance,
             ddim_eta=options.ddim_eta,
             generator=steps.generator,
@@ -216,6 +217,9 @@ def _describe_regions(inputs: EditInputs, options: EditOptions) -> str:
         f"{name} {mask.float().mean():.0%}" + ("" if name in options.region else " (no phrase)")
         for name, mask in zip(inputs.names, inputs.masks, strict=True)
     ]
+    left_out = (~inputs.masks.any(0)).float().mean()
+    if left_out:
+        shares.append(f"rest of the frame {left_out:.0%}" + (", in no region" if options.no_rest else ""))
     return f"regions, as shares of all pixels: {', '.join(shares)}"
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fame_accel.media.frames import to_bytes
+from fame_accel.media.mask_levels import inside
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -64,7 +65,8 @@ def as_masks(masks: Mapping[str, Any], shape: tuple[int, int, int]) -> Tensor:
     """Stack the masks of an edit.
 
     Args:
-        masks: by region name a tensor or array [F, H, W]: bool, or uint8 where values above 0 are inside.
+        masks: by region name a tensor or array [F, H, W]: bool, or uint8, of which what is at least half of the
+            largest value is inside.
         shape: (F, H, W) of the clip.
 
     Returns:
@@ -85,7 +87,7 @@ def as_masks(masks: Mapping[str, Any], shape: tuple[int, int, int]) -> Tensor:
             raise ValueError(f"masks[{region!r}] must have the clip's shape {shape}, got {tuple(mask.shape)}")
         if not bool(mask.any()):
             raise ValueError(f"masks[{region!r}] is empty: the region has no pixel in any frame")
-        stacked.append(mask.cpu() != 0)
+        stacked.append(inside(mask.cpu()))
     return torch.stack(stacked)
 
 

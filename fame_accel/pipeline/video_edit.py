@@ -186,6 +186,7 @@ class VideoEdit:
         cross_factor: float = CROSS_FACTOR,
         power: float = POWER,
         levels: tuple[int, ...] = (1, 2, 4, 8),
+        rest: bool = True,
         isolate_phrases: bool = True,
         clip_skip: int | None = None,
         ddim_eta: float = 0.0,
@@ -222,6 +223,9 @@ class VideoEdit:
             controlnet_conditioning_scale: weight of the ControlNets, one for all or a list with one for each.
             modulation: of self-attention, for F frames. None is `Modulation.fame(F)`.
             self_factor, cross_factor, power, levels, backend: as in `FameConfig`.
+            rest: make the pixels that all masks leave out a region of its own. Without it they are in no region, as
+                in VideoGrain: self-attention pulls all that they see toward its lowest logits, and hard masks give
+                them nothing to see.
             isolate_phrases: encode the phrase of each region by itself, as VideoGrain does, so that words of other
                 regions do not leak into its embeddings. If phrases overlap, the longest one counts.
             clip_skip: number of final layers of the text encoders to skip, as in diffusers.
@@ -268,7 +272,7 @@ class VideoEdit:
             modulated_steps = round(MODULATED_SHARE * num_inference_steps)
         trained_timesteps = self.scheduler.config.num_train_timesteps
         config = FameConfig(
-            SpaceTimeLayout.from_masks(stacked),
+            SpaceTimeLayout.from_masks(stacked, rest=rest),
             Modulation.fame(count) if modulation is None else modulation,
             token_regions=text.token_regions,
             token_weights=text.token_weights,

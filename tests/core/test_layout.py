@@ -11,7 +11,7 @@ import torch
 from cases import KINDS, layout
 from torch import Tensor
 
-from fame_accel import SpaceTimeLayout, TokenLayout
+from fame_accel import Modulation, SpaceTimeLayout, TokenLayout, layout_attention, reference
 
 
 def _masks(regions: int, frames: int, height: int, width: int, share: float = 0.4) -> Tensor:
@@ -203,3 +203,45 @@ BAD_SIZES = [(0, 4, "height"), (True, 4, "height"), (4, -1, "width"), (4, 2.0, "
 def test_bad_size(height: int, width: int, name: str):
     with pytest.raises(ValueError, match=f"{name} must be an int >= 1"):
         SpaceTimeLayout.from_masks(_masks(1, 1, 4, 4)).tokens(height, width)
+
+
+def some_uncovered() -> Tensor:
+    masks = torch.zeros(2, 3, 4, 4, dtype=torch.bool)
+    masks[0, :, :2, :2] = masks[1, :, 2:] = True
+    return masks
+
+
+def test_the_rest_is_a_region_of_its_own():
+    masks = some_uncovered()
+    plain, layout = SpaceTimeLayout.from_masks(masks), SpaceTimeLayout.from_masks(masks, rest=True)
+    assert (plain.num_regions, layout.num_regions) == (2, 3)
+    before, after = plain.tokens(4, 4).region, layout.tokens(4, 4).region
+    assert torch.equal(after, torch.where(before == 0, 4, before)) and (before == 0).any()
+    whole = torch.stack([masks[0], ~masks[0]])
+    assert SpaceTimeLayout.from_masks(whole, rest=True).num_regions == 2  # nothing is left out
+    assert SpaceTimeLayout.from_masks(masks[:0], rest=True).tokens(2, 2).region.unique().tolist() == [1]
+    many = masks[:1].expand(31, -1, -1, -1)
+    assert SpaceTimeLayout.from_masks(many).num_regions == 31
+    with pytest.raises(
+        ValueError, match="31 regions, the most there are, and leaves pixels out for the rest: rest=False"
+    ):
+        SpaceTimeLayout.from_masks(many, rest=True)
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "reference"])
+def test_a_hard_mask_lets_the_rest_attend_to_itself(backend: str):
+    """Without it, these rows see nothing and are 0."""
+    masks = some_uncovered()
+    query, key, value = torch.randn(3, 1, 2, 48, 16).unbind(0)
+    modulation = Modulation.region_mask(3, decay=0.2)
+    left_out = SpaceTimeLayout.from_masks(masks).tokens(4, 4).region[0] == 0
+    for rest in (False, True):
+        tokens = SpaceTimeLayout.from_masks(masks, rest=rest).tokens(4, 4)
+        out = layout_attention(query, key, value, tokens, modulation=modulation, backend=backend)
+        if not rest:
+            assert not out[:, :, left_out].any()
+    bits = torch.ones(int(left_out.sum()), dtype=torch.int32)
+    alone = TokenLayout(bits, tokens.frame[0][left_out], 3)
+    parts = (part[:, :, left_out] for part in (query, key, value))
+    expected = reference.layout_attention(*parts, alone, modulation=modulation)
+    assert torch.allclose(out[:, :, left_out], expected, atol=1e-6)

@@ -121,6 +121,7 @@ ARRIVES: dict[str, Callable[[Path, Path], tuple[dict[str, Any], dict[str, Any]]]
         dict(masks=None, auto_person_mask=True, region="person=female doctor"),
         by_person(home),
     ),
+    "--no-rest": lambda home, others: (dict(no_rest=True), {"edit: rest": [False]}),
     "--prompt": lambda home, others: (
         dict(prompt="a female doctor in a red car"),
         {"edit: prompt": ["a female doctor in a red car"]},
@@ -218,7 +219,8 @@ def test_arguments_of_the_base_edit(base):
     }  # fmt: skip
     of_edit = {
         "frames", "prompt", "masks", "regions", "source_prompt", "negative_prompt", "debias", "modulation",
-        "modulated_steps", "guidance_scale", "ddim_eta", "generator", "output_type", *shared,
+        "modulated_steps", "guidance_scale", "ddim_eta", "generator", "output_type", "rest",
+        *shared,
     }  # fmt: skip
     given = {"invert": {"frames", "source_prompt", *shared}, "edit": of_edit, "to": {"device"}}
     given |= {"load": {"folder", "dtype"}, "pipeline": {"controlnet"}}
