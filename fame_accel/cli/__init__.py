@@ -15,6 +15,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import NoReturn
 
+from fame_accel._version import __version__
+
 # Each subcommand and its line in `fame-accel --help`.
 COMMANDS = {
     "bench": "measure time, memory and parity of fused against eager attention on this machine",
@@ -52,13 +54,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The subcommand's exit status; 2, with one line on stderr, for a bad argument or a missing package; 130 after
-        an interrupt. --help exits with SystemExit, as argparse has it.
+        an interrupt. --help and --version exit with SystemExit, as argparse has it.
+
+    Raises:
+        BrokenPipeError: the reader of stdout has gone.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
         return _run(arguments)
-    except (ValueError, RuntimeError, ImportError, OSError) as error:
-        message = " ".join(str(error).split())
+    except BrokenPipeError:  # the reader of stdout has gone
+        raise
+    except (ValueError, RuntimeError, ImportError, OSError, MemoryError) as error:
+        message = " ".join(str(error).split()) or "out of memory"
         print(f"fame-accel: {message.encode('utf-8', 'backslashreplace').decode()}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -68,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     parser = Parser(prog="fame-accel", description="Fused FAME attention for video editing.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"fame-accel {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     module: ModuleType | None = None
     for name, help in COMMANDS.items():

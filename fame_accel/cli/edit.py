@@ -13,7 +13,8 @@ from dataclasses import fields
 from typing import Any
 
 from fame_accel.cli import flags
-from fame_accel.core.limits import Range
+from fame_accel.cli.starting import starting
+from fame_accel.core.limits import COUNT, Range
 from fame_accel.core.presets import MODULATED_SHARE
 from fame_accel.edit.options import CANNY, MEASURED, EditOptions
 
@@ -78,6 +79,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--backend", f"of attention: {', '.join(flags.BACKENDS)}")
     add("--dtype", f"{', '.join(flags.DTYPES)} (default: float16 on cuda, otherwise float32)")
     add("--device", "torch device (default: cuda where torch finds a GPU, otherwise cpu)")
+    add("--split-guidance", "run the halves of guidance one after the other, for less memory", action="store_true")
+    chunk = "images that pass through the VAE and the ControlNet at once; fewer take less memory"
+    add("--chunk-size", chunk, type=flags.number(COUNT), metavar="N")
+    add("--offload", "keep a network on the GPU only while it runs; needs a cuda device", action="store_true")
     add("--out", "video to write, .mp4, in an existing folder; existing files are replaced", metavar="FILE")
 
 
@@ -85,14 +90,16 @@ def command(**arguments: Any) -> int:
     if "eta" in arguments and not ("debias" in arguments or "config" in arguments):
         raise ValueError("--eta is the strength of --debias, which is not given")
     from fame_accel.edit.record import merge_options, read_record
-    from fame_accel.edit.run import run_edit
-    from fame_accel.edit.target import Outputs
 
     record = read_record(arguments.pop("config")) if "config" in arguments else {"options": {}}
     try:
         options = EditOptions.from_mapping(merge_options(record["options"], arguments))
     except TypeError as error:  # flags have the right types, so it is a value of the file
         raise ValueError(f"--config: {error}") from error
+    starting("torch", "diffusers", "transformers")
+    from fame_accel.edit.run import run_edit
+    from fame_accel.edit.target import Outputs
+
     result = run_edit(options, record.get("checkpoint"))
     for injection in result["injections"]:
         print(_describe(injection))

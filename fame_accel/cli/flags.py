@@ -9,8 +9,7 @@ import argparse
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from fame_accel.core.backend import BACKENDS
-from fame_accel.core.limits import COUNT, DTYPES, FPS, FRACTION, NOT_NEGATIVE, SEED, STEPS, Range, check_size
+from fame_accel.core.limits import BACKENDS, COUNT, DTYPES, FPS, FRACTION, NOT_NEGATIVE, SEED, STEPS, Range, check_size
 from fame_accel.core.presets import MODULATIONS
 
 _DEFAULT_DEVICE = "cuda where torch finds a GPU, otherwise cpu"

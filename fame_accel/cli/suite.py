@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fame_accel.cli import flags
+from fame_accel.cli.starting import starting
 from fame_accel.core.limits import COUNT
 from fame_accel.edit.options import EditOptions
 
@@ -66,6 +67,7 @@ def command(
 ) -> int:
     """All inputs but the weights are read and checked before anything is written; the weights are loaded only if an
     edit is left to make."""
+    starting("torch", "diffusers", "transformers")
     from fame_accel.edit.checkpoint import find_checkpoint
     from fame_accel.edit.run import load_pipeline
     from fame_accel.edit.target import choose_target

@@ -8,14 +8,13 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from fame_accel.core.backend import BACKENDS
-from fame_accel.core.limits import COUNT, DTYPES, FPS, FRACTION, NOT_NEGATIVE, SEED, STEPS, Range, check_size
+from fame_accel.core.limits import BACKENDS, COUNT, DTYPES, FPS, FRACTION, NOT_NEGATIVE, SEED, STEPS, Range, check_size
 from fame_accel.core.presets import MODULATIONS
 
 MEASURED = "auto"  # --debias SUBJECT=auto: toward the minority as measured in the text encoder
 CANNY = "canny"
 _RANGES = dict(
-    frames=COUNT, stride=COUNT, steps=STEPS, seed=SEED, eta=FRACTION, ddim_eta=FRACTION, guidance=NOT_NEGATIVE, fps=FPS,
+    frames=COUNT, stride=COUNT, chunk_size=COUNT, steps=STEPS, seed=SEED, eta=FRACTION, ddim_eta=FRACTION, guidance=NOT_NEGATIVE, fps=FPS,
     decay=NOT_NEGATIVE,
 )  # fmt: skip
 _NAMES = dict(backend=BACKENDS, dtype=DTYPES, modulation=tuple(MODULATIONS))
@@ -37,6 +36,8 @@ class EditOptions:
         modulation: name of the modulation of self-attention; decay: its rate, None for its default.
         modulated_steps: None means `presets.MODULATED_SHARE` of the steps, also where a record is repeated with another
             number of steps.
+        split_guidance, chunk_size: as the pipelines take them.
+        offload: whether a network is on the GPU only while it runs.
         dtype, device: None leaves the choice to the run.
 
     Raises:
@@ -71,6 +72,9 @@ class EditOptions:
     backend: str = "auto"
     dtype: str | None = None
     device: str | None = None
+    split_guidance: bool = False
+    chunk_size: int = 4
+    offload: bool = False
 
     @classmethod
     def from_mapping(cls, options: Mapping[str, Any]) -> EditOptions:

@@ -48,6 +48,8 @@ def run_edit(options: EditOptions, recorded_checkpoint: Mapping[str, Any] | None
     checkpoint = find_checkpoint(options.model)
     controlnet = None if options.controlnet is None else find_controlnet(options.controlnet)
     device, dtype, backend = choose_target(options.device, options.dtype, options.backend)
+    if options.offload and device.type != "cuda":
+        raise ValueError(f"--offload needs a cuda device, got {device}: leave it out")
     seconds: dict[str, float] = {}
     timed = partial(_timed, seconds, device)
 
@@ -63,7 +65,7 @@ def run_edit(options: EditOptions, recorded_checkpoint: Mapping[str, Any] | None
     if recorded_checkpoint is not None and recorded_checkpoint != identity:
         print("fame-accel: these are not the weights of the recorded run: the result will differ", file=sys.stderr)
 
-    pipeline = timed("loading", lambda: load_pipeline(checkpoint, controlnet, dtype).to(device))
+    pipeline = timed("loading", lambda: _placed(load_pipeline(checkpoint, controlnet, dtype), device, options.offload))
     options = replace(
         options, **absolute_paths(options), device=str(device), dtype=str(dtype).removeprefix("torch."),
         backend=backend,
@@ -110,6 +112,14 @@ def load_pipeline(checkpoint: Checkpoint, controlnet: Checkpoint | None, dtype: 
         )
 
 
+def _placed(pipeline: Any, device: torch.device, offload: bool) -> Any:
+    """The pipeline on the device: wholly, or each network only while it runs."""
+    if not offload:
+        return pipeline.to(device)
+    pipeline.enable_model_cpu_offload(device=device)
+    return pipeline
+
+
 def as_bytes(frames: Tensor) -> Tensor:
     """Frames of a pipeline, float [F, 3, H, W] in [0, 1], as uint8 [F, H, W, 3] on the CPU; RuntimeError for NaN."""
     if not bool(frames.isfinite().all()):
@@ -121,7 +131,10 @@ def _edit(
     pipeline: Any, options: EditOptions, inputs: EditInputs, debias: list[Debias], timed: Callable[..., Any]
 ) -> tuple[Tensor, tuple[Injection, ...]]:
     """The edited clip, uint8 [F, H, W, 3] on the CPU, and what each debiasing did."""
-    shared = dict(num_inference_steps=options.steps, control_frames=inputs.control, backend=options.backend)
+    shared = dict(
+        num_inference_steps=options.steps, control_frames=inputs.control, backend=options.backend,
+        chunk_size=options.chunk_size,
+    )  # fmt: skip
     frames = inputs.video.frames
     with _deterministic_cudnn(), progress(pipeline, len(frames), options.steps, options.guidance > 1) as bar:
         latents = timed("inverting", lambda: pipeline.invert(frames, options.source_prompt, **shared))
@@ -139,6 +152,7 @@ def _edit(
             modulated_steps=options.modulated_steps,
             guidance_scale=options.guidance,
             ddim_eta=options.ddim_eta,
+            split_guidance=options.split_guidance,
             generator=torch.Generator().manual_seed(options.seed),
             latents=latents,
             output_type="pt",
