@@ -14,8 +14,8 @@ from fame_accel.core.presets import MODULATIONS
 MEASURED = "auto"  # --debias SUBJECT=auto: toward the minority as measured in the text encoder
 CANNY = "canny"
 _RANGES = dict(
-    frames=COUNT, stride=COUNT, chunk_size=COUNT, steps=STEPS, seed=SEED, eta=FRACTION, ddim_eta=FRACTION, guidance=NOT_NEGATIVE, fps=FPS,
-    decay=NOT_NEGATIVE,
+    frames=COUNT, stride=COUNT, chunk_size=COUNT, steps=STEPS, seed=SEED, eta=FRACTION, ddim_eta=FRACTION,
+    guidance=NOT_NEGATIVE, fps=FPS, decay=NOT_NEGATIVE,
 )  # fmt: skip
 _NAMES = dict(backend=BACKENDS, dtype=DTYPES, modulation=tuple(MODULATIONS))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import ANY
 
@@ -17,6 +18,7 @@ from recording import Recorder, changes, comparable, files_in, flags_of
 from fame_accel.cli import edit as command
 from fame_accel.cli import main
 from fame_accel.core.modulation import Modulation
+from fame_accel.edit.run import _placed
 from fame_accel.fairness import Debias
 from fame_accel.media.edges import canny_edges
 from fame_accel.media.masks import read_masks
@@ -191,6 +193,11 @@ ARRIVES: dict[str, Callable[[Path, Path], tuple[dict[str, Any], dict[str, Any]]]
         dict(backend="reference"),
         dict.fromkeys(("invert: backend", "edit: backend"), ["reference"]),
     ),
+    "--split-guidance": lambda home, others: (dict(split_guidance=True), {"edit: split_guidance": [True]}),
+    "--chunk-size": lambda home, others: (
+        dict(chunk_size=1),
+        dict.fromkeys(("invert: chunk_size", "edit: chunk_size"), [1]),
+    ),
     "--dtype": lambda home, others: (dict(dtype="bfloat16"), {"load: dtype": [torch.bfloat16]}),
     "--device": lambda home, others: (dict(device="cpu:0"), {"to: device": ["cpu:0"]}),
     "--out": lambda home, others: ({}, {"files": ANY}),
@@ -198,15 +205,26 @@ ARRIVES: dict[str, Callable[[Path, Path], tuple[dict[str, Any], dict[str, Any]]]
 
 
 def test_every_flag_has_a_case():
-    assert flags_of(command) == set(ARRIVES)
+    assert flags_of(command) == set(ARRIVES) | {"--offload"}
+
+
+def test_offload_keeps_networks_off_the_gpu():
+    calls = []
+    pipeline = SimpleNamespace(enable_model_cpu_offload=lambda device: calls.append(device))
+    assert _placed(pipeline, torch.device("cuda"), True) is pipeline and calls == [torch.device("cuda")]
+
+
+def test_offload_needs_a_gpu(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["edit", *flags(home, tmp_path / "a.mp4", offload=True)]) == 2
+    assert capsys.readouterr().err == "fame-accel: --offload needs a cuda device, got cpu: leave it out\n"
 
 
 def test_arguments_of_the_base_edit(base):
     """What no flag sets is passed as well, and nothing else: the pipeline's own defaults hold for the rest."""
-    shared = {"num_inference_steps", "control_frames", "backend"}
+    shared = {"num_inference_steps", "control_frames", "backend", "chunk_size"}
     of_edit = {
         "frames", "prompt", "masks", "regions", "source_prompt", "negative_prompt", "debias", "modulation",
-        "modulated_steps", "guidance_scale", "ddim_eta", "generator", "latents", "output_type", *shared,
+        "modulated_steps", "guidance_scale", "ddim_eta", "generator", "latents", "output_type", "split_guidance", *shared,
     }  # fmt: skip
     of_load = {"folder", "controlnet", "variant", "dtype", "use_safetensors", "local_files_only"}
     given = {"invert": {"frames", "source_prompt", *shared}, "edit": of_edit, "load": of_load, "to": {"device"}}
