@@ -224,7 +224,8 @@ def test_arguments_of_the_base_edit(base):
     shared = {"num_inference_steps", "control_frames", "backend", "chunk_size"}
     of_edit = {
         "frames", "prompt", "masks", "regions", "source_prompt", "negative_prompt", "debias", "modulation",
-        "modulated_steps", "guidance_scale", "ddim_eta", "generator", "latents", "output_type", "split_guidance", *shared,
+        "modulated_steps", "guidance_scale", "ddim_eta", "generator", "latents", "output_type", "split_guidance",
+        *shared,
     }  # fmt: skip
     of_load = {"folder", "controlnet", "variant", "dtype", "use_safetensors", "local_files_only"}
     given = {"invert": {"frames", "source_prompt", *shared}, "edit": of_edit, "load": of_load, "to": {"device"}}

@@ -8,7 +8,7 @@ from os import PathLike
 
 from fame_accel.media.drawing import INK, PALETTE
 from fame_accel.media.packages import require
-from fame_accel.tools.planner.table import in_bytes
+from fame_accel.tools.planner.whole import in_bytes
 
 GIB = 2**30
 _STYLES = (("o", "-"), ("s", "--"))  # for print without color

@@ -38,15 +38,21 @@ _MIDDLE = "UNetMidBlock2DCrossAttn"
 
 @dataclass(frozen=True, order=True)
 class AttentionLevel:
-    """Self-attention layers of one shape, which are `divisor` times smaller than the latents in height and width."""
+    """Self-attention layers of one shape, which are `divisor` times smaller than the latents in height and width.
+
+    sides: (height, width) in tokens whatever the size of the frames, for a model that is known by its layers alone.
+    """
 
     divisor: int
     heads: int
     head_dim: int
     layers: int
+    sides: tuple[int, int] | None = None
 
     def side_lengths(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) in tokens for frames of (height, width) pixels: each halving rounds up."""
+        if self.sides is not None:
+            return self.sides
         height, width = (-(-side // (VAE_SCALE_FACTOR * self.divisor)) for side in size)
         return height, width
 
@@ -70,15 +76,41 @@ def read_network(model: str | Path) -> tuple[AttentionLevel, ...]:
     if not file.is_file():
         raise ValueError(f"--model {model} must be a checkpoint folder in diffusers' layout: it has no {file}")
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"--model: {file} is not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"--model: {file} must hold an object, got {type(config).__name__}")
-    try:
-        return attention_levels(config)
+        return attention_levels(read_config(file))
     except ValueError as error:
         raise ValueError(f"--model: {file}: {error}") from error
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """The object in a config.json; ValueError where there is none."""
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"must hold an object, got {type(config).__name__}")
+    return config
+
+
+def network_of_layers(
+    tokens: Sequence[tuple[int, int]],
+    heads: Sequence[int] | None,
+    head_dim: Sequence[int] | None,
+    layers: Sequence[int],
+) -> tuple[AttentionLevel, ...]:
+    """The levels of any model, from (height, width) in tokens of each; ValueError where the numbers do not fit."""
+    if heads is None or head_dim is None:
+        raise ValueError("--tokens needs --heads and --head-dim")
+    if not all(min(sides) >= 1 for sides in tokens):
+        raise ValueError(f"--tokens must be at least 1x1, got {', '.join(f'{h}x{w}' for h, w in tokens)}")
+    per_level = []
+    for flag, numbers in (("--heads", heads), ("--head-dim", head_dim), ("--layers", layers)):
+        if len(numbers) not in (1, len(tokens)):
+            raise ValueError(
+                f"{flag} must be one number, or one for each of the {len(tokens)} levels, got {len(numbers)}"
+            )
+        per_level.append(list(numbers) * (len(tokens) if len(numbers) == 1 else 1))
+    return tuple(AttentionLevel(1, *numbers, sides) for *numbers, sides in zip(*per_level, tokens, strict=True))
 
 
 def attention_levels(config: Mapping[str, Any]) -> tuple[AttentionLevel, ...]:

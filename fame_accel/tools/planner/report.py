@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from fame_accel.tools.planner.chart import memory_chart
 from fame_accel.tools.planner.estimate import (
     LevelPlan,
@@ -18,7 +20,21 @@ from fame_accel.tools.planner.estimate import (
     refuses,
     total,
 )
-from fame_accel.tools.planner.table import COUNTED, LEGEND, Fit, about_times, as_rows, as_table, in_words
+from fame_accel.tools.planner.footprint import Footprint
+from fame_accel.tools.planner.table import (
+    COUNTED,
+    LEGEND,
+    NOT_WHOLE,
+    WHOLE,
+    Fit,
+    about_times,
+    as_rows,
+    as_table,
+    in_words,
+    whole_rows,
+    whole_table,
+)
+from fame_accel.tools.planner.whole import WholeEdit
 
 _DOUBLINGS = 4  # of the edit's frames, up to which the chart goes
 _GIB = 2**30
@@ -31,6 +47,7 @@ class Report:
     model, regions: in words.
     memory: GiB to fit, or None.
     fits: how many frames fit it with the eager reference and with the fused backend.
+    edit: with its networks, or None where their footprint is not known.
     """
 
     setting: Setting
@@ -40,15 +57,19 @@ class Report:
     levels: list[LevelPlan]
     whole: Total
     fits: list[Fit]
+    edit: WholeEdit | None
 
     @classmethod
-    def of(cls, setting: Setting, model: str, regions: str, memory: float | None) -> Report:
-        """Plan an edit; ValueError where the fused backend refuses that many frames."""
+    def of(
+        cls, setting: Setting, model: str, regions: str, memory: float | None, footprint: Footprint | None
+    ) -> Report:
+        """Plan an edit, its networks too where their footprint is known; ValueError where the fused backend refuses that many frames."""
         levels = plan_levels(setting)
         fits = []
         if memory is not None:
             fits = [Fit(name, *most_frames(setting, memory * _GIB, name)) for name in _backends(setting)]
-        return cls(setting, model, regions, memory, levels, total(levels), fits)
+        edit = None if footprint is None else WholeEdit(setting, footprint)
+        return cls(setting, model, regions, memory, levels, total(levels), fits, edit)
 
     @property
     def heading(self) -> str:
@@ -63,10 +84,12 @@ class Report:
         """The heading, the table and what its columns are."""
         lines = [self.heading, f"regions: {self.regions}", ""]
         lines += [as_table(self.levels, self.whole, self.setting.backend), ""]
-        lines += [f"{about_times(self.whole)}.", LEGEND, COUNTED]
+        lines += [f"{about_times(self.whole)}.", LEGEND, COUNTED, NOT_WHOLE if self.edit is None else WHOLE]
         if self.fits:
             lines.append("")
         lines += [fit.as_text(self.memory or 0) for fit in self.fits]
+        if self.edit is not None:
+            lines += ["", whole_table(whole_rows(self.edit, self.memory), self.memory)]
         return "\n".join(lines)
 
     def as_json(self) -> str:
@@ -77,6 +100,7 @@ class Report:
             guidance=plan.guidance, dtype=plan.dtype, backend=plan.backend, memory_gib=self.memory,
             frames_that_fit={fit.backend: dict(frames=fit.frames, stopped_by=fit.stopped) for fit in self.fits},
             counted=COUNTED, times=about_times(self.whole).removeprefix("* "), rows=as_rows(self.levels, self.whole),
+            whole_edit=None if self.edit is None else whole_rows(self.edit, self.memory),
         )  # fmt: skip
         return json.dumps(report, indent=2)
 
@@ -102,6 +126,11 @@ class Report:
         """Powers of two from 1 to past the edit's frames, and these."""
         frames = self.setting.frames
         return sorted({frames, *(1 << power for power in range(frames.bit_length() + _DOUBLINGS))})
+
+
+def card_memory() -> float | None:
+    """GiB of the first GPU, None where there is none."""
+    return torch.cuda.get_device_properties(0).total_memory / _GIB if torch.cuda.is_available() else None
 
 
 def _backends(setting: Setting) -> tuple[str, str]:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fame_accel.tools.planner.estimate import LevelPlan, Total
+from fame_accel.tools.planner.whole import WholeEdit, in_bytes
 
 PREDICTED = "Times are PREDICTED by a model of counted instructions, not measured on a GPU"
 UNPREDICTED = (
@@ -19,7 +20,15 @@ LEGEND = (
 )
 COUNTED = (
     "Counted at a modulated step: self-attention's own tensors (query, key, value, what its backend allocates, out), "
-    "for one layer at its peak. Not counted: weights, the UNet's other activations, cross-attention, VAE, text encoder."
+    "for one layer at its peak."
+)
+WHOLE = (
+    "Counted of the whole edit with the fused backend: weights, activations and attention of the network that runs. Not "
+    "counted: a ControlNet, and what CUDA and the allocator take for themselves, some hundred MiB."
+)
+NOT_WHOLE = (
+    "Not counted: weights, the UNet's other activations, cross-attention, VAE, text encoder: for those of a checkpoint "
+    "folder, install diffusers."
 )
 
 
@@ -78,13 +87,31 @@ def in_words(backend: str) -> str:
     return "eager (reference)" if backend == "reference" else f"fused ({backend})"
 
 
-def in_bytes(number: float) -> str:
-    """A number of bytes with three digits and the largest unit that leaves it at least 1."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if number < 1000 or unit == "TiB":
-            break
-        number /= 1024
-    return f"{number:.0f} {unit}" if number >= 100 or unit == "B" else f"{number:.3g} {unit}"
+def whole_rows(edit: WholeEdit, memory: float | None) -> list[dict[str, Any]]:
+    """The whole edit as it is and with each saving: peak, and the most frames that fit `memory` GiB, if given."""
+    rows = []
+    for words, changed in {"as given": edit, **edit.savings()}.items():
+        row: dict[str, Any] = {"change": words, "peak_bytes": changed.peak_bytes()}
+        if memory is not None:
+            row |= {"fits": row["peak_bytes"] <= memory * 2**30, "most_frames": changed.most_frames(memory * 2**30)}
+        rows.append(row)
+    return rows
+
+
+def whole_table(rows: list[dict[str, Any]], memory: float | None) -> str:
+    """`whole_rows` as text."""
+    lines = [["whole edit", "peak", *([] if memory is None else ["fits", f"most frames in {memory:.4g} GiB"])]]
+    for row in rows:
+        fit = [] if memory is None else ["yes" if row["fits"] else "NO", str(row["most_frames"])]
+        lines.append([row["change"], in_bytes(row["peak_bytes"]), *fit])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        "  ".join(
+            [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+        )
+        for line in lines
+    )
 
 
 def _figures(plan: LevelPlan | Total, chips: list[str]) -> list[str]:
