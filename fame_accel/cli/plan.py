@@ -2,9 +2,9 @@
 and which flags of `edit` lower it.
 
 The figures of a level are those of one of its layers at a modulated step; with guidance, of both halves of the batch,
-the modulated one and the plain, unconditional one. Peaks are of attention's own tensors; the table
-of the whole edit adds weights and other activations. Times are those of the Triton kernels by a model of counted instructions:
-PREDICTED, not measured on a GPU.
+the modulated one and the plain, unconditional one. Peaks are of attention's own tensors; the
+table of the whole edit adds weights and other activations. Times are those of the Triton kernels by a model of counted
+instructions: PREDICTED, not measured on a GPU.
 
 With --out, writes plan.csv, plan.json and plan.png, a chart of memory over the number of frames, to that folder.
 """
@@ -65,15 +65,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def memory_in_gib(text: str) -> float:
     """The type of a size of memory: a number of GiB, or one with its unit, such as 24GB (10**9 bytes) or 24GiB."""
-    match = re.fullmatch(r"([0-9.e+-]+|nan|inf) *([kmgt]i?b)?", text.strip().lower())
-    if match is None:
+    match = re.fullmatch(r"(.+?) *([kmgt])?(i)?(b)?", text.strip().lower())
+    try:
+        number, prefix, binary, byte = match.groups() if match else ("", None, None, None)
+        value = float(number)
+    except ValueError:
+        prefix, byte = "?", None
+    if (prefix is None) != (byte is None):
         raise argparse.ArgumentTypeError(f"must be a size such as 24GB or 23.5GiB, got {text!r}")
-    number, unit = match.groups()
-    power = "kmgt".index(unit[0]) + 1 if unit else 3
-    base = 1000 if unit and len(unit) == 2 else 1024
-    gib = flags.number(_MEMORY)(number) if unit is None else float(number) * base**power / 2**30
+    bytes_in_unit = 2**30 if prefix is None else (1024 if binary else 1000) ** ("kmgt".index(prefix) + 1)
+    gib = value * bytes_in_unit / 2**30
     if gib not in _MEMORY:
-        raise argparse.ArgumentTypeError(f"must lie in 1 MiB to 1 PiB, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must {_MEMORY} GiB, got {text}")
     return gib
 
 

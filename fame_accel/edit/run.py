@@ -16,6 +16,7 @@ from torch import Tensor
 from fame_accel.core.presets import make_modulation
 from fame_accel.edit.checkpoint import Checkpoint, find_checkpoint, find_controlnet, load_tokenizers, loading
 from fame_accel.edit.inputs import EditInputs, read_inputs
+from fame_accel.edit.memory import out_of_memory_advised
 from fame_accel.edit.options import CANNY, MEASURED, EditOptions, flag
 from fame_accel.edit.progress import progress
 from fame_accel.edit.record import absolute_paths, write_record
@@ -70,7 +71,8 @@ def run_edit(options: EditOptions, recorded_checkpoint: Mapping[str, Any] | None
         options, **absolute_paths(options), device=str(device), dtype=str(dtype).removeprefix("torch."),
         backend=backend,
     )  # fmt: skip
-    edited, injections = _edit(pipeline, options, inputs, debias, timed)
+    with out_of_memory_advised(options, device, len(inputs.names)):
+        edited, injections = _edit(pipeline, options, inputs, debias, timed)
     timed("writing", lambda: _write(outputs, options.prompt, inputs, edited))
     record = {
         "options": options.as_json(),

@@ -66,15 +66,15 @@ def read_footprint(model: str | Path) -> Footprint | None:
         return Footprint(**json.loads(FILE.read_text(encoding="utf-8"))[str(model)])
     folder = Path(model)
     try:
-        require("diffusers", "diffusers"), require("transformers", "diffusers")
+        for package in ("diffusers", "transformers"):
+            require(package, "diffusers")
     except ImportError:
         return None
     names = [name for name in ("text_encoder", "text_encoder_2", "unet", "vae") if (folder / name).is_dir()]
-    if any(not (folder / name / "config.json").is_file() for name in names) or not {"text_encoder", "vae"} <= set(
-        names
-    ):
+    files = {name: folder / name / "config.json" for name in names}
+    if not {"text_encoder", "vae"} <= set(names) or not all(file.is_file() for file in files.values()):
         return None
-    return measure({name: read_config(folder / name / "config.json") for name in names})
+    return measure({name: read_config(file) for name, file in files.items()})
 
 
 def measure(configs: Mapping[str, Mapping[str, Any]]) -> Footprint:

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -103,14 +104,12 @@ def network_of_layers(
         raise ValueError("--tokens needs --heads and --head-dim")
     if not all(min(sides) >= 1 for sides in tokens):
         raise ValueError(f"--tokens must be at least 1x1, got {', '.join(f'{h}x{w}' for h, w in tokens)}")
-    per_level = []
+    count = len(tokens)
     for flag, numbers in (("--heads", heads), ("--head-dim", head_dim), ("--layers", layers)):
-        if len(numbers) not in (1, len(tokens)):
-            raise ValueError(
-                f"{flag} must be one number, or one for each of the {len(tokens)} levels, got {len(numbers)}"
-            )
-        per_level.append(list(numbers) * (len(tokens) if len(numbers) == 1 else 1))
-    return tuple(AttentionLevel(1, *numbers, sides) for *numbers, sides in zip(*per_level, tokens, strict=True))
+        if len(numbers) not in (1, count):
+            raise ValueError(f"{flag} must be one number, or one for each of the {count} levels, got {len(numbers)}")
+    shapes = zip(tokens, cycle(heads), cycle(head_dim), cycle(layers), strict=False)
+    return tuple(AttentionLevel(1, number, width, depth, sides) for sides, number, width, depth in shapes)
 
 
 def attention_levels(config: Mapping[str, Any]) -> tuple[AttentionLevel, ...]:

@@ -61,9 +61,13 @@ class Report:
 
     @classmethod
     def of(
-        cls, setting: Setting, model: str, regions: str, memory: float | None, footprint: Footprint | None
+        cls, setting: Setting, model: str, regions: str, memory: float | None, footprint: Footprint | None = None
     ) -> Report:
-        """Plan an edit, its networks too where their footprint is known; ValueError where the fused backend refuses that many frames."""
+        """Plan an edit, and its networks where their footprint is given.
+
+        Raises:
+            ValueError: the fused backend refuses that many frames.
+        """
         levels = plan_levels(setting)
         fits = []
         if memory is not None:

@@ -23,12 +23,13 @@ COUNTED = (
     "for one layer at its peak."
 )
 WHOLE = (
-    "Counted of the whole edit with the fused backend: weights, activations and attention of the network that runs. Not "
-    "counted: a ControlNet, and what CUDA and the allocator take for themselves, some hundred MiB."
+    "Counted of the whole edit with the fused backend: weights, activations and attention of the network that runs, "
+    "text encoders at their weights. Not counted: a ControlNet, and what CUDA and the allocator take for themselves, "
+    "some hundred MiB."
 )
 NOT_WHOLE = (
-    "Not counted: weights, the UNet's other activations, cross-attention, VAE, text encoder: for those of a checkpoint "
-    "folder, install diffusers."
+    "Not counted: weights, the network's other activations, cross-attention, VAE, text encoder (those of a checkpoint "
+    "folder are counted where diffusers is installed)."
 )
 
 
@@ -43,10 +44,11 @@ class Fit:
     def as_text(self, memory: float) -> str:
         """One sentence; memory: in GiB."""
         frames = f"{self.frames} frame{'' if self.frames == 1 else 's'} fit" if self.frames else "no frame fits"
+        size = in_bytes(memory * 2**30)
         if self.stopped:
-            return f"{in_words(self.backend)}: {frames} {memory:g} GiB; more are refused: {self.stopped}"
+            return f"{in_words(self.backend)}: {frames} {size}; more are refused: {self.stopped}"
         most = "at most " if self.frames else ""
-        return f"{in_words(self.backend)}: {most}{frames} {memory:g} GiB, for attention's tensors alone"
+        return f"{in_words(self.backend)}: {most}{frames} {size}, for attention's tensors alone"
 
 
 def about_times(whole: Total) -> str:
@@ -100,18 +102,19 @@ def whole_rows(edit: WholeEdit, memory: float | None) -> list[dict[str, Any]]:
 
 def whole_table(rows: list[dict[str, Any]], memory: float | None) -> str:
     """`whole_rows` as text."""
-    lines = [["whole edit", "peak", *([] if memory is None else ["fits", f"most frames in {memory:.4g} GiB"])]]
+    lines = [
+        ["whole edit", "peak", *([] if memory is None else ["fits", f"most frames in {in_bytes(memory * 2**30)}"])]
+    ]
     for row in rows:
         fit = [] if memory is None else ["yes" if row["fits"] else "NO", str(row["most_frames"])]
         lines.append([row["change"], in_bytes(row["peak_bytes"]), *fit])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     lines.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "  ".join(
-            [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
-        )
+    aligned = [
+        [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
         for line in lines
-    )
+    ]
+    return "\n".join("  ".join(cells) for cells in aligned)
 
 
 def _figures(plan: LevelPlan | Total, chips: list[str]) -> list[str]:

@@ -38,9 +38,8 @@ class MemoryTracker(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if (
-            self._fake is not None and func is torch.ops.aten.repeat_interleave.Tensor
-        ):  # of a few real numbers, as many as there are keys
+        if func is torch.ops.aten.repeat_interleave.Tensor and self._fake is not None:
+            # of a few real numbers, as many as there are keys
             total = int(args[0].sum())
             with self._fake:
                 result = torch.empty(total, dtype=torch.int64, device="cpu")

@@ -90,12 +90,6 @@ class WholeEdit:
         return int(getattr(torch, self.setting.dtype).itemsize)
 
 
-def advice(edit: WholeEdit) -> str:
-    """The edit's peak, and that with each saving."""
-    peaks = [f"{words} about {in_bytes(saving.peak_bytes())}" for words, saving in edit.savings().items()]
-    return f"this edit takes about {in_bytes(edit.peak_bytes())}; with {', '.join(peaks)}"
-
-
 def in_bytes(number: float) -> str:
     """A number of bytes with three digits and the largest unit that leaves it at least 1."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
