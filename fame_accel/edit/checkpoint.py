@@ -126,7 +126,7 @@ def _config(folder: Path, name: str, flag: str, what: str) -> dict[str, Any]:
         raise ValueError(f"{flag} {folder} {wanted}: it has no {name}{note}")
     try:
         config = json.loads((folder / name).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{flag}: {folder / name} is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{flag}: {folder / name} must hold an object, got {type(config).__name__}")

@@ -22,7 +22,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
     """
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"--config {path} cannot be read as JSON: {error}") from error
     if not isinstance(record, dict) or not isinstance(record.get("options"), dict):
         raise ValueError(f'--config {path} must hold {{"options": {{...}}}}')

@@ -129,7 +129,7 @@ def _label_names(file: Path) -> dict[int, str] | None:
     wanted = f'{file} must hold names by label, {{"1": "name", ...}}'
     try:
         names = {int(label): name for label, name in json.loads(file.read_text(encoding="utf-8")).items()}
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"{wanted}: {error}") from error
     valid = all(1 <= label <= 255 and isinstance(name, str) and name for label, name in names.items())
     if not names or not valid or len(set(names.values())) < len(names):

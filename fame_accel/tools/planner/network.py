@@ -39,23 +39,28 @@ _MIDDLE = "UNetMidBlock2DCrossAttn"
 
 @dataclass(frozen=True, order=True)
 class AttentionLevel:
-    """Self-attention layers of one shape, which are `divisor` times smaller than the latents in height and width.
-
-    sides: (height, width) in tokens whatever the size of the frames, for a model that is known by its layers alone.
-    """
+    """Self-attention layers of one shape, which are `divisor` times smaller than the latents in height and width."""
 
     divisor: int
     heads: int
     head_dim: int
     layers: int
-    sides: tuple[int, int] | None = None
 
     def side_lengths(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) in tokens for frames of (height, width) pixels: each halving rounds up."""
-        if self.sides is not None:
-            return self.sides
         height, width = (-(-side // (VAE_SCALE_FACTOR * self.divisor)) for side in size)
         return height, width
+
+
+@dataclass(frozen=True, order=True)
+class LevelOfTokens(AttentionLevel):
+    """Layers of a model that is known by these alone; sides: (height, width) in tokens of frames of any size."""
+
+    sides: tuple[int, int] = (1, 1)
+
+    def side_lengths(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The tokens that were given."""
+        return self.sides
 
 
 def read_network(model: str | Path) -> tuple[AttentionLevel, ...]:
@@ -109,7 +114,7 @@ def network_of_layers(
         if len(numbers) not in (1, count):
             raise ValueError(f"{flag} must be one number, or one for each of the {count} levels, got {len(numbers)}")
     shapes = zip(tokens, cycle(heads), cycle(head_dim), cycle(layers), strict=False)
-    return tuple(AttentionLevel(1, number, width, depth, sides) for sides, number, width, depth in shapes)
+    return tuple(LevelOfTokens(1, number, width, depth, sides) for sides, number, width, depth in shapes)
 
 
 def attention_levels(config: Mapping[str, Any]) -> tuple[AttentionLevel, ...]:
