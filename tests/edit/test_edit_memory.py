@@ -29,11 +29,15 @@ ERRORS = [
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_allocators_lack_memory(error: Exception):
+    assert lacks_memory(error)
+
+
 def test_out_of_memory_is_one_line_with_advice(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     Recorder(monkeypatch)
-    monkeypatch.setattr(fame_accel.pipeline.FameVideoEditPipeline, "invert", no_memory(error))
+    monkeypatch.setattr(fame_accel.pipeline.FameVideoEditPipeline, "invert", no_memory(ERRORS[1]))
     assert main(["edit", *flags(home, tmp_path / "a.mp4", backend="sdpa")]) == 2
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("fame-accel: ")]
     assert line.startswith("fame-accel: out of memory on cpu: the edit takes about ")
