@@ -38,7 +38,17 @@ class StorePhrase(argparse.Action):
         setattr(namespace, self.dest, {**phrases, name: phrase})
 
 
+_USAGE = """%(prog)s [-h] --model FOLDER --video PATH (--masks PATH | --auto-person-mask)
+                       --prompt PROMPT --region NAME=PHRASE --out FILE [further options]
+       %(prog)s --config FILE [further options]"""
+_EXAMPLE = """example:
+  fame-accel edit --model sd15 --video clip.mp4 --auto-person-mask --prompt "a doctor talking in a car" \\
+      --source-prompt "a man talking in a car" --region person=doctor --region background=car \\
+      --debias doctor=auto --out edited.mp4"""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage, parser.epilog = _USAGE, _EXAMPLE
     defaults = {option.name: option.default for option in fields(EditOptions)}
 
     def add(name: str, help: str, **options: Any) -> None:
@@ -46,28 +56,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default = defaults.get(name.lstrip("-").replace("-", "_"))
         if isinstance(default, (int, float, str)) and default is not False and default != "":
             help = f"{help} (default: {default})"
-        flags.add(parser, name, help, default=argparse.SUPPRESS, **options)
+        flags.add(group, name, help, default=argparse.SUPPRESS, **options)
 
+    group = parser.add_argument_group("input")
     add("--config", "run.json of an earlier edit, to repeat; other flags override what it says", metavar="FILE")
     add("--model", "checkpoint folder in diffusers' layout, weights in safetensors", metavar="FOLDER")
     add("--video", "video file, or folder of images", metavar="PATH")
-    add("--masks", "folder with a subfolder of PNGs per region, folder of label PNGs, or .npz file", metavar="PATH")
-    add("--auto-person-mask", "segment the video into the regions person and background", action="store_true")
-    add("--prompt", "describes the edited video")
-    add("--source-prompt", "describes the video as it is (default: none)", metavar="PROMPT")
-    add("--negative-prompt", "describes what the edit should avoid (default: none)", metavar="PROMPT")
-    region = "phrase of the prompt that describes a region; repeatable; replaces all the regions of --config"
-    add("--region", region, metavar="NAME=PHRASE", action=StorePhrase)
-    debias = f"move a subject of the prompt toward a phrase; {MEASURED}: toward the text encoder's minority; repeatable"
-    add("--debias", debias, metavar="SUBJECT=PHRASE", action=StorePhrase)
-    add("--eta", "strength of --debias, 0 to 1; not the eta of DDIM, which is --ddim-eta")
-    add("--controlnet", "ControlNet folder in diffusers' layout; needs --control", metavar="FOLDER")
-    control = f"conditioning of the ControlNet: {CANNY} edges of the video, or a video or folder of images"
-    add("--control", control, metavar=f"{CANNY}|PATH")
     add("--frames", "number of frames to edit, from the start of the video")
     add("--stride", "edit every Nth frame")
     add("--size", "crop and resize to HEIGHTxWIDTH pixels, or to a square; multiples of 8 (default: 512)")
     add("--fps", "frames per second of --video (default: its own; 8 for a folder)")
+    add("--controlnet", "ControlNet folder in diffusers' layout; needs --control", metavar="FOLDER")
+    control = f"conditioning of the ControlNet: {CANNY} edges of the video, or a video or folder of images"
+    add("--control", control, metavar=f"{CANNY}|PATH")
+    group = parser.add_argument_group("regions")
+    add("--masks", "folder with a subfolder of PNGs per region, folder of label PNGs, or .npz file", metavar="PATH")
+    add("--auto-person-mask", "segment the video into the regions person and background", action="store_true")
+    region = "phrase of the prompt that describes a region; repeatable; replaces all the regions of --config"
+    add("--region", region, metavar="NAME=PHRASE", action=StorePhrase)
+    group = parser.add_argument_group("text")
+    add("--prompt", "describes the edited video")
+    add("--source-prompt", "describes the video as it is (default: none)", metavar="PROMPT")
+    add("--negative-prompt", "describes what the edit should avoid (default: none)", metavar="PROMPT")
+    debias = f"move a subject of the prompt toward a phrase; {MEASURED}: toward the text encoder's minority; repeatable"
+    add("--debias", debias, metavar="SUBJECT=PHRASE", action=StorePhrase)
+    add("--eta", "strength of --debias, 0 to 1; not the eta of DDIM, which is --ddim-eta")
+    group = parser.add_argument_group("sampling")
     add("--steps", "number of steps, of inversion and of editing")
     add("--modulation", f"of self-attention: {', '.join(flags.MODULATIONS)}")
     add("--decay", "rate of the time decay exp(-RATE * frames apart) (default: the modulation's)")
@@ -76,6 +90,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--guidance", "scale of classifier-free guidance; up to 1 it is off")
     add("--ddim-eta", "share of fresh noise in each step, 0 to 1")
     add("--seed", "seed of the fresh noise")
+    group = parser.add_argument_group("output")
+    add("--out", "video to write, .mp4, in an existing folder; existing files are replaced", metavar="FILE")
+    group = parser.add_argument_group("machine")
     add("--backend", f"of attention: {', '.join(flags.BACKENDS)}")
     add("--dtype", f"{', '.join(flags.DTYPES)} (default: float16 on cuda, otherwise float32)")
     add("--device", "torch device (default: cuda where torch finds a GPU, otherwise cpu)")
@@ -83,7 +100,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     chunk = "images that pass through the VAE and the ControlNet at once; fewer take less memory"
     add("--chunk-size", chunk, type=flags.number(COUNT), metavar="N")
     add("--offload", "keep a network on the GPU only while it runs; needs a cuda device", action="store_true")
-    add("--out", "video to write, .mp4, in an existing folder; existing files are replaced", metavar="FILE")
 
 
 def command(**arguments: Any) -> int:

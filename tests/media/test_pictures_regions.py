@@ -36,7 +36,7 @@ def test_the_legend_has_the_colors_of_the_frame(number: int):
 
 
 def test_a_sheet_has_a_row_for_source_regions_and_edit(tmp_path: Path):
-    """The middle of each thumbnail has the color of its frame, the source's first, then the tinted one, then the edit's."""
+    """By the color in the middle of each thumbnail."""
     source = torch.full((2, 64, 64, 3), 80, dtype=torch.uint8)
     edited = torch.full((2, 64, 64, 3), 200, dtype=torch.uint8)
     masks = torch.ones(1, 2, 64, 64, dtype=torch.bool)
