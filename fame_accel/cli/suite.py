@@ -98,7 +98,7 @@ def command(
     def make_pipeline() -> Any:
         quiet("evaluate")
         pipeline = load_pipeline(checkpoint, None, torch_dtype).to(target)
-        pipeline.set_progress_bar_config(disable=True)
+        pipeline.set_progress_bar_config(desc="  step", leave=False)
         return pipeline
 
     edit_settings = Settings(backend=backend, **settings)

@@ -63,6 +63,22 @@ def test_an_interrupted_import_ends_in_one_line(module: str, arguments: list[str
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "fame-accel: interrupted\n")
 
 
+NEEDED = {
+    "edit": ["--model", "m", "--video", "v", "--masks", "k", "--prompt", "p", "--region", "a=p", "--out", "o.mp4"],
+    "suite": ["--model", "m", "--video", "v", "--masks", "k", "--out", "o"],
+    "evaluate": ["source", "edited"],
+    "demo": [],
+}
+
+
+@pytest.mark.parametrize("command", NEEDED)
+def test_something_is_printed_before_imports_that_take_seconds(command: str):
+    """Torch's import, interrupted here, is the first of them."""
+    done = run(["-c", INTERRUPTED_IMPORT.format(module="torch", arguments=[command, *NEEDED[command]])])
+    assert (done.returncode, done.stderr) == (130, "fame-accel: interrupted\n")
+    assert done.stdout.startswith("importing torch, ") and done.stdout.count("\n") == 1
+
+
 def test_a_reader_that_went_before_gives_the_status_of_a_broken_pipe():
     reading, writing = os.pipe()
     os.close(reading)
