@@ -30,7 +30,7 @@ from benchmarks.results_table import (
 )
 from fame_accel.bench.workload import FAME, REGION_MASK, SELF_ATTENTION
 from fame_accel.cli import main as fame_accel_command
-from fame_accel.tools.planner.table import COUNTED, LEGEND, PREDICTED
+from fame_accel.tools.planner.table import COUNTED, LEGEND, PREDICTED, WHOLE
 
 README = Path(__file__).parents[1] / "README.md"
 RESULTS = Path(__file__).parent / "results"
@@ -276,7 +276,7 @@ def planned() -> str:
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
         fame_accel_command(["plan", *arguments.split()])
-    notes = (f"* {PREDICTED}", LEGEND, COUNTED)
+    notes = (f"* {PREDICTED}", LEGEND, COUNTED, WHOLE)
     lines = [line for line in output.getvalue().splitlines() if not line.startswith(notes)]
     text = re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
     return f"```\nfame-accel plan {arguments}\n\n{text}\n```\n"

@@ -27,10 +27,11 @@ from fame_accel.bench.inputs import AttentionInputs, make_inputs
 from fame_accel.bench.judge import Judge
 from fame_accel.bench.protocol import add_errors, add_times, describe
 from fame_accel.bench.rows import Row, append
+from fame_accel.bench.setting import read_setting
 from fame_accel.bench.timing import Effort, median, quantiles
 from fame_accel.bench.workload import AttentionOperation, LayerShape
 from fame_accel.cli import Parser
-from fame_accel.cli.bench import add_setting_arguments, read_setting
+from fame_accel.cli.bench import add_setting_arguments
 
 ROOT = Path(fame_accel.__file__).resolve().parents[1]
 MARGIN = 1.05  # the factor by which medians must differ

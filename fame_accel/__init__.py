@@ -1,20 +1,15 @@
 """Fused attention modulated by regions, time and fairness, for diffusion video editing.
 
-`import fame_accel` needs torch alone. The adapter's and the pipelines' names are imported on first use and need the
-`diffusers` extra.
+Names are imported on first use, torch with them. The adapter's and the pipelines' need the `diffusers` extra.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from fame_accel import reference
 from fame_accel._version import __version__
-from fame_accel.core.attention import layout_attention
-from fame_accel.core.layout import SpaceTimeLayout, TokenLayout
-from fame_accel.core.modulation import Modulation, time_weights
-from fame_accel.core.planning import AttentionPlan, plan_attention
 
 if TYPE_CHECKING:
+    from fame_accel import reference
     from fame_accel.adapter import (
         FameConfig,
         FameCrossAttnProcessor,
@@ -23,6 +18,10 @@ if TYPE_CHECKING:
         apply_fame,
         restore_fame,
     )
+    from fame_accel.core.attention import layout_attention
+    from fame_accel.core.layout import SpaceTimeLayout, TokenLayout
+    from fame_accel.core.modulation import Modulation, time_weights
+    from fame_accel.core.planning import AttentionPlan, plan_attention
     from fame_accel.pipeline import FameVideoEditPipeline, FameVideoEditXLPipeline
 
 __all__ = [
@@ -45,15 +44,23 @@ __all__ = [
     "time_weights",
 ]
 
+# The module that each name comes from.
 _LAZY = {
-    "FameConfig": "fame_accel.adapter",
-    "FameCrossAttnProcessor": "fame_accel.adapter",
-    "FameHandle": "fame_accel.adapter",
-    "FameSelfAttnProcessor": "fame_accel.adapter",
-    "FameVideoEditPipeline": "fame_accel.pipeline",
-    "FameVideoEditXLPipeline": "fame_accel.pipeline",
-    "apply_fame": "fame_accel.adapter",
-    "restore_fame": "fame_accel.adapter",
+    "AttentionPlan": "core.planning",
+    "FameConfig": "adapter",
+    "FameCrossAttnProcessor": "adapter",
+    "FameHandle": "adapter",
+    "FameSelfAttnProcessor": "adapter",
+    "FameVideoEditPipeline": "pipeline",
+    "FameVideoEditXLPipeline": "pipeline",
+    "Modulation": "core.modulation",
+    "SpaceTimeLayout": "core.layout",
+    "TokenLayout": "core.layout",
+    "apply_fame": "adapter",
+    "layout_attention": "core.attention",
+    "plan_attention": "core.planning",
+    "restore_fame": "adapter",
+    "time_weights": "core.modulation",
 }
 
 
@@ -62,6 +69,9 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> object:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'fame_accel' has no attribute {name!r}")
+    if name == "reference":
+        return import_module("fame_accel.reference")
+    if name not in _LAZY:
+        raise AttributeError(f"module 'fame_accel' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"fame_accel.{_LAZY[name]}"), name)
+    return value

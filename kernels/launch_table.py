@@ -223,7 +223,7 @@ def load(path: str | Path) -> int:
     """
     try:
         rows = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # ValueError: not JSON, or not text
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: not JSON, or not text
         raise ValueError(f"{path} cannot be read as a list of launches: {error}") from error
     if not isinstance(rows, list):
         raise ValueError(f"{path} must hold a list of launches, got {type(rows).__name__}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from fame_accel import TokenLayout, layout_attention
 from fame_accel.core.presets import make_modulation
@@ -46,3 +47,16 @@ def attend(setting: Setting, backend: str, layout: TokenLayout) -> Callable[[], 
         )
 
     return call
+
+
+def allocated(call: Callable[[], object]) -> int:
+    """Most bytes that torch's CPU allocator holds at once during a call."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        call()
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    assert events
+    held = most = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        most = max(most, held)
+    return most

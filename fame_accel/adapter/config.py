@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fame_accel.core.backend import BACKENDS
 from fame_accel.core.layout import SpaceTimeLayout, TokenLayout
+from fame_accel.core.limits import BACKENDS
 from fame_accel.core.modulation import Modulation
 from fame_accel.core.presets import CROSS_FACTOR, MODULATED_SHARE, POWER, SELF_FACTOR
 

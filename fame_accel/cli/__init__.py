@@ -15,6 +15,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import NoReturn
 
+from fame_accel._version import __version__
 from fame_accel.media.privacy import nothing_left_behind
 
 # Each subcommand and its line in `fame-accel --help`.
@@ -40,7 +41,10 @@ class Parser(argparse.ArgumentParser):
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Appends the default to a help text where there is one to tell."""
+    """Appends the default to a help text where there is one to tell, and keeps the lines of an example."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith("example:") else super()._fill_text(text, width, indent)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default in (None, False) else super()._get_help_string(action)
@@ -54,14 +58,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The subcommand's exit status; 2, with one line on stderr, for a bad argument or a missing package; 130 after
-        an interrupt. --help exits with SystemExit, as argparse has it.
+        an interrupt. --help and --version exit with SystemExit, as argparse has it.
+
+    Raises:
+        BrokenPipeError: the reader of stdout has gone.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
         with nothing_left_behind():
             return _run(arguments)
-    except (ValueError, RuntimeError, ImportError, OSError) as error:
-        message = " ".join(str(error).split())
+    except BrokenPipeError:  # the reader of stdout has gone
+        raise
+    except (ValueError, RuntimeError, ImportError, OSError, MemoryError) as error:
+        message = " ".join(str(error).split()) or "out of memory"
         print(f"fame-accel: {message.encode('utf-8', 'backslashreplace').decode()}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
@@ -71,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     parser = Parser(prog="fame-accel", description="Fused FAME attention for video editing.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"fame-accel {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     module: ModuleType | None = None
     for name, help in COMMANDS.items():

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from fame_accel.cli import flags
+from fame_accel.cli.starting import starting
 from fame_accel.core.limits import Range
 
 
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(**arguments: Any) -> int:
+    starting("torch", "diffusers", "transformers", "matplotlib")
     from fame_accel.media.packages import require
 
     for package in ("numpy", "diffusers", "transformers", "av", "PIL", "matplotlib", "tqdm", "cv2"):

@@ -11,6 +11,7 @@ import argparse
 from typing import Any
 
 from fame_accel.cli import flags
+from fame_accel.cli.starting import starting
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(**arguments: Any) -> int:
+    starting("torch", "cv2")
     from fame_accel.evaluate.run import run_evaluation
 
     run_evaluation(**arguments)

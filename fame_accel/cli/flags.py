@@ -9,8 +9,19 @@ import argparse
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from fame_accel.core.backend import BACKENDS
-from fame_accel.core.limits import COUNT, DTYPES, FPS, FRACTION, NOT_NEGATIVE, SEED, SIDE, STEPS, Range, check_size
+from fame_accel.core.limits import (
+    BACKENDS,
+    COUNT,
+    DTYPES,
+    FPS,
+    FRACTION,
+    NOT_NEGATIVE,
+    SEED,
+    SIDE,
+    STEPS,
+    Range,
+    check_size,
+)
 from fame_accel.core.presets import MODULATIONS
 from fame_accel.media.frames import FITS
 from fame_accel.media.selection import AUTO, AUTO_FPS

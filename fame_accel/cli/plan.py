@@ -1,9 +1,10 @@
-"""Say what an edit's self-attention takes before it runs: work, memory and predicted time.
+"""Say what an edit takes before it runs: work, memory and predicted time of its self-attention, memory of the whole,
+and which flags of `edit` lower it.
 
 The figures of a level are those of one of its layers at a modulated step; with guidance, of both halves of the batch,
-the modulated one and the plain, unconditional one. Peaks are of attention's own tensors; a UNet's weights and other
-activations, and cross-attention, come on top. Times are those of the Triton kernels by a model of counted instructions:
-PREDICTED, not measured on a GPU.
+the modulated one and the plain, unconditional one. Peaks are of attention's own tensors; the
+table of the whole edit adds weights and other activations. Times are those of the Triton kernels by a model of counted
+instructions: PREDICTED, not measured on a GPU.
 
 With --out, writes plan.csv, plan.json and plan.png, a chart of memory over the number of frames, to that folder.
 """
@@ -11,8 +12,8 @@ With --out, writes plan.csv, plan.json and plan.png, a chart of memory over the 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fame_accel.cli import flags
@@ -31,6 +32,7 @@ _OF_VIDEO = {
     "fit": "crop",
     "fps": None,
 }  # flags for --video, and defaults
+_MEMORY = Range(float, 0.001, 1e6)  # GiB
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.add(parser, "--frames", f"1 to {MOST_FRAMES}", default=16, type=flags.number(frames))
     default = "512x512, or for --video its own aspect ratio with about that area"
     flags.add(parser, "--size", f"WIDTHxHEIGHT in pixels, or a square; multiples of 8; if not given, {default}")
-    model = f"{', '.join(FAMILIES)}, or a checkpoint folder, of which unet/config.json is read"
-    parser.add_argument("--model", default="sd15", metavar="NAME|FOLDER", help=model)
+    model = f"{', '.join(FAMILIES)}, or a checkpoint folder, of which the config.json of each network is read"
+    parser.add_argument("--model", metavar="NAME|FOLDER", help=f"{model} (default: sd15)")
     equal = f"that many regions of equal area (default: {_REGIONS}, where no masks are given)"
     parser.add_argument("--regions", type=int, metavar="R", help=equal)
     parser.add_argument("--video", metavar="PATH", help="video whose regions are counted, as for edit")
@@ -55,16 +57,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.add(parser, "--dtype", ", ".join(DTYPES), default="float16")
     fused = f"of fused attention: {', '.join(FUSED)}"
     flags.add(parser, "--backend", fused, default="triton", type=flags.one_of(FUSED))
-    memory = flags.number(Range(float, 0.001, 1e6))
-    parser.add_argument("--memory", type=memory, metavar="GIB", help="say how many frames fit this much memory")
+    memory = "say how many frames fit, and what to change: a size such as 24GB or 23.5GiB, or a number of GiB"
+    default = "; the first GPU's where there is one"
+    parser.add_argument("--memory", type=memory_in_gib, metavar="GIB|SIZE", help=memory + default)
+    attention = parser.add_argument_group("attention alone, of any model, in place of --model and --size")
+    tokens = "tokens of a frame, width x height, of each level of attention"
+    attention.add_argument("--tokens", type=flags.size, nargs="+", metavar="WxH", help=tokens)
+    for name, what in (("--heads", "heads"), ("--head-dim", "width of a head, up to 256"), ("--layers", "layers")):
+        number = flags.number(Range(int, 1, 256 if name == "--head-dim" else None))
+        attention.add_argument(name, type=number, nargs="+", metavar="N", help=f"{what}: one number, or one a level")
     parser.add_argument("--out", metavar="FOLDER", help="folder to write plan.csv, plan.json and plan.png to")
     parser.add_argument("--json", action="store_true", dest="as_json", help="print JSON in place of the table")
+
+
+def memory_in_gib(text: str) -> float:
+    """The type of a size of memory: a number of GiB, or one with its unit, such as 24GB (10**9 bytes) or 24GiB."""
+    match = re.fullmatch(r"(.+?) *([kmgt])?(i)?(b)?", text.strip().lower())
+    try:
+        number, prefix, binary, byte = match.groups() if match else ("", None, None, None)
+        value = float(number)
+    except ValueError:
+        prefix, byte = "?", None
+    if (prefix is None) != (byte is None):
+        raise argparse.ArgumentTypeError(f"must be a size such as 24GB or 23.5GiB, got {text!r}")
+    bytes_in_unit = 2**30 if prefix is None else (1024 if binary else 1000) ** ("kmgt".index(prefix) + 1)
+    gib = value * bytes_in_unit / 2**30
+    if gib not in _MEMORY:
+        raise argparse.ArgumentTypeError(f"must {_MEMORY} GiB, got {text}")
+    return gib
 
 
 def command(
     frames: int,
     size: tuple[int, int] | None,
-    model: str,
+    model: str | None,
     regions: int | None,
     video: str | None,
     masks: str | None,
@@ -78,31 +104,44 @@ def command(
     dtype: str,
     backend: str,
     memory: float | None,
+    tokens: list[tuple[int, int]] | None,
+    heads: list[int] | None,
+    head_dim: list[int] | None,
+    layers: list[int] | None,
     out: str | None,
     as_json: bool,
 ) -> int:
     """Run `fame-accel plan`."""
+    from fame_accel.media.outputs import check_output_folder
     from fame_accel.media.packages import require
     from fame_accel.tools.planner.estimate import Setting
-    from fame_accel.tools.planner.network import read_network
-    from fame_accel.tools.planner.report import Report
+    from fame_accel.tools.planner.footprint import read_footprint
+    from fame_accel.tools.planner.network import network_of_layers, read_network
+    from fame_accel.tools.planner.report import FILES, Report, card_memory
 
     if out is not None:
         require("matplotlib")
-        if Path(out).exists() and not Path(out).is_dir():
-            raise ValueError(f"--out {out} must be a folder")
-    network = read_network(model)
+        check_output_folder("--out", out, FILES, [video, masks])
     selection = {"start": start, "stride": stride, "fit": fit, "fps": fps}
+    if tokens is None:
+        for flag, given in (("--heads", heads), ("--head-dim", head_dim), ("--layers", layers)):
+            if given is not None:
+                raise ValueError(f"{flag} needs --tokens, the levels of attention that it describes")
+        model = model or "sd15"
+        network, footprint = read_network(model), read_footprint(model)
+    else:
+        if model is not None or size is not None or video is not None:
+            raise ValueError("--tokens is in place of --model, --size and --video: give one or the other")
+        network, footprint = network_of_layers(tokens, heads, head_dim, layers or [1]), None
+        model, size = "attention alone", tokens[0]
     counted, source, size = _regions(regions, video, masks, auto_person_mask, frames, size, selection)
     setting = Setting(network, counted, frames, size, dtype, modulation, guidance == "on", backend)
-    report = Report.of(setting, model, source, memory)
-    try:
-        written = report.write(out) if out is not None else []
-    except OSError as error:
-        raise ValueError(f"--out {out} cannot be written: {error.strerror}") from error
+    report = Report.of(setting, model, source, card_memory() if memory is None else memory, footprint)
     print(report.as_json() if as_json else report.as_text())
-    if written and not as_json:
-        print(f"\nWrote {', '.join(written)} to {out}")
+    if out is not None:
+        report.write(out)
+        if not as_json:
+            print(f"\nWrote {', '.join(FILES)} to {out}")
     return 0
 
 

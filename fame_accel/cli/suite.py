@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 from fame_accel.cli import flags
+from fame_accel.cli.starting import starting
 from fame_accel.core.limits import COUNT
 from fame_accel.edit.options import EditOptions
 
@@ -69,6 +70,7 @@ def command(
 ) -> int:
     """All inputs but the weights are read and checked before anything is written; the weights are loaded only if an
     edit is left to make."""
+    starting("torch", "diffusers", "transformers")
     from fame_accel.edit.checkpoint import find_checkpoint
     from fame_accel.edit.run import load_pipeline
     from fame_accel.edit.target import choose_target
@@ -101,7 +103,7 @@ def command(
     def make_pipeline() -> Any:
         quiet("evaluate")
         pipeline = load_pipeline(checkpoint, [], torch_dtype).to(target)
-        pipeline.set_progress_bar_config(disable=True)
+        pipeline.set_progress_bar_config(desc="  step", leave=False)
         return pipeline
 
     edit_settings = Settings(backend=backend, **settings)

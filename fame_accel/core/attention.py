@@ -6,9 +6,10 @@ from typing import Literal, overload
 
 from torch import Tensor
 
-from fame_accel.core.backend import BACKENDS, resolve_backend
+from fame_accel.core.backend import resolve_backend
 from fame_accel.core.dispatch import empty_result, layout_attention_op, run_plan
 from fame_accel.core.layout import TokenLayout
+from fame_accel.core.limits import BACKENDS
 from fame_accel.core.modulation import Modulation
 from fame_accel.core.planning import AttentionPlan, find_plan
 from fame_accel.core.tracing import call_operator, is_recorded

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 
 from fame_accel import bindings
-
-BACKENDS = ("auto", "triton", "sdpa", "reference")
+from fame_accel.core.limits import BACKENDS
 
 
 def resolve_backend(backend: str, device: torch.device, dtype: torch.dtype) -> str:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from fame_accel.core.cache import WeakCache
+from fame_accel.core.limits import MAX_REGIONS
 from fame_accel.core.tracing import has_values
 
-MAX_REGIONS = 31
 _INTEGERS = (torch.int32, torch.int64, torch.int16, torch.uint8)
 
 

@@ -1,4 +1,4 @@
-"""What options may be: ranges of numbers and names of dtypes, for flags and for options read from a file alike."""
+"""What options may be: ranges of numbers, and names, for flags and for options read from a file alike."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+BACKENDS = ("auto", "triton", "sdpa", "reference")
 DTYPES = ("float32", "float16", "bfloat16")
+MAX_REGIONS = 31
 VAE_SCALE_FACTOR = 8  # pixels per side of a latent, in Stable Diffusion 1, 2 and XL
 
 

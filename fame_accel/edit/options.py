@@ -8,8 +8,19 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from fame_accel.core.backend import BACKENDS
-from fame_accel.core.limits import COUNT, DTYPES, FPS, FRACTION, NOT_NEGATIVE, SEED, SIDE, STEPS, Range, check_size
+from fame_accel.core.limits import (
+    BACKENDS,
+    COUNT,
+    DTYPES,
+    FPS,
+    FRACTION,
+    NOT_NEGATIVE,
+    SEED,
+    SIDE,
+    STEPS,
+    Range,
+    check_size,
+)
 from fame_accel.core.presets import MODULATIONS
 from fame_accel.media.frames import FITS, Size
 from fame_accel.media.selection import AUTO
@@ -17,8 +28,8 @@ from fame_accel.media.selection import AUTO
 MEASURED = "auto"  # --debias SUBJECT=auto: toward the minority as measured in the text encoder
 CANNY = "canny"
 _RANGES = dict(
-    frames=COUNT, start=NOT_NEGATIVE, steps=STEPS, seed=SEED, eta=FRACTION, ddim_eta=FRACTION, guidance=NOT_NEGATIVE,
-    fps=FPS, decay=NOT_NEGATIVE,
+    frames=COUNT, chunk_size=COUNT, start=NOT_NEGATIVE, steps=STEPS, seed=SEED, eta=FRACTION, ddim_eta=FRACTION,
+    guidance=NOT_NEGATIVE, fps=FPS, decay=NOT_NEGATIVE,
 )  # fmt: skip
 _PAIRED = ("controlnet", "control")
 _NAMES = dict(backend=BACKENDS, dtype=DTYPES, modulation=tuple(MODULATIONS), fit=FITS)
@@ -45,6 +56,8 @@ class EditOptions:
         modulation: name of the modulation of self-attention; decay: its rate, None for its default.
         modulated_steps: None means `presets.MODULATED_SHARE` of the steps, also where a record is repeated with another
             number of steps.
+        split_guidance, chunk_size: as the pipelines take them.
+        offload: whether a network is on the GPU only while it runs.
         dtype, device: None leaves the choice to the run.
 
     Raises:
@@ -87,6 +100,9 @@ class EditOptions:
     backend: str = "auto"
     dtype: str | None = None
     device: str | None = None
+    split_guidance: bool = False
+    chunk_size: int = 4
+    offload: bool = False
 
     @classmethod
     def from_mapping(cls, options: Mapping[str, Any]) -> EditOptions:

@@ -20,6 +20,7 @@ from fame_accel.edit.checkpoint import find_checkpoint, find_controlnet
 from fame_accel.edit.inputs import EditInputs, read_inputs, sha256
 from fame_accel.edit.latents import differences
 from fame_accel.edit.loading import load_pipeline, load_tokenizers
+from fame_accel.edit.memory import out_of_memory_advised
 from fame_accel.edit.options import CANNY, MEASURED, EditOptions, flag, one_or_list
 from fame_accel.edit.progress import progress
 from fame_accel.edit.record import as_json, recorded_options
@@ -70,6 +71,8 @@ def _run(options: EditOptions, recorded: Mapping[str, Any], resume: bool, output
     if options.sign_cert is not None and options.sign_key is not None:
         certificate = Certificate.read(options.sign_cert, options.sign_key)
     device, dtype, backend = choose_target(options.device, options.dtype, options.backend)
+    if options.offload and device.type != "cuda":
+        raise ValueError(f"--offload needs a cuda device, got {device}: leave it out")
     seconds: dict[str, float] = {}
     timed = partial(_timed, seconds, device)
 
@@ -97,14 +100,15 @@ def _run(options: EditOptions, recorded: Mapping[str, Any], resume: bool, output
     }
     steps = SavedSteps.find(options, record, outputs.progress, resume)
 
-    pipeline = timed("loading", lambda: load_pipeline(checkpoint, controlnets, dtype).to(device))
+    pipeline = timed("loading", lambda: _placed(load_pipeline(checkpoint, controlnets, dtype), device, options.offload))
     record["scheduler"] = json.loads(pipeline.scheduler.to_json_string())
     before = {name: recorded[name] for name in COMPARED if name in recorded}
     for difference in differences(before, {name: record[name] for name in before}):
         print(f"fame-accel: unlike the recorded run: {difference}", file=sys.stderr)
 
     with _telling_how_to_go_on(outputs.progress):
-        edited, injections = _edit(pipeline, options, inputs, debias, steps, timed)
+        with out_of_memory_advised(options, inputs.video.size, device, len(inputs.names)):
+            edited, injections = _edit(pipeline, options, inputs, debias, steps, timed)
         edited = inputs.video.without_padding(edited)
         record["injections"] = [asdict(injection) for injection in injections]
         record["outputs"] = [file.name for file in outputs.results]
@@ -116,6 +120,14 @@ def _run(options: EditOptions, recorded: Mapping[str, Any], resume: bool, output
         same = recorded["frames_sha256"] == record["frames_sha256"]
         print(f"the edited frames {'are' if same else 'differ from'} those of the recorded run")
     return record
+
+
+def _placed(pipeline: Any, device: torch.device, offload: bool) -> Any:
+    """The pipeline on the device: wholly, or each network only while it runs."""
+    if not offload:
+        return pipeline.to(device)
+    pipeline.enable_model_cpu_offload(device=device)
+    return pipeline
 
 
 def as_bytes(frames: Tensor) -> Tensor:
@@ -135,7 +147,10 @@ def _edit(
 ) -> tuple[Tensor, tuple[Injection, ...]]:
     """The edited clip, uint8 [F, H, W, 3] on the CPU, and what each debiasing did."""
     control = None if inputs.control is None else one_or_list(inputs.control.unbind())
-    shared = dict(num_inference_steps=options.steps, control_frames=control, backend=options.backend)
+    shared = dict(
+        num_inference_steps=options.steps, control_frames=control, backend=options.backend,
+        chunk_size=options.chunk_size,
+    )  # fmt: skip
     frames = inputs.video.frames
     with (
         _deterministic_cudnn(),
@@ -165,6 +180,7 @@ def _edit(
             rest=not options.no_rest,
             guidance_scale=options.guidance,
             ddim_eta=options.ddim_eta,
+            split_guidance=options.split_guidance,
             generator=steps.generator,
             latents=steps.latents,
             first_step=steps.edited,

@@ -1,7 +1,6 @@
 """Elements of pictures: colors, text, legends, and frames with their regions tinted."""
 
 from collections.abc import Sequence
-from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,12 +12,25 @@ from fame_accel.media.packages import require
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
 
-# The colors of Okabe and Ito, which color-blind readers can tell apart. From the eighth region on they repeat.
+# The colors of Okabe and Ito, which color-blind readers can tell apart.
 PALETTE = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+# From the eighth region on they are darker or lighter: the color that is mixed in, and its share.
+_SHADES = (((0, 0, 0), 0.0), ((0, 0, 0), 0.5), ((255, 255, 255), 0.6), ((0, 0, 0), 0.75), ((255, 255, 255), 0.8))
 INK, PAPER = (26, 26, 26), (255, 255, 255)
 GAP = 8
 FONT_SIZE = 15
 TINT = 0.45
+
+
+def region_colors(number: int) -> list[tuple[int, ...]]:
+    """Colors for `number` regions, RGB in 0 to 255; up to 35 all differ."""
+    getrgb = require("PIL.ImageColor").getrgb
+    colors = []
+    for index in range(number):
+        mixed, share = _SHADES[index // len(PALETTE) % len(_SHADES)]
+        channels = zip(getrgb(PALETTE[index % len(PALETTE)]), mixed, strict=True)
+        colors.append(tuple(round((1 - share) * channel + share * other) for channel, other in channels))
+    return colors
 
 
 def draw_legend(names: Sequence[str], width: int) -> "Image.Image":
@@ -35,7 +47,7 @@ def draw_legend(names: Sequence[str], width: int) -> "Image.Image":
         width = max(width, left)
     legend = require("PIL.Image").new("RGB", (width, top + side + GAP), PAPER)
     draw = require("PIL.ImageDraw").Draw(legend)
-    for name, color, (left, top) in zip(names, cycle(PALETTE), corners, strict=False):
+    for name, color, (left, top) in zip(names, region_colors(len(names)), corners, strict=True):
         draw.rectangle((left, top, left + side, top + side), color, INK)
         draw.text((left + side + GAP, top + side / 2), name, INK, font, anchor="lm")
     return legend
@@ -51,10 +63,7 @@ def tint_regions(frame: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     Returns:
         uint8 tensor [H, W, 3].
     """
-    getrgb = require("PIL.ImageColor").getrgb
-    colors = torch.tensor(
-        [getrgb(color) for color in islice(cycle(PALETTE), len(masks))], dtype=torch.float32, device=frame.device
-    )
+    colors = torch.tensor(region_colors(len(masks)), dtype=torch.float32, device=frame.device)
     members = masks.float()
     mixed = torch.einsum("rhw,rc->hwc", members, colors) / members.sum(0).clamp(min=1)[..., None]
     picture = torch.where(masks.any(0)[..., None], (1 - TINT) * frame + TINT * mixed, frame.float())

@@ -8,8 +8,6 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from types import ModuleType
 
-import torch
-
 from fame_accel._version import __version__
 
 # Data files of other packages that are read by several parts: package, version, path.
@@ -83,7 +81,7 @@ def installed_versions(*packages: str) -> dict[str, str]:
     for package in packages:
         with suppress(PackageNotFoundError):
             installed = version(package)
-            versions[package] = str(torch.__version__) if package == "torch" else installed
+            versions[package] = str(import_module("torch").__version__) if package == "torch" else installed
     return versions
 
 

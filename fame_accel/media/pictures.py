@@ -94,8 +94,7 @@ def contact_sheet(
     Args:
         path: the file to write.
         source, edited: uint8 tensors [F, H, W, 3], RGB, of one shape.
-        masks: bool tensor [R, F, H, W]. Where regions overlap, their colors mix. From the eighth region on, the colors
-            repeat.
+        masks: bool tensor [R, F, H, W]. Where regions overlap, their colors mix.
         names: the R names, for the legend.
 
     Raises:

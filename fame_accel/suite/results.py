@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from fame_accel.media.cells import as_cell, read_cell
 from fame_accel.media.outputs import atomic_write
 
 COLUMNS = (
@@ -81,7 +82,7 @@ def read_results(path: Path) -> list[dict[str, str]]:
         reader = csv.DictReader(file)
         if tuple(reader.fieldnames or ()) != COLUMNS:
             raise ValueError(f"{path} must have the columns {', '.join(COLUMNS)}, got {reader.fieldnames}")
-        rows = list(reader)
+        rows = [{name: read_cell(cell) for name, cell in row.items()} for row in reader]
     for number, row in enumerate(rows, start=1):
         if None in row or None in row.values():
             raise ValueError(f"{path}: row {number} must have {len(COLUMNS)} cells")
@@ -102,7 +103,7 @@ def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> No
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
 
 
@@ -113,5 +114,5 @@ def _write_whole(path: Path, text: str) -> None:
 
 def _line(cells: Any) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
+    csv.writer(text, lineterminator="\n").writerow([as_cell(cell) for cell in cells])
     return text.getvalue()

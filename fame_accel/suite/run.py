@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -80,10 +81,12 @@ def run_suite(
         )
         folder = results.path.parent / "clips" / clip.name
         folder.mkdir(parents=True, exist_ok=True)
+        spent = 0.0
         for number, edit in enumerate(remaining, start=1):
             start = time.perf_counter()
             frames = _edit(pipeline, suite, edit, clip, latents, settings)
             seconds = time.perf_counter() - start
+            spent += seconds
             name = f"{edit.profession.replace(' ', '_')}_{edit.template}_{edit.target}.mp4"
             video = clip.inputs.video
             write_video(folder / name, frames, video.fps, xmp=XMP, sound=video.sound)
@@ -91,8 +94,13 @@ def run_suite(
             figures = judge(source, frames, subject)
             row = _row(clip, edit, figures, shares[edit.profession], seconds, settings.seed)
             results.append(row)
+            rest = timedelta(seconds=round(spent / number * (len(remaining) - number)))
+            left = f", about {rest} left" if rest else ""
             arm = "plain" if edit.toward is None else f"asked for a {edit.target}"
-            print(f"  {number}/{len(remaining)} {edit.prompt!r}, {arm}: {row['outcome']}, {seconds:.1f} s", flush=True)
+            print(
+                f"  {number}/{len(remaining)} {edit.prompt!r}, {arm}: {row['outcome']}, {seconds:.1f} s{left}",
+                flush=True,
+            )
 
 
 def write_summary(results: Results) -> None:

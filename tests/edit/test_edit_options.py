@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import ANY
 
@@ -18,6 +19,7 @@ from recording import Recorder, changes, comparable, files_in, flags_of
 from fame_accel.cli import edit as command
 from fame_accel.cli import main
 from fame_accel.core.modulation import Modulation
+from fame_accel.edit.run import _placed
 from fame_accel.fairness import Debias
 from fame_accel.media.edges import canny_edges
 from fame_accel.media.masks import read_masks
@@ -198,6 +200,11 @@ ARRIVES: dict[str, Callable[[Path, Path], tuple[dict[str, Any], dict[str, Any]]]
         dict(backend="reference"),
         dict.fromkeys(("invert: backend", "edit: backend"), ["reference"]),
     ),
+    "--split-guidance": lambda home, others: (dict(split_guidance=True), {"edit: split_guidance": [True]}),
+    "--chunk-size": lambda home, others: (
+        dict(chunk_size=1),
+        dict.fromkeys(("invert: chunk_size", "edit: chunk_size"), [1]),
+    ),
     "--dtype": lambda home, others: (dict(dtype="bfloat16"), {"load: dtype": [torch.bfloat16] * 3}),
     "--latents": lambda home, others: (dict(latents=others / "saved.safetensors"), {}),
     "--sign-cert": lambda home, others: (dict(sign_cert=others / "chain.pem", sign_key=others / "key.pem"), {}),
@@ -209,17 +216,29 @@ ARRIVES: dict[str, Callable[[Path, Path], tuple[dict[str, Any], dict[str, Any]]]
 
 
 def test_every_flag_has_a_case():
-    assert flags_of(command) == set(ARRIVES)
+    assert flags_of(command) == set(ARRIVES) | {"--offload"}
+
+
+def test_offload_keeps_networks_off_the_gpu():
+    calls = []
+    pipeline = SimpleNamespace(enable_model_cpu_offload=lambda device: calls.append(device))
+    assert _placed(pipeline, torch.device("cuda"), True) is pipeline and calls == [torch.device("cuda")]
+
+
+def test_offload_needs_a_gpu(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["edit", *flags(home, tmp_path / "a.mp4", offload=True)]) == 2
+    assert capsys.readouterr().err == "fame-accel: --offload needs a cuda device, got cpu: leave it out\n"
 
 
 def test_arguments_of_the_base_edit(base):
     """What no flag sets is passed as well, and nothing else: the pipeline's own defaults hold for the rest."""
     shared = {
-        "num_inference_steps", "control_frames", "backend", "latents", "first_step", "callback_on_step_end"
+        "num_inference_steps", "control_frames", "backend", "latents", "first_step", "callback_on_step_end",
+        "chunk_size",
     }  # fmt: skip
     of_edit = {
         "frames", "prompt", "masks", "regions", "source_prompt", "negative_prompt", "debias", "modulation",
-        "modulated_steps", "guidance_scale", "ddim_eta", "generator", "output_type", "rest",
+        "modulated_steps", "guidance_scale", "ddim_eta", "generator", "output_type", "rest", "split_guidance",
         *shared,
     }  # fmt: skip
     given = {"invert": {"frames", "source_prompt", *shared}, "edit": of_edit, "to": {"device"}}

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "tools": {"core", "bindings", "kernels", "media"},
     "adapter": {"core"},
     "pipeline": {"core", "media", "fairness", "adapter"},
-    "edit": {"core", "media", "fairness", "adapter", "pipeline"},
+    "edit": {"core", "media", "fairness", "adapter", "pipeline", "tools"},
     "evaluate": {"core", "media", "fairness"},
     "suite": {"core", "media", "fairness", "edit", "evaluate"},
     "bench": {"core", "bindings", "media", "tools", "adapter"},

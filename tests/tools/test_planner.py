@@ -9,16 +9,14 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
-from planned import attend, one_level, tokens_of
+from planned import allocated, attend, one_level, tokens_of
 from support import ROOT
-from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.results_table import GPU_SELF, newest
 from fame_accel import SpaceTimeLayout
@@ -176,19 +174,6 @@ def test_masks_repeat_for_more_frames():
 
 
 # ---- memory
-
-
-def allocated(call: Callable[[], object]) -> int:
-    """Most bytes that torch's CPU allocator holds at once during a call."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        call()
-    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
-    assert events
-    held = most = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        most = max(most, held)
-    return most
 
 
 def amx() -> bool:

@@ -8,7 +8,7 @@ from os import PathLike
 
 from fame_accel.media.drawing import INK, PALETTE
 from fame_accel.media.packages import require
-from fame_accel.tools.planner.table import in_bytes
+from fame_accel.tools.planner.whole import in_bytes
 
 GIB = 2**30
 _STYLES = (("o", "-"), ("s", "--"))  # for print without color
@@ -52,7 +52,7 @@ def memory_chart(
     axes.set_yscale("log")
     if memory is not None:
         axes.axhline(memory, color=ink, linewidth=1.2, linestyle=":")
-        axes.annotate(f"{memory:g} GiB", (frames[0], memory), xytext=(0, 5), textcoords="offset points", color=ink)
+        axes.annotate(in_bytes(memory * GIB), (frames[0], memory), xytext=(0, 5), textcoords="offset points", color=ink)
     axes.axvline(planned, color="0.75", linewidth=1, zorder=0)
     ticks = [number for number in frames if number == planned or not 0.8 < number / planned < 1.25]
     axes.set_xticks(ticks, [str(number) for number in ticks])

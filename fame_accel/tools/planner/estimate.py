@@ -113,7 +113,7 @@ def total(levels: list[LevelPlan]) -> Total:
 
 def peak_bytes(setting: Setting, backend: str) -> int:
     """Peak bytes of the worst layer; backend: reference, triton or sdpa."""
-    return max(_peak(setting, level, backend) for level in setting.network)
+    return max(level_bytes(setting, level, backend) for level in setting.network)
 
 
 def most_frames(setting: Setting, memory: float, backend: str) -> tuple[int, str | None]:
@@ -128,9 +128,9 @@ def most_frames(setting: Setting, memory: float, backend: str) -> tuple[int, str
 
         def obstacle(frames: int, level: AttentionLevel = level) -> str | None:
             changed = replace(setting, frames=frames, backend=backend)
-            return _refusal(changed, level) or ("memory" if _peak(changed, level, backend) > memory else None)
+            return _refusal(changed, level) or ("memory" if level_bytes(changed, level, backend) > memory else None)
 
-        last = _last(lambda frames: obstacle(frames) is None, most)
+        last = last_that_fits(lambda frames: obstacle(frames) is None, most)
         if last < most:
             most, stopped = last, obstacle(last + 1) or stopped
     return most, None if stopped == "memory" else stopped
@@ -150,7 +150,7 @@ def _refusal(setting: Setting, level: AttentionLevel) -> str | None:
     return triton_refuses(shape, runs, *_tile(level, shape.dtype.itemsize, runs.kind))
 
 
-def _last(fits: Callable[[int], bool], most: int) -> int:
+def last_that_fits(fits: Callable[[int], bool], most: int) -> int:
     """The largest number up to `most` that fits, 0 where 1 does not; all smaller ones fit too."""
     if most == 0 or (most < MOST_FRAMES and fits(most)):  # so many of another level fit
         return most
@@ -187,8 +187,8 @@ def _plan_level(setting: Setting, level: AttentionLevel) -> LevelPlan:
         active=active / shape.tokens**2,
         flop=flop_a_pair * (active + (shape.tokens**2 if setting.guidance else 0)),
         moved_bytes=sum(moved),
-        eager_bytes=_peak(setting, level, "reference"),
-        fused_bytes=_peak(setting, level, setting.backend),
+        eager_bytes=level_bytes(setting, level, "reference"),
+        fused_bytes=level_bytes(setting, level, setting.backend),
         milliseconds={chip: _sum(parts) for chip, parts in times.items()},
     )
 
@@ -199,7 +199,7 @@ def _sum(times: Iterable[float | None]) -> float | None:
     return None if None in known else sum(time for time in known if time is not None)
 
 
-def _peak(setting: Setting, level: AttentionLevel, backend: str) -> int:
+def level_bytes(setting: Setting, level: AttentionLevel, backend: str) -> int:
     """Query, key and value of the batch, and a call; with guidance also the joined results of its two halves."""
     shape, runs = _shape(setting, level), _runs(setting, level)
     if backend == "reference":

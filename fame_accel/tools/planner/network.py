@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,17 @@ class AttentionLevel:
         return height, width
 
 
+@dataclass(frozen=True, order=True)
+class LevelOfTokens(AttentionLevel):
+    """Layers of a model that is known by these alone; sides: (height, width) in tokens of frames of any size."""
+
+    sides: tuple[int, int] = (1, 1)
+
+    def side_lengths(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The tokens that were given."""
+        return self.sides
+
+
 def read_network(model: str | Path) -> tuple[AttentionLevel, ...]:
     """The levels of a UNet, the finest first.
 
@@ -70,15 +82,39 @@ def read_network(model: str | Path) -> tuple[AttentionLevel, ...]:
     if not file.is_file():
         raise ValueError(f"--model {model} must be a checkpoint folder in diffusers' layout: it has no {file}")
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"--model: {file} is not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"--model: {file} must hold an object, got {type(config).__name__}")
-    try:
-        return attention_levels(config)
+        return attention_levels(read_config(file))
     except ValueError as error:
         raise ValueError(f"--model: {file}: {error}") from error
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """The object in a config.json; ValueError where there is none."""
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"must hold an object, got {type(config).__name__}")
+    return config
+
+
+def network_of_layers(
+    tokens: Sequence[tuple[int, int]],
+    heads: Sequence[int] | None,
+    head_dim: Sequence[int] | None,
+    layers: Sequence[int],
+) -> tuple[AttentionLevel, ...]:
+    """The levels of any model, from (height, width) in tokens of each; ValueError where the numbers do not fit."""
+    if heads is None or head_dim is None:
+        raise ValueError("--tokens needs --heads and --head-dim")
+    if not all(min(sides) >= 1 for sides in tokens):
+        raise ValueError(f"--tokens must be at least 1x1, got {', '.join(f'{h}x{w}' for h, w in tokens)}")
+    count = len(tokens)
+    for flag, numbers in (("--heads", heads), ("--head-dim", head_dim), ("--layers", layers)):
+        if len(numbers) not in (1, count):
+            raise ValueError(f"{flag} must be one number, or one for each of the {count} levels, got {len(numbers)}")
+    shapes = zip(tokens, cycle(heads), cycle(head_dim), cycle(layers), strict=False)
+    return tuple(LevelOfTokens(1, number, width, depth, sides) for sides, number, width, depth in shapes)
 
 
 def attention_levels(config: Mapping[str, Any]) -> tuple[AttentionLevel, ...]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fame_accel.core.layout import MAX_REGIONS, SpaceTimeLayout
+from fame_accel.core.layout import SpaceTimeLayout
+from fame_accel.core.limits import MAX_REGIONS
 
 
 @dataclass(frozen=True)

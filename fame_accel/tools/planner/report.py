@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from fame_accel.core.limits import width_x_height
 from fame_accel.tools.planner.chart import memory_chart
 from fame_accel.tools.planner.estimate import (
@@ -19,8 +21,23 @@ from fame_accel.tools.planner.estimate import (
     refuses,
     total,
 )
-from fame_accel.tools.planner.table import COUNTED, LEGEND, Fit, about_times, as_rows, as_table, in_words
+from fame_accel.tools.planner.footprint import Footprint
+from fame_accel.tools.planner.table import (
+    COUNTED,
+    LEGEND,
+    NOT_WHOLE,
+    WHOLE,
+    Fit,
+    about_times,
+    as_rows,
+    as_table,
+    in_words,
+    whole_rows,
+    whole_table,
+)
+from fame_accel.tools.planner.whole import WholeEdit
 
+FILES = ("plan.csv", "plan.json", "plan.png")
 _DOUBLINGS = 4  # of the edit's frames, up to which the chart goes
 _GIB = 2**30
 
@@ -32,6 +49,7 @@ class Report:
     model, regions: in words.
     memory: GiB to fit, or None.
     fits: how many frames fit it with the eager reference and with the fused backend.
+    edit: with its networks, or None where their footprint is not known.
     """
 
     setting: Setting
@@ -41,15 +59,23 @@ class Report:
     levels: list[LevelPlan]
     whole: Total
     fits: list[Fit]
+    edit: WholeEdit | None
 
     @classmethod
-    def of(cls, setting: Setting, model: str, regions: str, memory: float | None) -> Report:
-        """Plan an edit; ValueError where the fused backend refuses that many frames."""
+    def of(
+        cls, setting: Setting, model: str, regions: str, memory: float | None, footprint: Footprint | None = None
+    ) -> Report:
+        """Plan an edit, and its networks where their footprint is given.
+
+        Raises:
+            ValueError: the fused backend refuses that many frames.
+        """
         levels = plan_levels(setting)
         fits = []
         if memory is not None:
             fits = [Fit(name, *most_frames(setting, memory * _GIB, name)) for name in _backends(setting)]
-        return cls(setting, model, regions, memory, levels, total(levels), fits)
+        edit = None if footprint is None else WholeEdit(setting, footprint)
+        return cls(setting, model, regions, memory, levels, total(levels), fits, edit)
 
     @property
     def heading(self) -> str:
@@ -64,10 +90,12 @@ class Report:
         """The heading, the table and what its columns are."""
         lines = [self.heading, f"regions: {self.regions}", ""]
         lines += [as_table(self.levels, self.whole, self.setting.backend), ""]
-        lines += [f"{about_times(self.whole)}.", LEGEND, COUNTED]
+        lines += [f"{about_times(self.whole)}.", LEGEND, COUNTED, NOT_WHOLE if self.edit is None else WHOLE]
         if self.fits:
             lines.append("")
         lines += [fit.as_text(self.memory or 0) for fit in self.fits]
+        if self.edit is not None:
+            lines += ["", whole_table(whole_rows(self.edit, self.memory), self.memory)]
         return "\n".join(lines)
 
     def as_json(self) -> str:
@@ -78,11 +106,12 @@ class Report:
             guidance=plan.guidance, dtype=plan.dtype, backend=plan.backend, memory_gib=self.memory,
             frames_that_fit={fit.backend: dict(frames=fit.frames, stopped_by=fit.stopped) for fit in self.fits},
             counted=COUNTED, times=about_times(self.whole).removeprefix("* "), rows=as_rows(self.levels, self.whole),
+            whole_edit=None if self.edit is None else whole_rows(self.edit, self.memory),
         )  # fmt: skip
         return json.dumps(report, indent=2)
 
-    def write(self, folder: str | Path) -> list[str]:
-        """Write plan.csv, plan.json and plan.png, and return their names; ImportError where matplotlib is missing."""
+    def write(self, folder: str | Path) -> None:
+        """Write plan.csv, plan.json and plan.png; ImportError where matplotlib is missing."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "plan.json").write_text(self.as_json() + "\n", encoding="utf-8")
@@ -97,12 +126,16 @@ class Report:
             planned = [replace(self.setting, frames=number, backend=name) for number in frames]
             peaks[in_words(name)] = [None if refuses(one) else peak_bytes(one, name) for one in planned]
         memory_chart(folder / "plan.png", frames, peaks, self.setting.frames, self.memory, self.heading)
-        return ["plan.csv", "plan.json", "plan.png"]
 
     def charted_frames(self) -> list[int]:
         """Powers of two from 1 to past the edit's frames, and these."""
         frames = self.setting.frames
         return sorted({frames, *(1 << power for power in range(frames.bit_length() + _DOUBLINGS))})
+
+
+def card_memory() -> float | None:
+    """GiB of the first GPU, None where there is none."""
+    return torch.cuda.get_device_properties(0).total_memory / _GIB if torch.cuda.is_available() else None
 
 
 def _backends(setting: Setting) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from fame_accel.core.limits import width_x_height
 from fame_accel.tools.planner.estimate import LevelPlan, Total
+from fame_accel.tools.planner.whole import WholeEdit, in_bytes
 
 PREDICTED = "Times are PREDICTED by a model of counted instructions, not measured on a GPU"
 UNPREDICTED = (
@@ -20,7 +21,16 @@ LEGEND = (
 )
 COUNTED = (
     "Counted at a modulated step: self-attention's own tensors (query, key, value, what its backend allocates, out), "
-    "for one layer at its peak. Not counted: weights, the UNet's other activations, cross-attention, VAE, text encoder."
+    "for one layer at its peak."
+)
+WHOLE = (
+    "Counted of the whole edit with the fused backend: weights, activations and attention of the network that runs, "
+    "text encoders at their weights. Not counted: a ControlNet, and what CUDA and the allocator take for themselves, "
+    "some hundred MiB."
+)
+NOT_WHOLE = (
+    "Not counted: weights, the network's other activations, cross-attention, VAE, text encoder (those of a checkpoint "
+    "folder are counted where diffusers is installed)."
 )
 
 
@@ -35,10 +45,11 @@ class Fit:
     def as_text(self, memory: float) -> str:
         """One sentence; memory: in GiB."""
         frames = f"{self.frames} frame{'' if self.frames == 1 else 's'} fit" if self.frames else "no frame fits"
+        size = in_bytes(memory * 2**30)
         if self.stopped:
-            return f"{in_words(self.backend)}: {frames} {memory:g} GiB; more are refused: {self.stopped}"
+            return f"{in_words(self.backend)}: {frames} {size}; more are refused: {self.stopped}"
         most = "at most " if self.frames else ""
-        return f"{in_words(self.backend)}: {most}{frames} {memory:g} GiB, for attention's tensors alone"
+        return f"{in_words(self.backend)}: {most}{frames} {size}, for attention's tensors alone"
 
 
 def about_times(whole: Total) -> str:
@@ -79,13 +90,32 @@ def in_words(backend: str) -> str:
     return "eager (reference)" if backend == "reference" else f"fused ({backend})"
 
 
-def in_bytes(number: float) -> str:
-    """A number of bytes with three digits and the largest unit that leaves it at least 1."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if number < 1000 or unit == "TiB":
-            break
-        number /= 1024
-    return f"{number:.0f} {unit}" if number >= 100 or unit == "B" else f"{number:.3g} {unit}"
+def whole_rows(edit: WholeEdit, memory: float | None) -> list[dict[str, Any]]:
+    """The whole edit as it is and with each saving: peak, and the most frames that fit `memory` GiB, if given."""
+    rows = []
+    for words, changed in {"as given": edit, **edit.savings()}.items():
+        row: dict[str, Any] = {"change": words, "peak_bytes": changed.peak_bytes()}
+        if memory is not None:
+            row |= {"fits": row["peak_bytes"] <= memory * 2**30, "most_frames": changed.most_frames(memory * 2**30)}
+        rows.append(row)
+    return rows
+
+
+def whole_table(rows: list[dict[str, Any]], memory: float | None) -> str:
+    """`whole_rows` as text."""
+    lines = [
+        ["whole edit", "peak", *([] if memory is None else ["fits", f"most frames in {in_bytes(memory * 2**30)}"])]
+    ]
+    for row in rows:
+        fit = [] if memory is None else ["yes" if row["fits"] else "NO", str(row["most_frames"])]
+        lines.append([row["change"], in_bytes(row["peak_bytes"]), *fit])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    lines.insert(1, ["-" * width for width in widths])
+    aligned = [
+        [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+        for line in lines
+    ]
+    return "\n".join("  ".join(cells) for cells in aligned)
 
 
 def _figures(plan: LevelPlan | Total, chips: list[str]) -> list[str]:

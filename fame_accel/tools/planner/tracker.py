@@ -22,14 +22,14 @@ class MemoryTracker(TorchDispatchMode):
     """Counts the bytes of the storages that operators make, for as long as these live.
 
     Args:
-        fake: makes the fake tensors that operators are called on.
+        fake: makes the fake tensors that operators are called on; None for meta tensors.
 
     Attributes:
         live: bytes now.
         peak: the most bytes at once.
     """
 
-    def __init__(self, fake: FakeTensorMode) -> None:
+    def __init__(self, fake: FakeTensorMode | None = None) -> None:
         super().__init__()
         self._fake = fake
         self.live = self.peak = 0
@@ -38,7 +38,8 @@ class MemoryTracker(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is torch.ops.aten.repeat_interleave.Tensor:  # of a few real numbers, as many as there are keys
+        if func is torch.ops.aten.repeat_interleave.Tensor and self._fake is not None:
+            # of a few real numbers, as many as there are keys
             total = int(args[0].sum())
             with self._fake:
                 result = torch.empty(total, dtype=torch.int64, device="cpu")
