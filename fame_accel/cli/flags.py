@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from fame_accel.core.limits import (
+    AUTO,
+    AUTO_FPS,
     BACKENDS,
     COUNT,
     DTYPES,
+    FITS,
     FPS,
     FRACTION,
     NOT_NEGATIVE,
@@ -23,8 +26,6 @@ from fame_accel.core.limits import (
     check_size,
 )
 from fame_accel.core.presets import MODULATIONS
-from fame_accel.media.frames import FITS
-from fame_accel.media.selection import AUTO, AUTO_FPS
 
 _START = "seconds of the video before the first frame that is taken"
 _STRIDE = f"take every Nth frame; {AUTO}: those that play about {AUTO_FPS:.0f} times a second"

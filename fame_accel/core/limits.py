@@ -8,6 +8,10 @@ from dataclasses import dataclass
 
 BACKENDS = ("auto", "triton", "sdpa", "reference")
 DTYPES = ("float32", "float16", "bfloat16")
+FITS = ("crop", "pad", "stretch")  # how frames come to the aspect ratio of a size
+AUTO = "auto"  # a stride: that of about AUTO_FPS frames per second
+AUTO_FPS = 8.0
+Size = tuple[int | None, int | None]  # (height, width) in pixels; None follows from the source
 MAX_REGIONS = 31
 VAE_SCALE_FACTOR = 8  # pixels per side of a latent, in Stable Diffusion 1, 2 and XL
 

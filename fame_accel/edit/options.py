@@ -9,9 +9,11 @@ from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from fame_accel.core.limits import (
+    AUTO,
     BACKENDS,
     COUNT,
     DTYPES,
+    FITS,
     FPS,
     FRACTION,
     NOT_NEGATIVE,
@@ -19,11 +21,10 @@ from fame_accel.core.limits import (
     SIDE,
     STEPS,
     Range,
+    Size,
     check_size,
 )
 from fame_accel.core.presets import MODULATIONS
-from fame_accel.media.frames import FITS, Size
-from fame_accel.media.selection import AUTO
 
 MEASURED = "auto"  # --debias SUBJECT=auto: toward the minority as measured in the text encoder
 CANNY = "canny"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from fame_accel.media.frames import FITS, Size
+from fame_accel.core.limits import AUTO, FITS, Size
 
 MAX_VALUE = 2**31 - 1  # the largest count that torch and FFmpeg handle
-AUTO = "auto"  # a stride
-AUTO_FPS = 8.0  # frames per second of --stride auto
 
 
 def check_selection(

@@ -8,7 +8,7 @@ from itertools import islice, pairwise
 from statistics import median
 from typing import Any
 
-from fame_accel.media.selection import AUTO_FPS
+from fame_accel.core.limits import AUTO_FPS
 
 _NO_TIME_STAMPS = 0x80  # FFmpeg's AVFMT_NOTIMESTAMPS: a raw stream, whose frame rate FFmpeg makes up
 _SAMPLED = 64  # packets from which the frame rate of --stride auto is measured

@@ -430,7 +430,7 @@ def test_regions_are_counted_in_masks(capsys: pytest.CaptureFixture, tmp_path: P
     assert status == 0, err
     report = json.loads(out)
     assert report["regions"].startswith("a, b, counted in")
-    region = SpaceTimeLayout.from_masks(masks).tokens(8, 8).region[0]
+    region = SpaceTimeLayout.from_masks(masks, rest=True).tokens(8, 8).region[0]
     share = ((region[:, None] & region[None, :]) != 0).double().mean().item()
     assert 0 < share < 1 and report["rows"][0]["active"] == pytest.approx(share)
 
