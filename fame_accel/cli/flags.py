@@ -13,6 +13,7 @@ from fame_accel.core.limits import (
     BACKENDS,
     COUNT,
     DTYPES,
+    FITS,
     FPS,
     FRACTION,
     NOT_NEGATIVE,
@@ -23,7 +24,6 @@ from fame_accel.core.limits import (
     check_size,
 )
 from fame_accel.core.presets import MODULATIONS
-from fame_accel.media.frames import FITS
 from fame_accel.media.selection import AUTO, AUTO_FPS
 
 _START = "seconds of the video before the first frame that is taken"

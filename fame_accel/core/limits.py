@@ -9,7 +9,11 @@ from dataclasses import dataclass
 BACKENDS = ("auto", "triton", "sdpa", "reference")
 DTYPES = ("float32", "float16", "bfloat16")
 MAX_REGIONS = 31
+FITS = ("crop", "pad", "stretch")  # how frames come to another aspect ratio
 VAE_SCALE_FACTOR = 8  # pixels per side of a latent, in Stable Diffusion 1, 2 and XL
+
+
+Size = tuple[int | None, int | None]  # (height, width) in pixels, None where it follows from the other
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from fame_accel.core.limits import (
     BACKENDS,
     COUNT,
     DTYPES,
+    FITS,
     FPS,
     FRACTION,
     NOT_NEGATIVE,
@@ -19,10 +20,10 @@ from fame_accel.core.limits import (
     SIDE,
     STEPS,
     Range,
+    Size,
     check_size,
 )
 from fame_accel.core.presets import MODULATIONS
-from fame_accel.media.frames import FITS, Size
 from fame_accel.media.selection import AUTO
 
 MEASURED = "auto"  # --debias SUBJECT=auto: toward the minority as measured in the text encoder

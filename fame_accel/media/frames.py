@@ -9,13 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from fame_accel.core.limits import VAE_SCALE_FACTOR
+from fame_accel.core.limits import VAE_SCALE_FACTOR, Size
 
-FITS = ("crop", "pad", "stretch")
 OWN_ASPECT = (None, None)  # a size: the aspect ratio of the source, with about AREA pixels
 AREA = 512 * 512
-
-Size = tuple[int | None, int | None]
 
 
 @dataclass(frozen=True)

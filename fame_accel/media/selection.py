@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fame_accel.media.frames import FITS, Size
+from fame_accel.core.limits import FITS, Size
 
 MAX_VALUE = 2**31 - 1  # the largest count that torch and FFmpeg handle
 AUTO = "auto"  # a stride

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fame_accel.core.limits import width_x_height
+from fame_accel.core.limits import Size, width_x_height
 from fame_accel.media.decoding import decode, open_media, video_stream
 from fame_accel.media.files import IMAGE_SUFFIXES, image_files, open_image
-from fame_accel.media.frames import Placement, Size, complete_size, fit_frames, place
+from fame_accel.media.frames import Placement, complete_size, fit_frames, place
 from fame_accel.media.light import OVER_BLACK, over_black, upright_rgb
 from fame_accel.media.packages import require
 from fame_accel.media.selection import check_selection, select_frames
