@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -19,13 +20,14 @@ from fame_accel.tools.planner.whole import WholeEdit, in_bytes
 
 @contextmanager
 def out_of_memory_advised(
-    options: EditOptions, size: tuple[int, int], device: torch.device, regions: int
+    options: EditOptions, folder: Path, size: tuple[int, int], device: torch.device, regions: int
 ) -> Iterator[None]:
     """Turn a lack of memory in the block into a RuntimeError whose message says what would lower the need.
 
     Args:
         options: of the edit, its dtype and backend filled in.
-        size: (height, width) in pixels of its frames.
+        folder: the checkpoint's.
+        size: (height, width) in pixels of the frames.
         device: where it runs.
         regions: how many there are.
     """
@@ -36,7 +38,11 @@ def out_of_memory_advised(
         if not lacks_memory(error):
             raise
     # Past the handler the tensors of the failed edit are freed: what follows needs some memory itself.
-    raise RuntimeError(f"out of memory on {device}: {what_to_change(options, size, device, regions)}")
+    try:
+        change = what_to_change(options, folder, size, device, regions)
+    except ValueError:  # a network or a number of frames that is not planned
+        change = "fewer --frames and a smaller --size take less"
+    raise RuntimeError(f"out of memory on {device}: {change}")
 
 
 def lacks_memory(error: BaseException) -> bool:
@@ -44,15 +50,22 @@ def lacks_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
-def what_to_change(options: EditOptions, size: tuple[int, int], device: torch.device, regions: int) -> str:
-    """What the edit takes, and what with each saving that it does not use yet, as `fame-accel plan` counts them."""
-    footprint = read_footprint(options.model)
+def what_to_change(
+    options: EditOptions, folder: Path, size: tuple[int, int], device: torch.device, regions: int
+) -> str:
+    """What the edit takes, and what with each saving that it does not use yet, as `fame-accel plan` counts them.
+
+    Args:
+        options, folder, size, device, regions: as in `out_of_memory_advised`.
+
+    Raises:
+        ValueError: the checkpoint or the edit is not one that is planned.
+    """
+    footprint = read_footprint(folder)
     if footprint is None or options.backend not in FUSED or options.modulation not in MODULATIONS:
-        return (
-            f"`fame-accel plan --model {options.model}` says what fits; fewer --frames and a smaller --size take less"
-        )
+        raise ValueError("not planned")
     setting = Setting(
-        read_network(options.model), EqualRegions(min(regions, MAX_REGIONS)), options.frames, size,
+        read_network(folder), EqualRegions(min(regions, MAX_REGIONS)), options.frames, size,
         options.dtype or "float32", options.modulation, options.guidance > 1, options.backend,
     )  # fmt: skip
     edit = WholeEdit(setting, footprint, options.split_guidance, options.chunk_size, options.offload)

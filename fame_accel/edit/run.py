@@ -107,7 +107,7 @@ def _run(options: EditOptions, recorded: Mapping[str, Any], resume: bool, output
         print(f"fame-accel: unlike the recorded run: {difference}", file=sys.stderr)
 
     with _telling_how_to_go_on(outputs.progress):
-        with out_of_memory_advised(options, inputs.video.size, device, len(inputs.names)):
+        with out_of_memory_advised(options, checkpoint.folder, inputs.video.size, device, len(inputs.names)):
             edited, injections = _edit(pipeline, options, inputs, debias, steps, timed)
         edited = inputs.video.without_padding(edited)
         record["injections"] = [asdict(injection) for injection in injections]

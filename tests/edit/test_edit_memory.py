@@ -58,5 +58,15 @@ def test_flags_that_are_used_are_not_advised(
     assert "--size 32x32 takes " in line
 
 
+def test_an_edit_that_is_not_planned_still_says_what_takes_less(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    Recorder(monkeypatch)
+    monkeypatch.setattr(fame_accel.pipeline.FameVideoEditPipeline, "invert", no_memory(ERRORS[0]))
+    assert main(["edit", *flags(home, tmp_path / "a.mp4", modulation="first-frame")]) == 2
+    expected = "fame-accel: out of memory on cpu: fewer --frames and a smaller --size take less"
+    assert capsys.readouterr().err.splitlines()[-1] == expected
+
+
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
     assert not lacks_memory(RuntimeError("shape mismatch")) and not lacks_memory(ValueError("memory"))

@@ -96,6 +96,10 @@ def test_each_saving_lowers_the_peak_and_is_offered_once():
     assert "--split-guidance" not in sd15(guidance=False).savings()
 
 
+def test_a_smaller_size_is_told_as_the_flag_takes_it():
+    assert "--size 512x256" in sd15(size=(512, 1024)).savings()
+
+
 def test_most_frames_is_the_edge():
     memory = 8 * 2**30
     frames = sd15().most_frames(memory)

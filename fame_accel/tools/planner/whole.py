@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from fame_accel.core.limits import VAE_SCALE_FACTOR
+from fame_accel.core.limits import VAE_SCALE_FACTOR, width_x_height
 from fame_accel.tools.planner import MOST_FRAMES
 from fame_accel.tools.planner.estimate import Setting, last_that_fits, level_bytes, refuses
 from fame_accel.tools.planner.footprint import Footprint
@@ -57,10 +57,10 @@ class WholeEdit:
         if len(changes) > 1:
             together = {name: value for change in changes.values() for name, value in change.items()}
             edits[" ".join(changes)] = replace(self, **together)  # type: ignore[arg-type]
-        height, width = (max(VAE_SCALE_FACTOR, side // 2 // VAE_SCALE_FACTOR * VAE_SCALE_FACTOR) for side in
-                         self.setting.size)  # fmt: skip
-        if (height, width) != self.setting.size:
-            edits[f"--size {height}x{width}"] = replace(self, setting=replace(self.setting, size=(height, width)))
+        sides = [side // 2 // VAE_SCALE_FACTOR * VAE_SCALE_FACTOR for side in self.setting.size]
+        size = (max(VAE_SCALE_FACTOR, sides[0]), max(VAE_SCALE_FACTOR, sides[1]))
+        if size != self.setting.size:
+            edits[f"--size {width_x_height(size)}"] = replace(self, setting=replace(self.setting, size=size))
         if self.setting.frames > 1:
             frames = self.setting.frames // 2
             edits[f"--frames {frames}"] = replace(self, setting=replace(self.setting, frames=frames))
