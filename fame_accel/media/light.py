@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from fame_accel.core.limits import width_x_height
 from fame_accel.media.frames import fit_frames
 from fame_accel.media.packages import require
 
@@ -29,7 +30,7 @@ _SIDE_DATA = {
 }
 
 
-def upright_rgb(frame: VideoFrame, pixel_aspect: float, file: Path) -> tuple[Tensor, list[str]]:
+def upright_rgb(frame: VideoFrame, pixel_aspect: float, file: Path) -> tuple[Tensor, tuple[int, int], list[str]]:
     """Convert a decoded frame to RGB as a player shows it.
 
     Args:
@@ -38,25 +39,29 @@ def upright_rgb(frame: VideoFrame, pixel_aspect: float, file: Path) -> tuple[Ten
         file: for the error messages.
 
     Returns:
-        uint8 [H, W, 3], with square pixels, turned and mirrored as its display matrix says; and what a reader should
-        know of the conversion, one line each.
+        uint8 [H, W, 3], with square pixels, turned and mirrored as its display matrix says; its (height, width) before
+        pixels were made square; and what a reader should know of the conversion, one line each.
 
     Raises:
         ValueError: the frame is encoded in a way that would give wrong colors or a wrong shape.
     """
     picture, lines = _rgb(frame, file)
-    if pixel_aspect != 1:
-        width = max(1, round(picture.shape[1] * pixel_aspect))
-        picture = fit_frames(picture[None], (picture.shape[0], width), "stretch")[0]
-        lines.append(f"pixels {pixel_aspect:.3f} times as wide as high are resized to square ones")
+    aspect = (1.0, pixel_aspect)  # of rows and columns
     side_data: Any = frame.side_data  # PyAV's annotations are of another form than what it returns
     for data in side_data:
         lines += _named(_SIDE_DATA, data.type.name)
         if data.type.name == "DISPLAYMATRIX":
-            picture = _turned(picture, require("numpy", "diffusers").frombuffer(data, "int32").tolist(), file)
+            matrix = require("numpy", "diffusers").frombuffer(data, "int32").tolist()
+            picture = _turned(picture, matrix, file)
+            aspect = aspect if matrix[0] else aspect[::-1]
     if frame.interlaced_frame:
         lines.append("the video is interlaced: both fields are edited as one picture; deinterlace it first")
-    return picture.contiguous(), lines
+    stored = (picture.shape[0], picture.shape[1])
+    if pixel_aspect != 1:
+        square = [max(1, round(side * stretch)) for side, stretch in zip(stored, aspect, strict=True)]
+        picture = fit_frames(picture[None].contiguous(), (square[0], square[1]), "stretch")[0]
+        lines.append(f"pixels of {width_x_height(stored)} are not square: resized to {width_x_height(square)}")
+    return picture.contiguous(), stored, lines
 
 
 def over_black(picture: Tensor) -> tuple[Tensor, bool]:

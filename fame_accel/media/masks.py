@@ -36,6 +36,7 @@ def read_masks(
     *,
     first: int = 0,
     fit: str = "crop",
+    stored_size: tuple[int, int] | None = None,
 ) -> tuple[Tensor, list[str]]:
     """Read the masks of a video's regions, for the frames that `read_video` takes with the same arguments.
 
@@ -55,6 +56,7 @@ def read_masks(
         frames, stride: the selection of frames, as for the video.
         size: (height, width) in pixels to bring the masks to, nearest neighbor; None keeps the size.
         first: index of the first frame in the source.
+        stored_size: another size that the masks may have, of the video before its pixels were made square.
         fit: how the masks come to the aspect ratio of ``size``, as for the video.
 
     Returns:
@@ -81,6 +83,8 @@ def read_masks(
     if len(regions) > MAX_REGIONS:
         raise ValueError(f"{path} has {len(regions)} regions: at most {MAX_REGIONS} fit")
     for name, mask in regions.items():
+        if tuple(mask.shape[1:]) == stored_size:
+            regions[name] = mask = fit_masks(mask[None], source_size, "stretch")[0]
         if tuple(mask.shape[1:]) != tuple(source_size):
             got, wanted = map(width_x_height, (mask.shape[1:], source_size))
             raise ValueError(f"the masks of region {name!r} in {path} are {got} pixels: the video has {wanted}")
