@@ -45,7 +45,7 @@ def encode(
         times: of the frames in milliseconds; None spaces them evenly.
         rate: frames per second, in the header.
         codec, pix_fmt: FFmpeg's names.
-        sound: codec of a track of silence as long as the video, or None.
+        sound: codec of a track as long as the video, or None.
         settings: attributes of the codec context, or of the stream.
     """
     options = {"crf": "1"} if codec == "libx264" else {}
@@ -57,7 +57,7 @@ def encode(
             stream.codec_context.time_base = stream.time_base = MILLISECOND
         for name, value in settings.items():
             setattr(stream.codec_context, name, value)
-        audio = None if sound is None else container.add_stream(sound, rate=48000)
+        audio = None if sound is None else container.add_stream(sound, rate=48000, layout="mono")
         for index, picture in enumerate(pictures):
             shape = "rgb24" if picture.shape[-1] == 3 else "rgba"
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format=shape)
@@ -66,11 +66,12 @@ def encode(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
         if audio is not None:
-            silence = np.zeros((1, 48000 * len(pictures) // rate), np.float32 if sound == "aac" else np.int16)
-            shape = "fltp" if sound == "aac" else "s16"
-            block = av.AudioFrame.from_ndarray(silence, format=shape, layout="mono")
+            count = 48000 * len(pictures) // rate
+            waves = np.sin(np.linspace(0, 30, count) ** 4)[None]  # of a pitch that rises, so that packets differ
+            floats = sound == "aac"
+            samples = waves.astype(np.float32) if floats else (20000 * waves).astype(np.int16)
+            block = av.AudioFrame.from_ndarray(samples, format="fltp" if floats else "s16", layout="mono")
             block.sample_rate = 48000
-            audio.codec_context.layout = "mono"
             container.mux(audio.encode(block))
             container.mux(audio.encode(None))
     return path

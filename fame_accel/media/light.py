@@ -15,6 +15,7 @@ from fame_accel.media.packages import require
 
 if TYPE_CHECKING:
     from av import VideoFrame
+    from av.video.reformatter import VideoReformatter
 
 _BT709, _FULL, _UNSPECIFIED = 1, 2, 2  # FFmpeg's codes of a color matrix, a range, and of what a file leaves open
 _MATRICES = (0, 1, 2, 4, 5, 6, 7, 9)  # those that swscale converts
@@ -30,13 +31,16 @@ _SIDE_DATA = {
 }
 
 
-def upright_rgb(frame: VideoFrame, pixel_aspect: float, file: Path) -> tuple[Tensor, tuple[int, int], list[str]]:
+def upright_rgb(
+    frame: VideoFrame, pixel_aspect: float, file: Path, reformatter: VideoReformatter
+) -> tuple[Tensor, tuple[int, int], list[str]]:
     """Convert a decoded frame to RGB as a player shows it.
 
     Args:
         frame: as FFmpeg decodes it.
         pixel_aspect: width of a pixel over its height, before any rotation.
         file: for the error messages.
+        reformatter: of PyAV, one for all frames of a file, as it keeps tables that take seconds to make for HDR.
 
     Returns:
         uint8 [H, W, 3], with square pixels, turned and mirrored as its display matrix says; its (height, width) before
@@ -45,7 +49,7 @@ def upright_rgb(frame: VideoFrame, pixel_aspect: float, file: Path) -> tuple[Ten
     Raises:
         ValueError: the frame is encoded in a way that would give wrong colors or a wrong shape.
     """
-    picture, lines = _rgb(frame, file)
+    picture, lines = _rgb(frame, file, reformatter)
     aspect = (1.0, pixel_aspect)  # of rows and columns
     side_data: Any = frame.side_data  # PyAV's annotations are of another form than what it returns
     for data in side_data:
@@ -79,7 +83,7 @@ def over_black(picture: Tensor) -> tuple[Tensor, bool]:
     return ((color.int() * alpha.int() + 127) // 255).to(torch.uint8), True
 
 
-def _rgb(frame: VideoFrame, file: Path) -> tuple[Tensor, list[str]]:
+def _rgb(frame: VideoFrame, file: Path, reformatter: VideoReformatter) -> tuple[Tensor, list[str]]:
     """A frame as uint8 [H, W, 3], and what to say of it."""
     lines: list[str] = []
     components = frame.format.components
@@ -97,8 +101,7 @@ def _rgb(frame: VideoFrame, file: Path) -> tuple[Tensor, list[str]]:
         lines.append(f"{', '.join(special)} is converted to BT.709{clipped}")
     if (bits := max(part.bits for part in components)) > 8:
         lines.append(f"{bits} bits a channel are rounded to 8")
-    array = frame.reformat(**changes).to_ndarray() if len(changes) > 1 else frame.to_ndarray(**changes)
-    picture = torch.from_numpy(array)
+    picture = torch.from_numpy(reformatter.reformat(frame, **changes).to_ndarray())
     if picture.shape[-1] == 4:
         picture, transparent = over_black(picture)
         lines += [OVER_BLACK] * transparent

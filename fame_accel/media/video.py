@@ -122,6 +122,8 @@ def read_video(
         raise ValueError(f"fps must be positive and finite, got {fps}")
     if not path.exists():
         raise ValueError(f"no such video file or folder: {path}")
+    if not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{path} is neither a file nor a folder")
     choice = _Choice(frames, stride, size, fps, start, fit, most)
     video = _read_folder(path, choice) if path.is_dir() else _read_file(path, choice)
     where = place(video.source_size, video.size, fit)
@@ -171,6 +173,7 @@ def _read_file(file: Path, choice: _Choice) -> Video:
     wanted = min(filter(None, (choice.frames, choice.most)), default=None)
     with open_media(file) as container:
         stream = video_stream(container, file)
+        reformatter = require("av.video.reformatter", "diffusers").VideoReformatter()
         clock = Clock.of(container, stream, choice.fps)
         for count, frame in enumerate(decode(container, stream, file), start=1):
             time = clock.seconds(count - 1, frame, str(file))
@@ -178,7 +181,8 @@ def _read_file(file: Path, choice: _Choice) -> Video:
             if time - origin < choice.start - _ROUNDING:
                 first = count
             elif (count - 1 - first) % stride == 0:  # resized one by one, as a long 4K video would not fit in memory
-                picture, stored, said = upright_rgb(frame, float(stream.sample_aspect_ratio or 1), file)
+                aspect = float(stream.sample_aspect_ratio or 1)
+                picture, stored, said = upright_rgb(frame, aspect, file, reformatter)
                 lines += [line for line in said if line not in lines]
                 source_size = (picture.shape[0], picture.shape[1])
                 pictures.append(choice.fitted(picture))
@@ -195,6 +199,8 @@ def _read_file(file: Path, choice: _Choice) -> Video:
         if gaps := clock.uneven(times):
             low, high = (1000 * gap for gap in gaps)
             lines.append(f"variable frame rate: {low:.0f} to {high:.0f} ms between frames, written as {fps:.4g} fps")
+        if not wanted and count < stream.frames:
+            lines.append(f"damaged: the file counts {stream.frames} frames, {count} of them can be read")
         if stream.metadata.get("alpha_mode") == "1":
             lines.append("the alpha channel of the file is not read")
         own = choice.fps is None or (clock.stamped and abs(choice.fps - clock.stated) < 0.01)
