@@ -152,6 +152,8 @@ def test_what_the_command_tells(home, tmp_path, capsys):
     """Shares of the regions, and what a debiasing came to, without opening a file."""
     edit(home, tmp_path / "a.mp4", region="man=doctor", debias="doctor=female")
     printed = capsys.readouterr().out.splitlines()
+    assert printed.pop(0) == "2 of 6 frames, stride 3: 0.00 to 0.80 s"
+    assert printed.pop(0) == "128x128 at 7.5 fps, resized to 64x64 (width x height)"
     assert printed[0] == "regions, as shares of all pixels: car 54% (no phrase), man 46%"
     assert printed[1].startswith("'doctor' moved toward 'female' by 0.500 of the difference between the groups; its ")
 
