@@ -66,11 +66,16 @@ def run_evaluation(
         if out is not None:
             file = check_output_file("--out", out, [source, edited, masks, clip])
             stack.enter_context(exclusive("--out", file))
-        after = read_video(edited, most=None if frames is None else frames + 1)
-        most = len(after.frames) + 1  # one more tells that the lengths differ
-        size = size or after.size
+        enough = None if frames is None else frames + 1  # one more tells that the lengths differ
+        after = read_video(edited, most=enough)
+        most, size = len(after.frames) + 1, size or after.size
         before = read_video(source, frames, stride, size, fps, start=start, fit=fit, most=most)
-        _check_lengths(before, after, edited)
+        original = before.without_padding(before.frames)
+        if original.shape != after.frames.shape:
+            raise ValueError(
+                f"the source gives {_shape(original, most)}, {edited} has {_shape(after.frames, enough)}: select the "
+                "frames that were edited with --frames, --start, --stride, --size and --fit"
+            )
         report = {"source": str(source), "edited": str(edited)}
         report |= _evaluate(before, after, masks, auto_person_mask, region, prompt, clip, gender)
         if out is not None:
@@ -120,16 +125,7 @@ def _evaluate(
     return report
 
 
-def _check_lengths(before: Video, after: Video, edited: str) -> None:
-    """Raise ValueError unless the clips have one shape."""
-    original = before.without_padding(before.frames)
-    if original.shape != after.frames.shape:
-        more = " or more" if len(original) != len(after.frames) else ""
-        raise ValueError(
-            f"the source gives {_shape(original)}{more}, {edited} has {_shape(after.frames)}{more}: select the frames "
-            "that were edited with --frames, --start, --stride and --size"
-        )
-
-
-def _shape(frames: Tensor) -> str:
-    return f"{len(frames)} frames of {width_x_height(frames.shape[1:3])}"
+def _shape(frames: Tensor, most: int | None = None) -> str:
+    """Frames [F, H, W, 3] in words; reading stopped at `most` of them."""
+    more = " or more" if len(frames) == most else ""
+    return f"{len(frames)} frames{more} of {width_x_height(frames.shape[1:3])}"

@@ -11,8 +11,9 @@ MAX_STRIDE = 4  # 7.5 frames per second: from frame to frame the man moves visib
 
 
 def load_clip(frames: int, size: int) -> torch.Tensor:
-    """Load frames of the clip "carphone" (176x144, 120 frames at 29.97 per second), cropped to a square and resized.
+    """Load frames of the clip "carphone", cropped to a square and resized.
 
+    The clip has 120 frames at 29.97 per second, of 176x144 pixels that are shown as 193x144.
     The frames come from the middle of the clip, where the man moves most, at a constant stride: 4, or the largest
     smaller stride with which they fit. Up to 30 frames therefore play at natural speed at 7.5 frames per second.
 

@@ -63,7 +63,8 @@ def decode(container: Any, stream: Any, file: Path) -> Iterator[VideoFrame]:
     if codec.width * codec.height > MAX_PIXELS:
         declared = width_x_height((codec.height, codec.width))
         raise ValueError(f"the frames of {file} are {declared} pixels: at most {MAX_PIXELS} pixels are read")
-    # without "explode", FFmpeg fills the gaps of damaged frames with pixels of its own
+    # without "explode", FFmpeg fills the gaps of damaged frames with pixels of its own; its slice threads always do
+    codec.thread_count = 1
     codec.options = {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}
     count, size = 0, (0, 0)
     try:
@@ -79,5 +80,4 @@ def decode(container: Any, stream: Any, file: Path) -> Iterator[VideoFrame]:
             count += 1
     except av.error.FFmpegError as error:
         position = f" past frame {count - 1}" if count else ""
-        way_out = f"; {_TO_REPAIR}" if count else ""
-        raise ValueError(f"{file} cannot be read as a video{position}: {error.strerror}{way_out}") from error
+        raise ValueError(f"{file} cannot be read as a video{position}: {error.strerror}; {_TO_REPAIR}") from error

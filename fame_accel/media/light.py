@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from fame_accel.core.limits import width_x_height
 from fame_accel.media.frames import fit_frames
 from fame_accel.media.packages import require
 
 if TYPE_CHECKING:
     from av import VideoFrame
+    from av.video.reformatter import VideoReformatter
 
 _BT709, _FULL, _UNSPECIFIED = 1, 2, 2  # FFmpeg's codes of a color matrix, a range, and of what a file leaves open
 _MATRICES = (0, 1, 2, 4, 5, 6, 7, 9)  # those that swscale converts
@@ -29,34 +31,41 @@ _SIDE_DATA = {
 }
 
 
-def upright_rgb(frame: VideoFrame, pixel_aspect: float, file: Path) -> tuple[Tensor, list[str]]:
+def upright_rgb(
+    frame: VideoFrame, pixel_aspect: float, file: Path, reformatter: VideoReformatter
+) -> tuple[Tensor, tuple[int, int], list[str]]:
     """Convert a decoded frame to RGB as a player shows it.
 
     Args:
         frame: as FFmpeg decodes it.
         pixel_aspect: width of a pixel over its height, before any rotation.
         file: for the error messages.
+        reformatter: of PyAV, one for all frames of a file, as it keeps tables that take seconds to make for HDR.
 
     Returns:
-        uint8 [H, W, 3], with square pixels, turned and mirrored as its display matrix says; and what a reader should
-        know of the conversion, one line each.
+        uint8 [H, W, 3], with square pixels, turned and mirrored as its display matrix says; its (height, width) before
+        pixels were made square; and what a reader should know of the conversion, one line each.
 
     Raises:
         ValueError: the frame is encoded in a way that would give wrong colors or a wrong shape.
     """
-    picture, lines = _rgb(frame, file)
-    if pixel_aspect != 1:
-        width = max(1, round(picture.shape[1] * pixel_aspect))
-        picture = fit_frames(picture[None], (picture.shape[0], width), "stretch")[0]
-        lines.append(f"pixels {pixel_aspect:.3f} times as wide as high are resized to square ones")
+    picture, lines = _rgb(frame, file, reformatter)
+    aspect = (1.0, pixel_aspect)  # of rows and columns
     side_data: Any = frame.side_data  # PyAV's annotations are of another form than what it returns
     for data in side_data:
         lines += _named(_SIDE_DATA, data.type.name)
         if data.type.name == "DISPLAYMATRIX":
-            picture = _turned(picture, require("numpy", "diffusers").frombuffer(data, "int32").tolist(), file)
+            matrix = require("numpy", "diffusers").frombuffer(data, "int32").tolist()
+            picture = _turned(picture, matrix, file)
+            aspect = aspect if matrix[0] else aspect[::-1]
     if frame.interlaced_frame:
         lines.append("the video is interlaced: both fields are edited as one picture; deinterlace it first")
-    return picture.contiguous(), lines
+    stored = (picture.shape[0], picture.shape[1])
+    if pixel_aspect != 1:
+        square = [max(1, round(side * stretch)) for side, stretch in zip(stored, aspect, strict=True)]
+        picture = fit_frames(picture[None].contiguous(), (square[0], square[1]), "stretch")[0]
+        lines.append(f"pixels of {width_x_height(stored)} are not square: resized to {width_x_height(square)}")
+    return picture.contiguous(), stored, lines
 
 
 def over_black(picture: Tensor) -> tuple[Tensor, bool]:
@@ -74,7 +83,7 @@ def over_black(picture: Tensor) -> tuple[Tensor, bool]:
     return ((color.int() * alpha.int() + 127) // 255).to(torch.uint8), True
 
 
-def _rgb(frame: VideoFrame, file: Path) -> tuple[Tensor, list[str]]:
+def _rgb(frame: VideoFrame, file: Path, reformatter: VideoReformatter) -> tuple[Tensor, list[str]]:
     """A frame as uint8 [H, W, 3], and what to say of it."""
     lines: list[str] = []
     components = frame.format.components
@@ -92,8 +101,7 @@ def _rgb(frame: VideoFrame, file: Path) -> tuple[Tensor, list[str]]:
         lines.append(f"{', '.join(special)} is converted to BT.709{clipped}")
     if (bits := max(part.bits for part in components)) > 8:
         lines.append(f"{bits} bits a channel are rounded to 8")
-    array = frame.reformat(**changes).to_ndarray() if len(changes) > 1 else frame.to_ndarray(**changes)
-    picture = torch.from_numpy(array)
+    picture = torch.from_numpy(reformatter.reformat(frame, **changes).to_ndarray())
     if picture.shape[-1] == 4:
         picture, transparent = over_black(picture)
         lines += [OVER_BLACK] * transparent

@@ -35,6 +35,7 @@ def read_masks(
     *,
     first: int = 0,
     fit: str = "crop",
+    stored_size: tuple[int, int] | None = None,
 ) -> tuple[Tensor, list[str]]:
     """Read the masks of a video's regions, for the frames that `read_video` takes with the same arguments.
 
@@ -58,6 +59,7 @@ def read_masks(
         frames, stride: the selection of frames, as for the video.
         size: (height, width) in pixels to bring the masks to, nearest neighbor; None gives them the source's size.
         first: index of the first frame in the source.
+        stored_size: another size that the masks may have, of the video before its pixels were made square.
         fit: how the masks come to the aspect ratio of ``size``, as for the video.
 
     Returns:
@@ -81,7 +83,7 @@ def read_masks(
         raise ValueError(f"{path} has {len(regions)} regions: at most {MAX_REGIONS} fit")
     masks = []
     for name, mask in regions.items():
-        _check_aspect(name, path, (mask.shape[1], mask.shape[2]), source_size)
+        _check_aspect(name, path, (mask.shape[1], mask.shape[2]), source_size, stored_size)
         whole = _resized(mask, source_size)
         result = whole if size is None else fit_masks(whole[None], size, fit)[0]
         if size is not None and whole.any() and not result.any():
@@ -114,14 +116,17 @@ def _read(path: Path, choice: FrameChoice) -> list[tuple[str, Tensor]]:
     raise ValueError(f"{path}: {FORMS}")
 
 
-def _check_aspect(name: str, path: Path, size: tuple[int, int], source: tuple[int, int]) -> None:
+def _check_aspect(
+    name: str, path: Path, size: tuple[int, int], source: tuple[int, int], stored: tuple[int, int] | None
+) -> None:
     """Raise ValueError unless masks have the aspect ratio of the video, to within a pixel of theirs."""
-    if abs(size[0] * source[1] - size[1] * source[0]) > max(source):
-        got, wanted = map(width_x_height, (size, source))
-        raise ValueError(
-            f"the masks of region {name!r} in {path} are {got} pixels: the video has {wanted}, and masks must have its "
-            "aspect ratio"
-        )
+    for wanted in filter(None, (source, stored)):
+        if abs(size[0] * wanted[1] - size[1] * wanted[0]) <= max(wanted):
+            return
+    raise ValueError(
+        f"the masks of region {name!r} in {path} are {width_x_height(size)} pixels: the video has "
+        f"{width_x_height(source)}, and masks must have its aspect ratio"
+    )
 
 
 def _resized(mask: Tensor, size: tuple[int, int]) -> Tensor:

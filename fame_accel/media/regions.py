@@ -21,5 +21,7 @@ def video_regions(video: Video, masks: str | None) -> tuple[Tensor, list[str]]:
     """
     if masks is None:
         return region_masks(video.frames)
-    frames = len(video.frames)
-    return read_masks(masks, video.source_size, frames, video.stride, video.size, first=video.first, fit=video.fit)
+    return read_masks(
+        masks, video.source_size, len(video.frames), video.stride, video.size,
+        first=video.first, fit=video.fit, stored_size=video.stored_size,
+    )  # fmt: skip

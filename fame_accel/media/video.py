@@ -31,6 +31,7 @@ class Video:
         frames: uint8 [F, H, W, 3], RGB, on the CPU.
         fps: frame rate of these frames in frames per second: the rate of the source divided by the stride.
         source_size: (height, width) in pixels of the upright source, before cropping and resizing.
+        stored_size: the same before its pixels were made square.
         first: index of the first frame in the source.
         stride: distance of the frames in the source.
         fit: how frames came to their size: "crop", "pad" or "stretch".
@@ -41,6 +42,7 @@ class Video:
     frames: Tensor
     fps: float
     source_size: tuple[int, int]
+    stored_size: tuple[int, int]
     first: int = 0
     stride: int = 1
     fit: str = "crop"
@@ -120,6 +122,8 @@ def read_video(
         raise ValueError(f"fps must be positive and finite, got {fps}")
     if not path.exists():
         raise ValueError(f"no such video file or folder: {path}")
+    if not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{path} is neither a file nor a folder")
     choice = _Choice(frames, stride, size, fps, start, fit, most)
     video = _read_folder(path, choice) if path.is_dir() else _read_file(path, choice)
     where = place(video.source_size, video.size, fit)
@@ -155,7 +159,7 @@ def _read_folder(folder: Path, choice: _Choice) -> Video:
     count = len(pictures)
     span = describe_span(count, len(files), stride, first / fps, count * stride / fps)
     lines = (span, *[OVER_BLACK] * transparent)
-    return Video(torch.stack(pictures), fps / stride, source_size, first, stride, choice.fit, None, lines)
+    return Video(torch.stack(pictures), fps / stride, source_size, source_size, first, stride, choice.fit, None, lines)
 
 
 def _read_file(file: Path, choice: _Choice) -> Video:
@@ -165,10 +169,11 @@ def _read_file(file: Path, choice: _Choice) -> Video:
     pictures: list[Tensor] = []
     times: list[float] = []
     lines: list[str] = []
-    first, origin, count, source_size, last = 0, 0.0, 0, (0, 0), None
+    first, origin, count, source_size, stored, last = 0, 0.0, 0, (0, 0), (0, 0), None
     wanted = min(filter(None, (choice.frames, choice.most)), default=None)
     with open_media(file) as container:
         stream = video_stream(container, file)
+        reformatter = require("av.video.reformatter", "diffusers").VideoReformatter()
         clock = Clock.of(container, stream, choice.fps)
         for count, frame in enumerate(decode(container, stream, file), start=1):
             time = clock.seconds(count - 1, frame, str(file))
@@ -176,7 +181,8 @@ def _read_file(file: Path, choice: _Choice) -> Video:
             if time - origin < choice.start - _ROUNDING:
                 first = count
             elif (count - 1 - first) % stride == 0:  # resized one by one, as a long 4K video would not fit in memory
-                picture, said = upright_rgb(frame, float(stream.sample_aspect_ratio or 1), file)
+                aspect = float(stream.sample_aspect_ratio or 1)
+                picture, stored, said = upright_rgb(frame, aspect, file, reformatter)
                 lines += [line for line in said if line not in lines]
                 source_size = (picture.shape[0], picture.shape[1])
                 pictures.append(choice.fitted(picture))
@@ -193,6 +199,8 @@ def _read_file(file: Path, choice: _Choice) -> Video:
         if gaps := clock.uneven(times):
             low, high = (1000 * gap for gap in gaps)
             lines.append(f"variable frame rate: {low:.0f} to {high:.0f} ms between frames, written as {fps:.4g} fps")
+        if not wanted and count < stream.frames:
+            lines.append(f"damaged: the file counts {stream.frames} frames, {count} of them can be read")
         if stream.metadata.get("alpha_mode") == "1":
             lines.append("the alpha channel of the file is not read")
         own = choice.fps is None or (clock.stamped and abs(choice.fps - clock.stated) < 0.01)
@@ -200,7 +208,9 @@ def _read_file(file: Path, choice: _Choice) -> Video:
         sound, said = find_sound(container, file, begin, begin + seconds, own)
     total = stream.frames if wanted else count
     span = describe_span(len(times), total, stride, times[0] - origin, seconds)
-    return Video(torch.stack(pictures), fps, source_size, first, stride, choice.fit, sound, (span, *lines, *said))
+    return Video(
+        torch.stack(pictures), fps, source_size, stored, first, stride, choice.fit, sound, (span, *lines, *said)
+    )
 
 
 def _rate_of(file: Path) -> float:

@@ -71,5 +71,5 @@ def test_both_ends_of_a_range_belong_to_it():
 
 @pytest.mark.parametrize("size", [(0, 64), (64, 60), (-8, 8)])
 def test_sizes_that_the_vae_does_not_take_are_refused(size):
-    with pytest.raises(ValueError, match=f"--size must be positive multiples of 8, got {size[0]}x{size[1]}"):
+    with pytest.raises(ValueError, match=f"--size must be positive multiples of 8, got {size[1]}x{size[0]}"):
         check_size("--size", size)

@@ -152,6 +152,8 @@ def test_what_the_command_tells(home, tmp_path, capsys):
     """Shares of the regions, and what a debiasing came to, without opening a file."""
     edit(home, tmp_path / "a.mp4", region="man=doctor", debias="doctor=female")
     printed = capsys.readouterr().out.splitlines()
+    assert printed.pop(0) == "2 of 6 frames, stride 3: 0.00 to 0.80 s"
+    assert printed.pop(0) == "128x128 at 7.5 fps, resized to 64x64 (width x height)"
     assert printed[0] == "regions, as shares of all pixels: car 54% (no phrase), man 46%"
     assert printed[1].startswith("'doctor' moved toward 'female' by 0.500 of the difference between the groups; its ")
 
@@ -425,7 +427,7 @@ WRONG = {
     "masks and person": (dict(auto_person_mask=True), "either --masks or --auto-person-mask"),
     "no way to regions": (dict(masks=None), "either --masks or --auto-person-mask"),
     "no person": (dict(masks=None, auto_person_mask=True, video=_no_person), r"no person found in frames \[0, 1\]"),
-    "mask size": (dict(masks=_masks(man=np.ones((6, 64, 64), bool))), "'man'.*64x64 pixels: the video has 128x128"),
+    "mask size": (dict(masks=_masks(man=np.ones((6, 32, 64), bool))), "'man'.*64x32 pixels: the video has 128x128"),
     "mask count": (dict(masks=_masks(man=np.ones((3, 128, 128), bool))), "'man'.*has 3 frames, 1 at stride 3: 2 were"),
     "empty mask": (dict(masks=_masks(man=np.zeros((6, 128, 128), bool))), "region 'man'.*is empty"),
     "no region": (dict(region=None), "give the phrase of at least one region"),

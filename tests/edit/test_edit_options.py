@@ -22,8 +22,8 @@ from fame_accel.core.modulation import Modulation
 from fame_accel.edit.run import _placed
 from fame_accel.fairness import Debias
 from fame_accel.media.edges import canny_edges
-from fame_accel.media.masks import read_masks
 from fame_accel.media.person import region_masks
+from fame_accel.media.regions import video_regions
 from fame_accel.media.video import Video, read_video
 from fame_accel.media.writing import write_video
 
@@ -60,15 +60,16 @@ def base(home: Path, others: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return observe(home, others, tmp_path_factory.mktemp("base") / "out")
 
 
-def clip(home: Path, frames: int = 2, stride: int = 3, size: tuple[int, int] = (SIZE, SIZE)) -> Video:
-    return read_video(home / "clip.mp4", frames, stride, size)
+def clip(home: Path) -> Video:
+    return read_video(home / "clip.mp4", 2, 3, (SIZE, SIZE))
 
 
 def frames_and_masks(home: Path, others: Path, **taken: Any) -> dict[str, Any]:
     """What the pipeline is given where another choice of frames is taken."""
     taken = dict(frames=2, stride=3, size=(SIZE, SIZE)) | taken
-    masks, names = read_masks(others / "masks.npz", (128, 128), **taken)
-    frames = [comparable(clip(home, **taken).frames)]
+    video = read_video(home / "clip.mp4", **taken)
+    masks, names = video_regions(video, str(others / "masks.npz"))
+    frames = [comparable(video.frames)]
     named = comparable(dict(zip(names, masks, strict=True)))
     return {"invert: frames": frames, "edit: frames": frames, "edit: masks": [named]}
 
@@ -172,7 +173,23 @@ ARRIVES: dict[str, Callable[[Path, Path], tuple[dict[str, Any], dict[str, Any]]]
     ),
     "--size": lambda home, others: (
         dict(size="32x48"),
-        frames_and_masks(home, others, size=(32, 48)),
+        frames_and_masks(home, others, size=(48, 32)),
+    ),
+    "--width": lambda home, others: (
+        dict(size=None, width=32, height=48),
+        frames_and_masks(home, others, size=(48, 32)),
+    ),
+    "--height": lambda home, others: (
+        dict(size=None, height=48),
+        frames_and_masks(home, others, size=(48, 48)),
+    ),
+    "--fit": lambda home, others: (
+        dict(size="32x48", fit="pad"),
+        frames_and_masks(home, others, size=(48, 32), fit="pad"),
+    ),
+    "--start": lambda home, others: (
+        dict(start=0.25),
+        frames_and_masks(home, others, start=0.25),
     ),
     "--fps": lambda home, others: (dict(fps=30), {"fps": pytest.approx(10)}),
     "--steps": lambda home, others: (

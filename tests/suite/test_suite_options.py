@@ -18,6 +18,7 @@ from fame_accel.cli import suite as command
 from fame_accel.fairness import Debias
 from fame_accel.media.masks import read_masks
 from fame_accel.media.person import region_masks
+from fame_accel.media.regions import video_regions
 from fame_accel.media.video import read_video
 from fame_accel.media.writing import write_video
 from fame_accel.suite.results import read_results
@@ -73,7 +74,7 @@ def frames_and_masks(inputs: Path, **taken: Any) -> dict[str, Any]:
     """What the pipeline is given where another choice of frames is taken."""
     taken = dict(frames=2, stride=1, size=(SIZE, SIZE)) | taken
     video = read_video(inputs / "clip.mp4", **taken)
-    masks, names = read_masks(inputs / "masks", video.source_size, **taken)
+    masks, names = video_regions(video, str(inputs / "masks"))
     frames = comparable(video.frames)
     return {
         "invert: frames": [frames],
@@ -157,7 +158,13 @@ ARRIVES: dict[str, Callable[[Path, Path, dict[str, Any]], tuple[dict[str, Any], 
         {**frames_and_masks(inputs, frames=3), "edit: latents": latents(50, frames=3)},
     ),
     "--stride": lambda inputs, out, base: (dict(stride=2), frames_and_masks(inputs, stride=2)),
-    "--size": lambda inputs, out, base: (dict(size="32x48"), frames_and_masks(inputs, size=(32, 48))),
+    "--start": lambda inputs, out, base: (dict(start=0.1), frames_and_masks(inputs, start=0.1)),
+    "--size": lambda inputs, out, base: (dict(size="32x48"), frames_and_masks(inputs, size=(48, 32))),
+    "--fit": lambda inputs, out, base: (
+        dict(size="32x48", fit="pad"),
+        frames_and_masks(inputs, size=(48, 32), fit="pad"),
+    ),
+    "--fps": lambda inputs, out, base: (dict(fps=4, start=0.2), frames_and_masks(inputs, start=0.1)),
     "--steps": lambda inputs, out, base: (
         dict(steps=4),
         {"invert: num_inference_steps": [4], "edit: num_inference_steps": [4] * 3, "edit: latents": latents(4)},
