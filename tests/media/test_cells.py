@@ -12,7 +12,7 @@ from fame_accel.bench.rows import append, read
 from fame_accel.edit.record import read_record
 from fame_accel.kernels.launch_table import load
 from fame_accel.media.cells import as_cell, read_cell
-from fame_accel.media.masks import _label_names
+from fame_accel.media.mask_images import _label_names
 from fame_accel.suite.results import COLUMNS, Results, read_results
 
 FORMULAS = ['=HYPERLINK("x")', "+cmd|' /C calc'!A0", "-2+3+cmd", "@SUM(A1)", "\t=1", "'=1", "''-x", "-", "="]
