@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,6 +72,11 @@ class _Choice:
     start: float
     fit: str
     most: int | None
+
+    @property
+    def whole(self) -> bool:
+        """Whether the video is read to its end."""
+        return self.frames is None and self.most is None
 
     def fitted(self, picture: Tensor) -> Tensor:
         """A picture [H, W, 3] as it is used."""
@@ -162,55 +168,84 @@ def _read_folder(folder: Path, choice: _Choice) -> Video:
     return Video(torch.stack(pictures), fps / stride, source_size, source_size, first, stride, choice.fit, None, lines)
 
 
+@dataclass(eq=False)
+class _Taken:
+    """Frames of a file while it is decoded.
+
+    Attributes:
+        pictures: as they are used.
+        times: when they are shown, in seconds on the clock of the file.
+        lines: what their conversion has to tell.
+        source_size, stored_size: as in `Video`.
+        count: frames that were decoded.
+        first: index of the first one that was taken.
+        origin: time of the first one that was decoded.
+        last: the last one that was taken.
+    """
+
+    pictures: list[Tensor] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    source_size: tuple[int, int] = (0, 0)
+    stored_size: tuple[int, int] = (0, 0)
+    count: int = 0
+    first: int = 0
+    origin: float = 0.0
+    last: Any = None
+
+
 def _read_file(file: Path, choice: _Choice) -> Video:
     stride = choice.stride
     if isinstance(stride, str):
         stride = auto_stride(choice.fps or _rate_of(file))
-    pictures: list[Tensor] = []
-    times: list[float] = []
-    lines: list[str] = []
-    first, origin, count, source_size, stored, last = 0, 0.0, 0, (0, 0), (0, 0), None
-    wanted = min(filter(None, (choice.frames, choice.most)), default=None)
     with open_media(file) as container:
         stream = video_stream(container, file)
-        reformatter = require("av.video.reformatter", "diffusers").VideoReformatter()
         clock = Clock.of(container, stream, choice.fps)
-        for count, frame in enumerate(decode(container, stream, file), start=1):
-            time = clock.seconds(count - 1, frame, str(file))
-            origin = time if count == 1 else origin
-            if time - origin < choice.start - _ROUNDING:
-                first = count
-            elif (count - 1 - first) % stride == 0:  # resized one by one, as a long 4K video would not fit in memory
-                aspect = float(stream.sample_aspect_ratio or 1)
-                picture, stored, said = upright_rgb(frame, aspect, file, reformatter)
-                lines += [line for line in said if line not in lines]
-                source_size = (picture.shape[0], picture.shape[1])
-                pictures.append(choice.fitted(picture))
-                times.append(time)
-                last = frame
-            if len(pictures) == wanted:
-                break
-        if not count:
-            raise ValueError(f"{file} holds no frames")
-        if not pictures or choice.most is None:
-            select_frames(count, choice.frames, stride, str(file), first)
-        fps = clock.rate(times, stride, last, str(file))
+        taken = _take(container, stream, clock, stride, file, choice)
+        times, lines = taken.times, taken.lines
+        fps = clock.rate(times, stride, taken.last, str(file))
         seconds = len(times) / fps
         if gaps := clock.uneven(times):
             low, high = (1000 * gap for gap in gaps)
             lines.append(f"variable frame rate: {low:.0f} to {high:.0f} ms between frames, written as {fps:.4g} fps")
-        if not wanted and count < stream.frames:
-            lines.append(f"damaged: the file counts {stream.frames} frames, {count} of them can be read")
+        if choice.whole and taken.count < stream.frames:
+            lines.append(f"damaged: the file counts {stream.frames} frames, {taken.count} of them can be read")
         if stream.metadata.get("alpha_mode") == "1":
             lines.append("the alpha channel of the file is not read")
-        own = choice.fps is None or (clock.stamped and abs(choice.fps - clock.stated) < 0.01)
-        begin = float(last.time or 0) - (times[-1] - times[0]) if last is not None else 0.0
-        sound, said = find_sound(container, file, begin, begin + seconds, own)
-    total = stream.frames if wanted else count
-    span = describe_span(len(times), total, stride, times[0] - origin, seconds)
-    return Video(
-        torch.stack(pictures), fps, source_size, stored, first, stride, choice.fit, sound, (span, *lines, *said)
-    )
+        end = float(taken.last.time or 0)  # of the file's own clock, also where another frame rate is given
+        begin = end - (times[-1] - times[0])
+        sound, said = find_sound(container, file, begin, begin + seconds, clock.keeps_time)
+        total = taken.count if choice.whole else stream.frames
+    span = describe_span(len(times), total, stride, times[0] - taken.origin, seconds)
+    pictures, told = torch.stack(taken.pictures), (span, *lines, *said)
+    sizes = (taken.source_size, taken.stored_size)
+    return Video(pictures, fps, *sizes, taken.first, stride, choice.fit, sound, told)
+
+
+def _take(container: Any, stream: Any, clock: Clock, stride: int, file: Path, choice: _Choice) -> _Taken:
+    """Decode a file up to the last frame that is wanted; ValueError where there are too few."""
+    reformatter = require("av.video.reformatter", "diffusers").VideoReformatter()
+    aspect = float(stream.sample_aspect_ratio or 1)
+    taken = _Taken()
+    for index, frame in enumerate(decode(container, stream, file)):
+        time = clock.seconds(index, frame, str(file))
+        taken.count, taken.origin = index + 1, time if index == 0 else taken.origin
+        if time - taken.origin < choice.start - _ROUNDING:
+            taken.first = index + 1
+        elif (index - taken.first) % stride == 0:  # resized one by one, as a long 4K video would not fit in memory
+            picture, taken.stored_size, said = upright_rgb(frame, aspect, file, reformatter)
+            taken.lines += [line for line in said if line not in taken.lines]
+            taken.source_size = (picture.shape[0], picture.shape[1])
+            taken.pictures.append(choice.fitted(picture))
+            taken.times.append(time)
+            taken.last = frame
+        if len(taken.pictures) in (choice.frames, choice.most):
+            break
+    if not taken.count:
+        raise ValueError(f"{file} holds no frames")
+    if not taken.pictures or choice.most is None:
+        select_frames(taken.count, choice.frames, stride, str(file), taken.first)
+    return taken
 
 
 def _rate_of(file: Path) -> float:
