@@ -98,7 +98,7 @@ def test_wrong_arguments_are_named(clip, name):
 
 
 def test_reading_stops_after_the_frames_that_are_needed(tmp_path, monkeypatch):
-    from fame_accel.media import video as module
+    from fame_accel.media import video_file as module
 
     decoded = []
     decode = module.decode
