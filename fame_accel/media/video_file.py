@@ -94,7 +94,7 @@ def _take(container: Any, stream: Any, clock: Clock, stride: int, file: Path, ch
             break
     if not taken.count:
         raise ValueError(f"{file} holds no frames")
-    if not taken.pictures or choice.most is None:
+    if len(taken.pictures) != choice.most:
         select_frames(taken.count, choice.frames, stride, str(file), taken.first)
     return taken
 
