@@ -83,6 +83,8 @@ def size_for_vae(text: str) -> tuple[int, int]:
 
 def stride(text: str) -> int | str:
     """The type of the distance between frames: a number, or "auto"."""
+    if text != AUTO and not text.lstrip("-").isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number or {AUTO}, got {text!r}")
     return text if text == AUTO else int(number(COUNT)(text))
 
 

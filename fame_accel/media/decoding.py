@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fame_accel.core.limits import width_x_height
+from fame_accel.core.limits import MAX_PIXELS, width_x_height
 from fame_accel.media.packages import require
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ _FORMATS = (
     *("mov", "matroska", "webm", "avi", "mpegts", "mpeg", "mpegvideo", "flv", "asf", "ogg", "mxf", "nut", "dv", "gif"),
     *("apng", "ivf", "obu", "h264", "hevc", "m4v", "mjpeg", "yuv4mpegpipe"),
 )
-MAX_PIXELS = 2**26  # of a frame, 8192x8192: 192 MiB as RGB
 _TO_REPAIR = "a copy made by `ffmpeg -i FILE COPY.mp4` can be read"
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fame_accel.core.limits import width_x_height
-from fame_accel.media.files import image_files, natural_order, open_image
+from fame_accel.media.files import check_numbering, image_files, natural_order, open_image
 from fame_accel.media.mask_levels import FrameChoice, inside
 from fame_accel.media.packages import require
 
@@ -31,6 +31,7 @@ def read_region_folders(folders: list[Path], choice: FrameChoice) -> list[tuple[
         files = image_files(folder)
         if not files:
             raise ValueError(f"{folder} holds no images: it must hold a mask per frame, or one for all")
+        check_numbering(files)
         pictures = [_levels(open_image(files[index])) for index in choice.of(len(files), str(folder))]
         regions.append((folder.name, inside(_stack(pictures, folder))))
     return regions
@@ -40,6 +41,7 @@ def read_labels(path: Path, choice: FrameChoice) -> list[tuple[str, Tensor]]:
     """(name, bool [frames or 1, H, W]) of each label of a folder of images, or of one image for all frames."""
     folder = path if path.is_dir() else path.parent
     files = image_files(path) if path.is_dir() else [path]
+    check_numbering(files)
     chosen = [files[index] for index in choice.of(len(files), str(path))]
     named = _label_names(folder / "labels.json")
     if any(file.suffix.lower() in _JPEG for file in chosen):

@@ -1,10 +1,41 @@
-"""Which frames of a video are read, and their size: the arguments that videos and masks share."""
+"""Which frames of a video are read, and how they come to their size."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from torch import Tensor
+
 from fame_accel.core.limits import AUTO, FITS, Size
+from fame_accel.media.frames import complete_size, fit_frames
 
 MAX_VALUE = 2**31 - 1  # the largest count that torch and FFmpeg handle
+ROUNDING = 0.0005  # seconds: a frame at 0.0333 s is at or after a start of 0.0334
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to read of a video: arguments of `read_video`."""
+
+    frames: int | None
+    stride: int | str
+    size: Size | None
+    fps: float | None
+    start: float
+    fit: str
+    most: int | None
+
+    @property
+    def whole(self) -> bool:
+        """Whether the video is read to its end."""
+        return self.frames is None and self.most is None
+
+    def fitted(self, picture: Tensor) -> Tensor:
+        """A picture [H, W, 3] as it is used."""
+        if self.size is None:
+            return picture
+        size = complete_size(self.size, (picture.shape[0], picture.shape[1]))
+        return fit_frames(picture[None], size, self.fit)[0]
 
 
 def check_selection(

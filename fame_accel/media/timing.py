@@ -12,6 +12,7 @@ from fame_accel.core.limits import AUTO_FPS
 
 _NO_TIME_STAMPS = 0x80  # FFmpeg's AVFMT_NOTIMESTAMPS: a raw stream, whose frame rate FFmpeg makes up
 _SAMPLED = 64  # packets from which the frame rate of --stride auto is measured
+_SAME_FPS = 0.01  # between frame rates that are one rate, rounded, as 29.97 is
 GIVE_FPS = "give its frame rate with fps (--fps)"
 
 
@@ -36,6 +37,11 @@ class Clock:
         """The clock of an open file and its video stream."""
         stamped = not int(container.format.flags) & _NO_TIME_STAMPS
         return cls(fps, float(stream.average_rate or 0), float(stream.time_base or 0), stamped)
+
+    @property
+    def keeps_time(self) -> bool:
+        """Whether frames are shown when the file says so."""
+        return self.fps is None or (self.stamped and abs(self.fps - self.stated) < _SAME_FPS)
 
     def seconds(self, index: int, frame: Any, source: str) -> float:
         """When a frame is shown; ValueError where the file does not say."""

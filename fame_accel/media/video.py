@@ -2,82 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from fame_accel.core.limits import Size, width_x_height
-from fame_accel.media.decoding import decode, open_media, video_stream
-from fame_accel.media.files import IMAGE_SUFFIXES, image_files, open_image
-from fame_accel.media.frames import Placement, complete_size, fit_frames, place
-from fame_accel.media.light import OVER_BLACK, over_black, upright_rgb
-from fame_accel.media.packages import require
-from fame_accel.media.selection import check_selection, select_frames
-from fame_accel.media.sound import Sound, find_sound
-from fame_accel.media.timing import Clock, auto_stride, describe_span, measured_rate
-
-FOLDER_FPS = 8.0
-_ROUNDING = 0.0005  # seconds: a frame at 0.0333 s is at or after a start of 0.0334
-
-
-@dataclass(frozen=True, eq=False)
-class Video:
-    """A video that was read.
-
-    Attributes:
-        frames: uint8 [F, H, W, 3], RGB, on the CPU.
-        fps: frame rate of these frames in frames per second: the rate of the source divided by the stride.
-        source_size: (height, width) in pixels of the upright source, before cropping and resizing.
-        stored_size: the same before its pixels were made square.
-        first: index of the first frame in the source.
-        stride: distance of the frames in the source.
-        fit: how frames came to their size: "crop", "pad" or "stretch".
-        sound: of the same span, or None.
-        lines: what was taken of the source and how it was changed, for people to read.
-    """
-
-    frames: Tensor
-    fps: float
-    source_size: tuple[int, int]
-    stored_size: tuple[int, int]
-    first: int = 0
-    stride: int = 1
-    fit: str = "crop"
-    sound: Sound | None = None
-    lines: tuple[str, ...] = ()
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) in pixels of the frames."""
-        return self.frames.shape[1], self.frames.shape[2]
-
-    def without_padding(self, pictures: Tensor) -> Tensor:
-        """Crop pictures [F, H, W, ...] of the size of the frames to what is no padding."""
-        rows, columns = place(self.source_size, self.size, self.fit).content
-        return pictures[:, rows, columns]
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """The arguments of `read_video` that say what to read."""
-
-    frames: int | None
-    stride: int | str
-    size: Size | None
-    fps: float | None
-    start: float
-    fit: str
-    most: int | None
-
-    def fitted(self, picture: Tensor) -> Tensor:
-        """A picture [H, W, 3] as it is used."""
-        if self.size is None:
-            return picture
-        size = complete_size(self.size, (picture.shape[0], picture.shape[1]))
-        return fit_frames(picture[None], size, self.fit)[0]
+from fame_accel.core.limits import Size
+from fame_accel.media.selection import Choice, check_selection
+from fame_accel.media.taken import Video, describe_size
+from fame_accel.media.video_file import read_file
+from fame_accel.media.video_folder import read_folder
 
 
 def read_video(
@@ -124,109 +57,6 @@ def read_video(
         raise ValueError(f"no such video file or folder: {path}")
     if not (path.is_file() or path.is_dir()):
         raise ValueError(f"{path} is neither a file nor a folder")
-    choice = _Choice(frames, stride, size, fps, start, fit, most)
-    video = _read_folder(path, choice) if path.is_dir() else _read_file(path, choice)
-    where = place(video.source_size, video.size, fit)
-    return replace(video, lines=(*video.lines, _describe_size(video, where)))
-
-
-def _read_folder(folder: Path, choice: _Choice) -> Video:
-    files = image_files(folder)
-    if not files:
-        raise ValueError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)})")
-    numpy = require("numpy", "diffusers")
-    fps = choice.fps or FOLDER_FPS
-    stride = auto_stride(fps) if isinstance(choice.stride, str) else choice.stride
-    first = next((index for index in range(len(files)) if index / fps >= choice.start - _ROUNDING), len(files))
-    pictures: list[Tensor] = []
-    source_size, transparent = (0, 0), False
-    for index in select_frames(len(files), choice.frames, stride, str(folder), first)[: choice.most]:
-        image = open_image(files[index])
-        if image.mode.startswith(("I", "F")):
-            raise ValueError(f"{files[index]} has more than 8 bits a channel ({image.mode}): save it with 8")
-        picture = torch.from_numpy(numpy.array(image.convert("RGBA" if image.has_transparency_data else "RGB")))
-        if picture.shape[-1] == 4:
-            picture, here = over_black(picture)
-            transparent = transparent or here
-        size_here = (picture.shape[0], picture.shape[1])
-        source_size = size_here if not pictures else source_size
-        if size_here != source_size:
-            raise ValueError(
-                f"the images of {folder} must have one size: {files[index].name} is {width_x_height(size_here)}, "
-                f"{files[first].name} is {width_x_height(source_size)}"
-            )
-        pictures.append(choice.fitted(picture))
-    count = len(pictures)
-    span = describe_span(count, len(files), stride, first / fps, count * stride / fps)
-    lines = (span, *[OVER_BLACK] * transparent)
-    return Video(torch.stack(pictures), fps / stride, source_size, source_size, first, stride, choice.fit, None, lines)
-
-
-def _read_file(file: Path, choice: _Choice) -> Video:
-    stride = choice.stride
-    if isinstance(stride, str):
-        stride = auto_stride(choice.fps or _rate_of(file))
-    pictures: list[Tensor] = []
-    times: list[float] = []
-    lines: list[str] = []
-    first, origin, count, source_size, stored, last = 0, 0.0, 0, (0, 0), (0, 0), None
-    wanted = min(filter(None, (choice.frames, choice.most)), default=None)
-    with open_media(file) as container:
-        stream = video_stream(container, file)
-        reformatter = require("av.video.reformatter", "diffusers").VideoReformatter()
-        clock = Clock.of(container, stream, choice.fps)
-        for count, frame in enumerate(decode(container, stream, file), start=1):
-            time = clock.seconds(count - 1, frame, str(file))
-            origin = time if count == 1 else origin
-            if time - origin < choice.start - _ROUNDING:
-                first = count
-            elif (count - 1 - first) % stride == 0:  # resized one by one, as a long 4K video would not fit in memory
-                aspect = float(stream.sample_aspect_ratio or 1)
-                picture, stored, said = upright_rgb(frame, aspect, file, reformatter)
-                lines += [line for line in said if line not in lines]
-                source_size = (picture.shape[0], picture.shape[1])
-                pictures.append(choice.fitted(picture))
-                times.append(time)
-                last = frame
-            if len(pictures) == wanted:
-                break
-        if not count:
-            raise ValueError(f"{file} holds no frames")
-        if not pictures or choice.most is None:
-            select_frames(count, choice.frames, stride, str(file), first)
-        fps = clock.rate(times, stride, last, str(file))
-        seconds = len(times) / fps
-        if gaps := clock.uneven(times):
-            low, high = (1000 * gap for gap in gaps)
-            lines.append(f"variable frame rate: {low:.0f} to {high:.0f} ms between frames, written as {fps:.4g} fps")
-        if not wanted and count < stream.frames:
-            lines.append(f"damaged: the file counts {stream.frames} frames, {count} of them can be read")
-        if stream.metadata.get("alpha_mode") == "1":
-            lines.append("the alpha channel of the file is not read")
-        own = choice.fps is None or (clock.stamped and abs(choice.fps - clock.stated) < 0.01)
-        begin = float(last.time or 0) - (times[-1] - times[0]) if last is not None else 0.0
-        sound, said = find_sound(container, file, begin, begin + seconds, own)
-    total = stream.frames if wanted else count
-    span = describe_span(len(times), total, stride, times[0] - origin, seconds)
-    return Video(
-        torch.stack(pictures), fps, source_size, stored, first, stride, choice.fit, sound, (span, *lines, *said)
-    )
-
-
-def _rate_of(file: Path) -> float:
-    """The frame rate of a file in frames per second, before it is decoded."""
-    with open_media(file) as container:
-        return measured_rate(container, video_stream(container, file), str(file))
-
-
-def _describe_size(video: Video, where: Placement) -> str:
-    """What was done to the size of the frames, in a line."""
-    steps = [f"{width_x_height(video.source_size)} at {video.fps * video.stride:.4g} fps"]
-    if where.kept != video.source_size:
-        steps.append(f"cropped to {width_x_height(where.kept)}")
-    if where.kept != where.size:
-        resized = "stretched" if video.fit == "stretch" else "resized"
-        steps.append(f"{resized} to {width_x_height(where.size)}")
-    if where.size != video.size:
-        steps.append(f"padded to {width_x_height(video.size)}")
-    return f"{', '.join(steps)} (width x height)"
+    choice = Choice(frames, stride, size, fps, start, fit, most)
+    video = read_folder(path, choice) if path.is_dir() else read_file(path, choice)
+    return replace(video, lines=(*video.lines, describe_size(video)))

@@ -98,7 +98,7 @@ def test_wrong_arguments_are_named(clip, name):
 
 
 def test_reading_stops_after_the_frames_that_are_needed(tmp_path, monkeypatch):
-    from fame_accel.media import video as module
+    from fame_accel.media import video_file as module
 
     decoded = []
     decode = module.decode
@@ -108,3 +108,5 @@ def test_reading_stops_after_the_frames_that_are_needed(tmp_path, monkeypatch):
     decoded.clear()
     assert len(read_video(file, most=4).frames) == 4 and len(decoded) == 4
     assert torch.equal(read_video(file, most=40).frames, read_video(file).frames)
+    with pytest.raises(ValueError, match="has 20 frames: 30 were asked for"):
+        read_video(file, 30, most=40)
