@@ -103,6 +103,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", "seed of the fresh noise")
     group = parser.add_argument_group("output")
     add("--out", "video to write, .mp4, in an existing folder; existing files are replaced", metavar="FILE")
+    preview = "draw frames, regions, phrases and their tokens as one picture, OUT_preview.png, and stop there"
+    add("--preview", preview, action="store_true")
     add("--resume", "go on with an edit to --out that was interrupted", action="store_true")
     latents = "file of the inverted clip: made by the first edit, taken by later ones of the same clip, steps and model"
     add("--latents", latents, metavar="FILE")
@@ -123,13 +125,18 @@ def command(**arguments: Any) -> int:
         raise ValueError("--eta is the strength of --debias, which is not given")
     from fame_accel.edit.record import merge_options, read_record
 
-    resume = arguments.pop("resume", False)
+    resume, preview = arguments.pop("resume", False), arguments.pop("preview", False)
     record = read_record(arguments.pop("config")) if "config" in arguments else {"options": {}}
     try:
         options = EditOptions.from_mapping(merge_options(record["options"], arguments))
     except TypeError as error:  # flags have the right types, so it is a value of the file
         raise ValueError(f"--config: {error}") from error
     starting("torch", "diffusers", "transformers")
+    if preview:
+        from fame_accel.edit.preview import preview_edit
+
+        print(f"Wrote {preview_edit(options)}")
+        return 0
     from fame_accel.edit.run import run_edit
     from fame_accel.edit.target import Outputs
 

@@ -16,21 +16,21 @@ import torch
 from torch import Tensor
 
 from fame_accel.core.presets import make_modulation
-from fame_accel.edit.checkpoint import find_checkpoint, find_controlnet
-from fame_accel.edit.inputs import EditInputs, read_inputs, sha256
+from fame_accel.edit.inputs import EditInputs, sha256
 from fame_accel.edit.latents import differences
-from fame_accel.edit.loading import load_pipeline, load_tokenizers
+from fame_accel.edit.loading import load_pipeline
 from fame_accel.edit.memory import out_of_memory_advised
-from fame_accel.edit.options import CANNY, MEASURED, EditOptions, flag, one_or_list
+from fame_accel.edit.options import EditOptions, one_or_list
+from fame_accel.edit.prepare import prepare
 from fame_accel.edit.progress import progress
 from fame_accel.edit.record import as_json, recorded_options
 from fame_accel.edit.rescue import kept_if_writing_fails
 from fame_accel.edit.steps import SavedSteps
-from fame_accel.edit.target import Outputs, check_outputs, choose_target
-from fame_accel.fairness import Debias, Injection, token_regions
+from fame_accel.edit.target import Outputs, check_outputs
+from fame_accel.fairness import Debias, Injection
 from fame_accel.media.frames import to_bytes
-from fame_accel.media.outputs import check_space, exclusive, write_together
-from fame_accel.media.packages import installed_versions, quiet, require
+from fame_accel.media.outputs import exclusive, write_together
+from fame_accel.media.packages import installed_versions
 from fame_accel.media.pictures import contact_sheet, side_by_side_video
 from fame_accel.media.provenance import XMP
 from fame_accel.media.signing import Certificate
@@ -64,34 +64,18 @@ def run_edit(
 
 
 def _run(options: EditOptions, recorded: Mapping[str, Any], resume: bool, outputs: Outputs) -> dict[str, Any]:
-    _prepare_packages(options)
-    checkpoint = find_checkpoint(options.model)
-    controlnets = [find_controlnet(folder, checkpoint) for folder in options.controlnet]
-    certificate = None
-    if options.sign_cert is not None and options.sign_key is not None:
-        certificate = Certificate.read(options.sign_cert, options.sign_key)
-    device, dtype, backend = choose_target(options.device, options.dtype, options.backend)
-    if options.offload and device.type != "cuda":
-        raise ValueError(f"--offload needs a cuda device, got {device}: leave it out")
     seconds: dict[str, float] = {}
+    ready = prepare(options, outputs, seconds)
+    checkpoint, inputs, device = ready.checkpoint, ready.inputs, ready.device
     timed = partial(_timed, seconds, device)
-
-    inputs = timed("reading", lambda: read_inputs(options))
-    print(_describe_regions(inputs, options), flush=True)
-    check_space("--out", outputs.video.parent, outputs.bytes_needed(inputs.video.frames))
-    debias = [
-        Debias(subject=subject, eta=options.eta, toward=None if toward == MEASURED else toward)
-        for subject, toward in options.debias.items()
-    ]
-    for tokenizer in load_tokenizers(checkpoint):
-        _check_prompts(options, tokenizer)
-    options = replace(options, device=str(device), dtype=str(dtype).removeprefix("torch."), backend=backend)
+    dtype = str(ready.dtype).removeprefix("torch.")
+    options = replace(options, device=str(device), dtype=dtype, backend=ready.backend)
     record: dict[str, Any] = {
         "options": recorded_options(options, outputs.record.parent),
         "folder": str(outputs.record.parent.absolute()),
         "checkpoint": {
             "model": checkpoint.identity(),
-            "controlnet": one_or_list([network.identity() for network in controlnets]),
+            "controlnet": one_or_list([network.identity() for network in ready.controlnets]),
         },
         "inputs": inputs.identity(),
         "versions": installed_versions(*PACKAGES),
@@ -100,7 +84,10 @@ def _run(options: EditOptions, recorded: Mapping[str, Any], resume: bool, output
     }
     steps = SavedSteps.find(options, record, outputs.progress, resume)
 
-    pipeline = timed("loading", lambda: _placed(load_pipeline(checkpoint, controlnets, dtype), device, options.offload))
+    pipeline = timed(
+        "loading",
+        lambda: _placed(load_pipeline(checkpoint, ready.controlnets, ready.dtype), device, options.offload),
+    )
     record["scheduler"] = json.loads(pipeline.scheduler.to_json_string())
     before = {name: recorded[name] for name in COMPARED if name in recorded}
     for difference in differences(before, {name: record[name] for name in before}):
@@ -108,13 +95,13 @@ def _run(options: EditOptions, recorded: Mapping[str, Any], resume: bool, output
 
     with _telling_how_to_go_on(outputs.progress):
         with out_of_memory_advised(options, checkpoint.folder, inputs.video.size, device, len(inputs.names)):
-            edited, injections = _edit(pipeline, options, inputs, debias, steps, timed)
+            edited, injections = _edit(pipeline, options, inputs, ready.debias, steps, timed)
         edited = inputs.video.without_padding(edited)
         record["injections"] = [asdict(injection) for injection in injections]
         record["outputs"] = [file.name for file in outputs.results]
         record["frames_sha256"] = sha256(edited)
         with kept_if_writing_fails(edited, outputs.video):
-            _write(outputs, options.prompt, inputs, edited, certificate, record, seconds)
+            _write(outputs, options.prompt, inputs, edited, ready.certificate, record, seconds)
     outputs.progress.unlink(missing_ok=True)
     if "frames_sha256" in recorded:
         same = recorded["frames_sha256"] == record["frames_sha256"]
@@ -225,40 +212,6 @@ def _telling_how_to_go_on(progress: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"--resume goes on from {progress}" if progress.exists() else "") from None
-
-
-def _describe_regions(inputs: EditInputs, options: EditOptions) -> str:
-    """Each region's share of the pixels, which shows a wrong mask before the long work begins."""
-    shares = [
-        f"{name} {mask.float().mean():.0%}" + ("" if name in options.region else " (no phrase)")
-        for name, mask in zip(inputs.names, inputs.masks, strict=True)
-    ]
-    left_out = (~inputs.masks.any(0)).float().mean()
-    if left_out:
-        shares.append(f"rest of the frame {left_out:.0%}" + (", in no region" if options.no_rest else ""))
-    return f"regions, as shares of all pixels: {', '.join(shares)}"
-
-
-def _check_prompts(options: EditOptions, tokenizer: Any) -> None:
-    """ValueError where a prompt has too many tokens, or lacks the phrase of a region or a subject to debias."""
-    checks: list[tuple[str, str, dict[str, int]]]
-    checks = [(flag(name), getattr(options, name), {}) for name in ("prompt", "source_prompt", "negative_prompt")]
-    checks += [(f"--region {name}={phrase}", options.prompt, {phrase: 1}) for name, phrase in options.region.items()]
-    checks += [(f"--debias {name}={to}", options.prompt, {name: 1}) for name, to in options.debias.items()]
-    for argument, prompt, bindings in checks:
-        try:
-            token_regions(tokenizer, prompt, bindings)
-        except ValueError as error:
-            raise ValueError(f"{argument}: {error}") from error
-
-
-def _prepare_packages(options: EditOptions) -> None:
-    """ImportError where a package that will be needed is missing."""
-    for package in ("numpy", "av", "PIL", "tqdm", "safetensors", "diffusers", "transformers"):
-        require(package, "diffusers")
-    if options.auto_person_mask or CANNY in options.control:
-        require("cv2")
-    quiet()
 
 
 def _deterministic_cudnn() -> AbstractContextManager[None]:

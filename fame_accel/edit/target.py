@@ -20,7 +20,7 @@ class Outputs:
     """The files of an edit, all in one folder.
 
     video, side_by_side, sheet, record: what an edit writes when it is done. progress: its latents, from which it goes
-    on after an interruption; removed when it is done.
+    on after an interruption; removed when it is done. preview: what `--preview` draws.
     """
 
     video: Path
@@ -28,12 +28,13 @@ class Outputs:
     sheet: Path
     record: Path
     progress: Path
+    preview: Path
 
     @classmethod
     def next_to(cls, video: str | Path) -> Outputs:
         """The files of the edit that writes this video."""
         video = Path(video)
-        names = ("side_by_side.mp4", "sheet.png", "run.json", "progress.safetensors")
+        names = ("side_by_side.mp4", "sheet.png", "run.json", "progress.safetensors", "preview.png")
         return cls(video, *(video.with_name(f"{video.stem}_{name}") for name in names))
 
     @property

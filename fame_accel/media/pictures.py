@@ -10,7 +10,6 @@ from torch.nn.functional import pad
 from fame_accel.media.drawing import (
     GAP,
     INK,
-    PALETTE,
     PAPER,
     as_image,
     draw_legend,
@@ -136,16 +135,14 @@ def mask_overlay(path: str | PathLike[str], frames: torch.Tensor, masks: torch.T
     Args:
         path: the file to write.
         frames: uint8 tensor [F, H, W, 3], RGB.
-        masks: bool tensor [R, F, H, W], 1 to 7 regions. Where regions overlap, their colors mix.
+        masks: bool tensor [R, F, H, W]. Where regions overlap, their colors mix.
         names: the R names, for the legend.
 
     Raises:
-        ValueError: the shapes, dtypes or names do not fit together, or there are not 1 to 7 regions.
+        ValueError: the shapes, dtypes or names do not fit together.
         ImportError: Pillow is missing.
     """
     _check_regions(frames, masks, names)
-    if len(masks) > len(PALETTE):
-        raise ValueError(f"masks must have 1 to {len(PALETTE)} regions, got {len(masks)}")
     image, image_draw = require("PIL.Image"), require("PIL.ImageDraw")
 
     shown = evenly_spread(len(frames), SHEET_FRAMES)

@@ -226,6 +226,7 @@ ARRIVES: dict[str, Callable[[Path, Path], tuple[dict[str, Any], dict[str, Any]]]
     "--latents": lambda home, others: (dict(latents=others / "saved.safetensors"), {}),
     "--sign-cert": lambda home, others: (dict(sign_cert=others / "chain.pem", sign_key=others / "key.pem"), {}),
     "--sign-key": lambda home, others: (dict(sign_cert=others / "chain.pem", sign_key=others / "key.pem"), {}),
+    "--preview": lambda home, others: (dict(preview=True), {}),  # test_edit_preview.py
     "--resume": lambda home, others: (dict(resume=True), {}),
     "--device": lambda home, others: (dict(device="cpu:0"), {"to: device": ["cpu:0"]}),
     "--out": lambda home, others: ({}, {"files": ANY}),
@@ -267,6 +268,12 @@ def test_arguments_of_the_base_edit(base):
 @pytest.mark.parametrize("flag", ARRIVES)
 def test_an_option_arrives(home, others, base, tmp_path, flag):
     options, expected = ARRIVES[flag](home, others)
+    if flag == "--preview":  # nothing else runs
+        with pytest.MonkeyPatch.context() as patch:
+            recorder = Recorder(patch)
+            assert main(["edit", *flags(home, tmp_path / "a.mp4", **options)]) == 0
+        assert not recorder.seen and [file.name for file in tmp_path.iterdir()] == ["a_preview.png"]
+        return
     if flag == "--out":
         options = dict(out=tmp_path / "out" / "elsewhere.mp4")
     result = changes(base, observe(home, others, tmp_path / "out", **options))

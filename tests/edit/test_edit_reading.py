@@ -108,7 +108,7 @@ def test_a_control_is_taken_frame_by_frame_from_the_same_index(edit, clip, home,
 
     seen = []
     read_inputs = module.read_inputs
-    monkeypatch.setattr("fame_accel.edit.run.read_inputs", lambda options: seen.append(read_inputs(options)) or seen[0])
+    monkeypatch.setattr("fame_accel.edit.prepare.read_inputs", lambda options: seen.append(read_inputs(options)) or seen[0])
     control = encode(tmp_path / "control.mp4", shades(20), rate=25)
     options = dict(controlnet=home / "controlnet", control=control, start=0.5, size=64, stride=3)
     assert edit(clip, **options)[0] == 0
