@@ -14,6 +14,7 @@ from edit_inputs import flags
 from recording import Recorder
 from video_files import encode, shades
 
+from fame_accel.edit import prepare
 from fame_accel.cli import main
 from fame_accel.media.video import read_video
 
@@ -104,11 +105,9 @@ def test_auto_stride(edit, tmp_path):
 
 
 def test_a_control_is_taken_frame_by_frame_from_the_same_index(edit, clip, home, tmp_path, monkeypatch):
-    from fame_accel.edit import inputs as module
-
     seen = []
-    read_inputs = module.read_inputs
-    monkeypatch.setattr("fame_accel.edit.prepare.read_inputs", lambda options: seen.append(read_inputs(options)) or seen[0])
+    read = prepare.read_inputs
+    monkeypatch.setattr(prepare, "read_inputs", lambda options: seen.append(read(options)) or seen[0])
     control = encode(tmp_path / "control.mp4", shades(20), rate=25)
     options = dict(controlnet=home / "controlnet", control=control, start=0.5, size=64, stride=3)
     assert edit(clip, **options)[0] == 0
