@@ -14,8 +14,8 @@ from edit_inputs import flags
 from recording import Recorder
 from video_files import encode, shades
 
-from fame_accel.edit import prepare
 from fame_accel.cli import main
+from fame_accel.edit import prepare
 from fame_accel.media.video import read_video
 
 
