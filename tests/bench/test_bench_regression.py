@@ -24,7 +24,7 @@ EFFORT = Effort(seconds=0.1, least=3, most=5)
 
 # What one revision does at some head dimensions; at others it is right.
 BROKEN = """
-_attention = layout_attention
+from fame_accel.core.attention import layout_attention as _attention
 
 
 def layout_attention(query, *arguments, **options):

@@ -446,8 +446,8 @@ def test_evaluate_samples_the_source_as_the_edit_did(folder, tmp_path, capsys):
     source = read_video(folder / "clip.mp4").frames
     pictures = tmp_path / "edited"
     pictures.mkdir()
-    for index in (0, 2):
-        Image.fromarray(source[index, 8:56, 8:56].numpy()).save(pictures / f"{index}.png")  # another size
+    for number, index in enumerate((0, 2)):
+        Image.fromarray(source[index, 8:56, 8:56].numpy()).save(pictures / f"{number}.png")  # another size
     common = ["evaluate", str(folder / "clip.mp4"), str(pictures), "--no-gender", "--auto-person-mask"]
     assert main([*common, "--frames", "2", "--stride", "2", "--size", "48"]) == 0
     assert "2 frames of 48x48; edited: person" in capsys.readouterr().out
