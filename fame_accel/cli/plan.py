@@ -177,7 +177,7 @@ def _regions(
     if masks is None and not auto_person_mask:
         raise ValueError("--video needs --masks or --auto-person-mask, the regions to count")
     clip = read_video(video, frames, size=size or OWN_ASPECT, **selection)
-    print("\n".join(clip.lines), file=sys.stderr)
+    print("\n".join(clip.picture_lines), file=sys.stderr)
     stack, names = video_regions(clip, masks)
     return (
         MaskRegions(SpaceTimeLayout.from_masks(stack, rest=True)),

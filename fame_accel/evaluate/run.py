@@ -114,7 +114,7 @@ def _evaluate(
         "units": UNITS,
         "versions": installed_versions(*PACKAGES),
     }
-    print("\n".join(f"source: {line}" for line in before.lines))
+    print("\n".join(f"source: {line}" for line in before.picture_lines))
     print(f"{_shape(after.frames)}; edited: {', '.join(names) or 'no region named, the whole frame is compared'}\n")
     print(table(figures))
     if gender:

@@ -40,7 +40,7 @@ def person_masks(frames: torch.Tensor) -> torch.Tensor:
     masks = resized[:, 0] > 0.5
     empty = (~masks.flatten(1).any(1)).nonzero().flatten().tolist()
     if empty:
-        raise RuntimeError(f"no person found in frames {empty}")
+        raise RuntimeError(f"no person found in frames {empty}: give --masks, or take other frames")
     return masks
 
 

@@ -42,6 +42,11 @@ class Video:
         """(height, width) in pixels of the frames."""
         return self.frames.shape[1], self.frames.shape[2]
 
+    @property
+    def picture_lines(self) -> tuple[str, ...]:
+        """`lines` for a command that writes no video: without that on sound."""
+        return tuple(line for line in self.lines if not line.startswith("sound: "))
+
     def without_padding(self, pictures: Tensor) -> Tensor:
         """Crop pictures [F, H, W, ...] of the size of the frames to what is no padding."""
         rows, columns = place(self.source_size, self.size, self.fit).content

@@ -28,6 +28,7 @@ def packets(path):
 def test_the_sound_of_the_span_is_copied(tmp_path, clip, frames, stride, start):
     video = read_video(clip, frames, stride, start=start)
     assert "sound: copied" in video.lines
+    assert set(video.lines) - set(video.picture_lines) == {"sound: copied"}
     write_video(tmp_path / "b.mp4", video.frames, video.fps, sound=video.sound)
     whole, copied = packets(clip), packets(tmp_path / "b.mp4")
     step = 1024 / 48000
