@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -104,6 +105,8 @@ def _evaluate(
     if clip is not None:
         quiet("evaluate")
         model = Clip.from_folder(clip)
+    measured = ["background", "motion", *["faces"] * gender, *["fit to the prompt"] * (model is not None)]
+    print(f"measuring {', '.join(measured)} in {len(original)} frames", file=sys.stderr, flush=True)
     figures = judge(original, after.frames, changed, gender=gender, clip=model, prompt=prompt)
     report = {
         "frames": len(original),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
@@ -76,6 +76,30 @@ def check_finite(what: str, values: Tensor, dtype: torch.dtype, when: str) -> No
         remedy = "use bfloat16 or float32 (--dtype)" if dtype == torch.float16 else "the weights may be damaged"
         name = str(dtype).removeprefix("torch.")
         raise RuntimeError(f"{what} became infinite or NaN at {when} in {name}: {remedy}")
+
+
+# Arguments of diffusers' pipelines that an edit has no use for, and what serves instead.
+_INSTEAD = {
+    "num_images_per_prompt": "an edit gives one clip: call again with another generator or seed",
+    "num_videos_per_prompt": "an edit gives one clip: call again with another generator or seed",
+    "height": "the edit has the size of frames: resize these",
+    "width": "the edit has the size of frames: resize these",
+    "eta": "the share of fresh noise is ddim_eta, the strength of debiasing is Debias.eta",
+    "prompt_embeds": "give prompt: regions and debiasings need its tokens",
+    "negative_prompt_embeds": "give negative_prompt",
+    "cross_attention_kwargs": "set the scale of a LoRA with set_adapters",
+    "ip_adapter_image": "IP-Adapters are not supported: unload them",
+    "image": "give frames",
+    "strength": "an edit inverts the clip wholly: fewer modulated_steps or a lower guidance_scale change it less",
+    "controlnet_image": "give control_frames",
+}
+
+
+def refuse_unsupported(arguments: Mapping[str, Any]) -> None:
+    """Raise TypeError where there are arguments, saying what to do instead."""
+    for name in arguments:
+        remedy = _INSTEAD.get(name, "see the documentation of the call for its arguments")
+        raise TypeError(f"the edit takes no argument {name!r}: {remedy}")
 
 
 def check_latents(latents: Tensor | None, shape: tuple[int, int, int, int]) -> None:

@@ -200,6 +200,7 @@ class VideoEdit:
         return_dict: bool = True,
         callback_on_step_end: StepCallback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        **unsupported: Any,
     ) -> FameVideoEditOutput | tuple:
         """Edit a clip.
 
@@ -242,6 +243,7 @@ class VideoEdit:
             callback_on_step_end: called after each denoising step with (pipeline, step, timestep, {"latents": ...}).
                 It may return {"latents": ...} to go on with.
             callback_on_step_end_tensor_inputs: the names in that dictionary: ("latents",) or ().
+            unsupported: arguments of other pipelines; TypeError says what to do instead.
 
         Returns:
             FameVideoEditOutput, or the tuple (frames, injections) without return_dict.
@@ -250,6 +252,7 @@ class VideoEdit:
             ValueError, TypeError: an argument has the wrong form or is out of range.
             RuntimeError: the backend cannot run. All errors come before the VAE or the UNet runs.
         """
+        checks.refuse_unsupported(unsupported)
         clip, control, device = self._check_common(
             frames, control_frames, controlnet_conditioning_scale, num_inference_steps, modulated_steps, chunk_size,
             latents,
