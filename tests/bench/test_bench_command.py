@@ -59,6 +59,7 @@ def test_files_and_table(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     assert "2 frames of 64x64" in page and not re.search(r"(src|href)=[\"']https?:", page)
 
 
+@pytest.mark.slow
 def test_a_wrong_result_of_ours_is_an_error(
     capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -346,6 +346,7 @@ def test_threads_share_a_layout(query: Tensor):
     assert not failures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [SDPA[0].param(), TRITON[0].param()])
 def test_plans_are_pytrees(target, query: Tensor):
     plan = plan_attention(

@@ -219,6 +219,7 @@ def test_published_configs_are_accepted():
     check_config("vae", vae, "AutoencoderKL")
 
 
+@pytest.mark.slow
 def test_several_controlnets(home, tmp_path, capsys):
     """Paired in order with what conditions them; recorded as a list."""
     video = home / "clip.mp4"

@@ -61,6 +61,7 @@ def test_mistakes_end_in_one_line(
     assert error.startswith("fame-accel: ") and message in error
 
 
+@pytest.mark.slow
 def test_local_checkpoint(tmp_path: Path) -> None:
     """--model with a checkpoint saved by diffusers: its VAE encodes and decodes."""
     from fame_accel.demo.pipeline import random_pipeline

@@ -172,6 +172,7 @@ def test_other_steps_keep_the_share_that_is_modulated(home, tmp_path, monkeypatc
     assert seen == [(50, None), (10, None)]
 
 
+@pytest.mark.slow
 def test_ready_conditioning_frames(home, tmp_path):
     """The edges that canny would find, given as a folder, lead to the same edit."""
     source = read_video(home / "clip.mp4", size=(SIZE, SIZE)).frames
@@ -193,6 +194,7 @@ def test_conditioning_frames_have_the_size_of_the_video(home, tmp_path, capsys, 
     expect_error(["edit", *flags(home, tmp_path / "a.mp4", **given)], message, capsys, monkeypatch)
 
 
+@pytest.mark.slow
 def test_the_bar_ends_full(home, tmp_path, capsys):
     edit(home, tmp_path / "a.mp4", steps=3)
     line = capsys.readouterr().err.replace("\r", "\n").strip().splitlines()[-1]
@@ -239,6 +241,7 @@ def test_a_variant_is_found_and_loaded(home, tmp_path):
         assert torch.equal(mine, theirs)
 
 
+@pytest.mark.slow
 def test_stable_diffusion_xl(home, tmp_path):
     parts = components()
     make(parts).save_pretrained(tmp_path / "xl")

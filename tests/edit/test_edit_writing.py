@@ -71,6 +71,7 @@ def test_an_interrupted_edit_goes_on(home, whole, tmp_path, capsys, monkeypatch,
     assert not (tmp_path / "a_progress.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_what_is_left_of_an_edit_is_not_dropped_silently(home, whole, tmp_path, capsys, monkeypatch):
     given = flags(home, tmp_path / "a.mp4", steps=3, ddim_eta=0.5)
     with monkeypatch.context() as patch:
@@ -84,6 +85,7 @@ def test_what_is_left_of_an_edit_is_not_dropped_silently(home, whole, tmp_path, 
     assert "there is no" in capsys.readouterr().out  # progress is gone with the end of the edit
 
 
+@pytest.mark.slow
 def test_inverted_latents_serve_other_edits(home, tmp_path, capsys, monkeypatch):
     saved = tmp_path / "clip.safetensors"
     first = flags(home, tmp_path / "a.mp4", latents=saved)
@@ -120,6 +122,7 @@ def test_differences_are_named():
 # ---- names
 
 
+@pytest.mark.slow
 def test_names_that_ffmpeg_or_the_file_system_read_otherwise(home, tmp_path, capsys):
     """FFmpeg would take "take" for a protocol; the side-by-side video has the longest name."""
     folder = tmp_path / "http:a%d"
@@ -209,6 +212,7 @@ def test_a_full_disk_is_seen_before_the_work(home, tmp_path, capsys, monkeypatch
 # ---- the record
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_moved_replays(home, tmp_path, capsys):
     """Where clip and record move together, and also where only one of them does."""
     project = tmp_path / "project"
@@ -230,6 +234,7 @@ def test_a_folder_that_is_moved_replays(home, tmp_path, capsys):
     assert (moved / "project/out/a.mp4").read_bytes() == first
 
 
+@pytest.mark.slow
 def test_a_replay_names_what_differs(home, tmp_path, capsys, monkeypatch):
     assert main(["edit", *flags(home, tmp_path / "a.mp4")]) == 0
     file = tmp_path / "a_run.json"

@@ -262,19 +262,3 @@ def test_latents_are_kept_in_float32(pipeline: FameVideoEditPipeline, dtype: tor
 def test_the_prompt_is_the_edited_clips(pipeline: FameVideoEditPipeline) -> None:
     """One prompt for both directions is another edit than a target prompt of its own."""
     assert differ(edit(pipeline, **SMALL, prompt=TARGET), edit(pipeline, **SMALL, prompt=TARGET, source_prompt=TARGET))
-
-
-@pytest.mark.parametrize(
-    "argument, remedy",
-    [
-        ("num_images_per_prompt", "another generator"),
-        ("cross_attention_kwargs", "set_adapters"),
-        ("image", "give frames"),
-    ],
-)
-def test_arguments_of_other_pipelines_say_what_serves_instead(argument: str, remedy: str):
-    from fame_accel.pipeline import FameVideoEditPipeline
-
-    edit = FameVideoEditPipeline.__call__
-    with pytest.raises(TypeError, match=f"the edit takes no argument '{argument}': .*{remedy}"):
-        edit(None, None, "a prompt", {}, **{argument: 1})

@@ -72,15 +72,24 @@ def test_generators(pipeline):
         edit(pipeline, generator=5)
 
 
-@pytest.mark.parametrize("name", ["num_images_per_prompt", "cross_attention_kwargs", "ip_adapter_image"])
-def test_arguments_of_other_pipelines_are_named(pipeline, name):
-    with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+@pytest.mark.parametrize(
+    "name, remedy",
+    [
+        ("num_images_per_prompt", "call again with another generator"),
+        ("cross_attention_kwargs", "set the scale of a LoRA with set_adapters"),
+        ("ip_adapter_image", "IP-Adapters are not supported"),
+        ("anything", "see the documentation of the call"),
+    ],
+)
+def test_arguments_of_other_pipelines_say_what_serves_instead(pipeline, name, remedy):
+    with pytest.raises(TypeError, match=f"the edit takes no argument '{name}': .*{remedy}"):
         edit(pipeline, **{name: None})
 
 
 # ---- several ControlNets
 
 
+@pytest.mark.slow
 def test_several_controlnets_are_added(parts):
     """Two halves of one ControlNet are the whole; a list is as good as MultiControlNetModel."""
     network = random_controlnet(parts["unet"])
