@@ -174,8 +174,10 @@ class EditOptions:
         for name, allowed in _NAMES.items():
             if (value := getattr(self, name)) not in (None, *allowed):
                 raise ValueError(f"{flag(name)} must be one of {', '.join(allowed)}, got {value!r}")
-        if not self.prompt.strip():
-            raise ValueError("--prompt must not be empty")
+        for name in ("model", "video", "prompt", "out", "masks", "latents", "sign_cert", "sign_key", *_PAIRED):
+            given = getattr(self, name)
+            if any(not text.strip() for text in (given if isinstance(given, tuple) else (given,)) if text is not None):
+                raise ValueError(f"{flag(name)} must not be empty")
         if Path(self.out).suffix.lower() != ".mp4":
             raise ValueError(f"--out must end in .mp4, got {self.out}")
 

@@ -442,6 +442,8 @@ WRONG = {
     "long source prompt": (dict(source_prompt="car " * 80), "--source-prompt: the prompt has 82 tokens"),
     "empty prompt": (dict(prompt=" "), "--prompt must not be empty"),
     "no out folder": (dict(out="nowhere/a.mp4"), "--out nowhere/a.mp4: there is no folder nowhere"),
+    "empty video": (dict(video=""), "--video must not be empty"),
+    "empty control": (dict(controlnet="x", control=" "), "--control must not be empty"),
     "out suffix": (dict(out="a.avi"), "--out must end in .mp4, got a.avi"),
     "out over the video": (dict(out=lambda home: home / "clip.mp4"), "would overwrite .*clip.mp4, which is an input"),
     "out among the frames": (dict(video=_frames, out=lambda home: home / "frames/a.mp4"), "frames, which is an input"),
