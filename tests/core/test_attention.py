@@ -61,6 +61,7 @@ def test_presets(target: Target, name: str):
 
 
 @on_backends
+@pytest.mark.slow
 def test_modulations_in_turn(target: Target):
     """On one layout, which keeps the plans."""
     case = make_case(target, num_queries=24)

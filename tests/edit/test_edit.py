@@ -158,6 +158,7 @@ def test_what_the_command_tells(home, tmp_path, capsys):
     assert printed[1].startswith("'doctor' moved toward 'female' by 0.500 of the difference between the groups; its ")
 
 
+@pytest.mark.slow
 def test_other_steps_keep_the_share_that_is_modulated(home, tmp_path, monkeypatch):
     seen = []
 

@@ -265,6 +265,7 @@ def test_arguments_of_the_base_edit(base):
     assert base["edit: latents"] == latents(steps=2) and base["edit: output_type"] == ["pt"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", ARRIVES)
 def test_an_option_arrives(home, others, base, tmp_path, flag):
     options, expected = ARRIVES[flag](home, others)

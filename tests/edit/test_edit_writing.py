@@ -179,6 +179,7 @@ def test_two_commands_do_not_share_an_output(home, tmp_path, capsys):
 # ---- failures at the end
 
 
+@pytest.mark.slow
 def test_finished_frames_outlive_a_failed_write(home, tmp_path, capsys, monkeypatch):
     assert main(["edit", *flags(home, tmp_path / "a.mp4")]) == 0
     before = {file: file.read_bytes() for file in tmp_path.iterdir()}
@@ -273,6 +274,7 @@ def test_outputs_say_that_they_are_edited(home, tmp_path):
         assert digital_source_type(sheet.info["XML:com.adobe.xmp"].encode()) == kind
 
 
+@pytest.mark.slow
 def test_outputs_are_signed_on_request(home, tmp_path, capsys, monkeypatch):
     """C2PA's own reader finds the signature valid, and invalid where a byte of the pictures is changed."""
     import c2pa

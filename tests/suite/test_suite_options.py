@@ -204,6 +204,7 @@ def test_arguments_of_the_base_suite(base):
     assert base["edit: source_prompt"] == ["a video of a person"] * 3 and base["pipeline: controlnet"] == [None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", ARRIVES)
 def test_an_option_arrives(inputs, base, tmp_path, flag):
     options, expected = ARRIVES[flag](inputs, tmp_path, base)

@@ -72,6 +72,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, str, dict[str,
     return status, printed, json.loads(file.read_text())
 
 
+@pytest.mark.slow
 def test_this_machine_passes(whole: tuple[int, str, dict[str, Any]]) -> None:
     status, printed, report = whole
     assert status == 0 and report["passed"] and "all passed" in printed and "FAILED" not in printed
@@ -406,6 +407,7 @@ def test_a_triton_that_cannot_be_used(kind: str, tmp_path: Path) -> None:
     assert reason in problem and suggestion.endswith("it, or use backend='sdpa'")
 
 
+@pytest.mark.slow
 def test_the_doctor_runs_with_a_broken_triton(tmp_path: Path) -> None:
     (tmp_path / "triton.py").write_text('raise OSError("libcuda.so: not found")\n')
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}

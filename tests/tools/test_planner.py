@@ -291,6 +291,7 @@ def test_peaks_are_those_of_real_calls(backend: str, modulations: tuple[str, ...
 
 
 @on_modulations
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["reference", "triton", "sdpa"])
 def test_most_frames_is_the_edge(modulation: str, backend: str):
     setting = Setting(SD15, EqualRegions(2), modulation=modulation, backend=backend)
@@ -466,6 +467,7 @@ def test_mistakes_end_in_one_line(capsys: pytest.CaptureFixture, tmp_path: Path,
     assert message in err
 
 
+@pytest.mark.slow
 def test_the_table_needs_torch_alone():
     hidden = ("diffusers", "transformers", "matplotlib", "PIL", "numpy", "av", "cv2", "triton")
     code = f"""
