@@ -74,14 +74,14 @@ def load_latents(argument: str, path: str | Path, depends_on: Mapping[str, Any])
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> list[str]:
     """What differs between two objects of JSON, one phrase each: "steps 50 then, 20 now"."""
-    found = []
+    phrases = []
     for name in dict.fromkeys([*before, *now]):
         old, new = before.get(name), now.get(name)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += differences(old, new, f"{within}{name}.")
+            phrases += differences(old, new, f"{within}{name}.")
         elif old != new:
-            found.append(f"{within}{name} {_short(old)} then, {_short(new)} now")
-    return found
+            phrases.append(f"{within}{name} {_short(old)} then, {_short(new)} now")
+    return phrases
 
 
 def _short(value: Any) -> str:

@@ -42,7 +42,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
     if unknown := sorted(set(record) - set(KEYS)):
         raise ValueError(f"--config {path} has unknown keys {', '.join(unknown)}; known are {', '.join(KEYS)}")
     folders = [path.parent, *([Path(record["folder"])] if isinstance(record.get("folder"), str) else [])]
-    options = {name: _found(name, value, folders) for name, value in record["options"].items()}
+    options = {name: _resolved(name, value, folders) for name, value in record["options"].items()}
     return {**record, "options": options}
 
 
@@ -78,14 +78,14 @@ def _relative(name: str, value: Any, folder: Path) -> Any:
         return str(Path(value).absolute())
 
 
-def _found(name: str, value: Any, folders: list[Path]) -> Any:
+def _resolved(name: str, value: Any, folders: list[Path]) -> Any:
     """A recorded path, from the first folder in which it leads somewhere; anything else as it is."""
     if isinstance(value, list) and name in PATHS:
-        return [_found(name, item, folders) for item in value]
+        return [_resolved(name, item, folders) for item in value]
     if name not in PATHS or not isinstance(value, str) or value == CANNY:
         return value
-    places = [os.path.normpath(folder / value) for folder in folders]
-    there = [place for place in places if os.path.exists(place)]
+    candidates = [os.path.normpath(folder / value) for folder in folders]
+    existing = [path for path in candidates if os.path.exists(path)]
     if name in _WRITTEN:
-        return places[0]
-    return there[0] if there else value if name in _NAMED else places[0]
+        return candidates[0]
+    return existing[0] if existing else value if name in _NAMED else candidates[0]

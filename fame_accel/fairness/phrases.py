@@ -37,7 +37,7 @@ def find_phrase(text: str, phrase: str, normalize: Callable[[str], str]) -> list
     """
     wanted = "".join(form for _, _, form in _characters(phrase.strip(), normalize))
     characters = list(_characters(text, normalize))
-    found = []
+    spans = []
     for first in range(len(characters)) if wanted else ():
         form = ""
         for last in range(first, len(characters)):
@@ -47,9 +47,9 @@ def find_phrase(text: str, phrase: str, normalize: Callable[[str], str]) -> list
             if form == wanted:
                 start, end = characters[first][0], characters[last][1]
                 if not _within_word(text, start) and not _within_word(text, end):
-                    found.append((start, end))
+                    spans.append((start, end))
                 break
-    return found
+    return spans
 
 
 def _characters(text: str, normalize: Callable[[str], str]) -> Iterator[tuple[int, int, str]]:

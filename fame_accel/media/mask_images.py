@@ -42,11 +42,11 @@ def read_labels(path: Path, choice: FrameChoice) -> list[tuple[str, Tensor]]:
     folder = path if path.is_dir() else path.parent
     files = image_files(path) if path.is_dir() else [path]
     check_numbering(files)
-    chosen = [files[index] for index in choice.of(len(files), str(path))]
+    selected = [files[index] for index in choice.of(len(files), str(path))]
     named = _label_names(folder / "labels.json")
-    if any(file.suffix.lower() in _JPEG for file in chosen):
-        return _one_region(path, _stack([_levels(open_image(file)) for file in chosen], path), named)
-    labels, colored = _stack_labels([_label_image(open_image(file), file) for file in chosen], path)
+    if any(file.suffix.lower() in _JPEG for file in selected):
+        return _one_region(path, _stack([_levels(open_image(file)) for file in selected], path), named)
+    labels, colored = _stack_labels([_label_image(open_image(file), file) for file in selected], path)
     values = [value for value in labels.unique().tolist() if value]
     if values == [255] and not colored and (named is None or len(named) == 1):
         return _one_region(path, labels, named)

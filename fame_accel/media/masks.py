@@ -100,9 +100,9 @@ def _read(path: Path, choice: FrameChoice) -> list[tuple[str, Tensor]]:
     if path.is_dir():
         folders = [item for item in path.iterdir() if item.is_dir() and not item.name.startswith(".")]
         forms = {"images": bool(image_files(path)), "folders": bool(folders), "videos": bool(video_files(path))}
-        found = [form for form, is_there in forms.items() if is_there]
-        if len(found) != 1:
-            raise ValueError(f"{path} holds {' and '.join(found) or 'no masks'}: {FORMS}")
+        present = [form for form, is_there in forms.items() if is_there]
+        if len(present) != 1:
+            raise ValueError(f"{path} holds {' and '.join(present) or 'no masks'}: {FORMS}")
         if folders:
             return read_region_folders(folders, choice)
         return read_labels(path, choice) if forms["images"] else read_mask_videos(video_files(path), choice)

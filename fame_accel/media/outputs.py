@@ -80,8 +80,8 @@ def check_output_folder(
         for name in names:
             if source.is_relative_to(folder.resolve() / name):
                 raise ValueError(f"{flag} {folder} would overwrite {source}, which is an input")
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    _check_folder(f"{flag} {folder}", there)
+    existing_folder = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    _check_folder(f"{flag} {folder}", existing_folder)
     for name in names if folder.is_dir() else ():
         if not (folder / name).is_dir():
             check_output_file(flag, folder / name)

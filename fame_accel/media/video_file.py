@@ -65,12 +65,12 @@ def read_file(file: Path, choice: Choice) -> Video:
             lines.append("the alpha channel of the file is not read")
         end = float(taken.last.time or 0)  # of the file's own clock, also where another frame rate is given
         begin = end - (times[-1] - times[0])
-        sound, said = find_sound(container, file, begin, begin + seconds, clock.keeps_time)
+        sound, sound_lines = find_sound(container, file, begin, begin + seconds, clock.keeps_time)
         total = taken.count if choice.whole else stream.frames
     span = describe_span(len(times), total, stride, times[0] - taken.origin, seconds)
-    pictures, told = torch.stack(taken.pictures), (span, *lines, *said)
+    pictures, all_lines = torch.stack(taken.pictures), (span, *lines, *sound_lines)
     sizes = (taken.source_size, taken.stored_size)
-    return Video(pictures, fps, *sizes, taken.first, stride, choice.fit, sound, told)
+    return Video(pictures, fps, *sizes, taken.first, stride, choice.fit, sound, all_lines)
 
 
 def _take(container: Any, stream: Any, clock: Clock, stride: int, file: Path, choice: Choice) -> _Taken:
