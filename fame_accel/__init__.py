@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     )
     from fame_accel.core.attention import layout_attention
     from fame_accel.core.layout import SpaceTimeLayout, TokenLayout
+    from fame_accel.core.mass import attention_mass
+    from fame_accel.core.merging import merge_attention
     from fame_accel.core.modulation import Modulation, time_weights
     from fame_accel.core.planning import AttentionPlan, plan_attention
     from fame_accel.pipeline import FameVideoEditPipeline, FameVideoEditXLPipeline
@@ -37,7 +39,9 @@ __all__ = [
     "TokenLayout",
     "__version__",
     "apply_fame",
+    "attention_mass",
     "layout_attention",
+    "merge_attention",
     "plan_attention",
     "reference",
     "restore_fame",
@@ -57,7 +61,9 @@ _LAZY = {
     "SpaceTimeLayout": "core.layout",
     "TokenLayout": "core.layout",
     "apply_fame": "adapter",
+    "attention_mass": "core.mass",
     "layout_attention": "core.attention",
+    "merge_attention": "core.merging",
     "plan_attention": "core.planning",
     "restore_fame": "adapter",
     "time_weights": "core.modulation",

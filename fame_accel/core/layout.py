@@ -5,6 +5,7 @@ A region is one bit of an int32 bitset, so there are at most 31. Regions may ove
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -59,6 +60,38 @@ class TokenLayout:
             self.region = torch.atleast_2d(region).to(torch.int32, copy=True).contiguous()
             self.frame = torch.atleast_2d(frame).to(torch.int32, copy=True).contiguous()
         self.plans: WeakCache[Any] = WeakCache()  # AttentionPlan and Tables, by key layout and what else decides them
+
+    @classmethod
+    def cat(cls, layouts: Sequence[TokenLayout]) -> TokenLayout:
+        """The layout of joined sequences, such as a video's tokens and its text's; see `Modulation.block`.
+
+        The frames of each layout are counted on from those of the ones before it. Regions keep their bits.
+
+        Args:
+            layouts: at least one, on one device; those with a batch must have the same.
+
+        Raises:
+            TypeError, ValueError: layouts is empty or does not fit together.
+        """
+        layouts = list(layouts)
+        if not layouts or not all(isinstance(layout, TokenLayout) for layout in layouts):
+            raise TypeError("layouts must hold at least one TokenLayout and nothing else")
+        for name, kinds in (
+            ("device", {str(layout.device) for layout in layouts}),
+            ("batch", {str(layout.batch) for layout in layouts if layout.batch is not None}),
+        ):
+            if len(kinds) > 1:
+                raise ValueError(f"layouts must have one {name}, got {', '.join(sorted(kinds))}")
+        items = max(len(layout.region) for layout in layouts)
+        regions, frames, num_frames = [], [], 0
+        for layout in layouts:
+            regions.append(layout.region.expand(items, -1))
+            frames.append(layout.frame.expand(items, -1) + num_frames)
+            num_frames += layout.num_frames
+        region, frame = torch.cat(regions, 1), torch.cat(frames, 1)
+        if all(layout.batch is None for layout in layouts):
+            region, frame = region[0], frame[0]
+        return cls(region, frame, num_frames)
 
     @property
     def device(self) -> torch.device:
@@ -135,17 +168,21 @@ class SpaceTimeLayout:
         self._tokens: dict[tuple[int, int, torch.device], TokenLayout] = {}
 
     @classmethod
-    def from_masks(cls, masks: Tensor, *, rest: bool = False) -> SpaceTimeLayout:
+    def from_masks(cls, masks: Tensor, *, rest: bool = False, temporal: int = 1) -> SpaceTimeLayout:
         """The layout of a video from one mask per region and frame.
 
         Args:
             masks: bool [regions, frames, height, width]; mask r sets bit r. Masks may overlap or leave pixels out.
             rest: make the pixels that all masks leave out, if there are any, one more region, the last. Otherwise they
                 are in no region, and same as nothing, themselves included: hard masks give them zeros.
+            temporal: frames of the video per frame of the latents, for models whose VAE compresses time: 4 for Wan,
+                HunyuanVideo and CogVideoX. As in causal video VAEs the first frame stands alone; a mask holds a pixel
+                of a later group where it does in any of the group's frames. The layout has the latent frames.
 
         Raises:
             TypeError: `masks` is not a bool tensor.
-            ValueError: more than 31 regions, the rest among them, or no frame, height or width.
+            ValueError: more than 31 regions, the rest among them, no frame, height or width, or frames that do not
+                divide into groups.
         """
         if not isinstance(masks, Tensor) or masks.dtype != torch.bool:
             kind = masks.dtype if isinstance(masks, Tensor) else type(masks).__name__
@@ -157,6 +194,7 @@ class SpaceTimeLayout:
             )
         if masks.shape[0] > MAX_REGIONS:
             raise ValueError(f"masks holds {masks.shape[0]} regions, at most {MAX_REGIONS} are possible")
+        masks = _compress_time(masks, temporal)
         bits = torch.zeros(masks.shape[1:], dtype=torch.int32, device=masks.device)
         for region, mask in enumerate(masks):
             bits |= mask.to(torch.int32) << region
@@ -189,6 +227,23 @@ class SpaceTimeLayout:
             frame = torch.arange(self.num_frames, dtype=torch.int32, device=device).repeat_interleave(height * width)
             layout = self._tokens.setdefault(key, TokenLayout(bits.flatten(), frame, self.num_frames))
         return layout
+
+
+def _compress_time(masks: Tensor, temporal: int) -> Tensor:
+    """[R, T, H, W] -> [R, 1 + (T - 1) / temporal, H, W]: the first frame alone, then any of each group."""
+    if not isinstance(temporal, int) or isinstance(temporal, bool) or temporal < 1:
+        raise ValueError(f"temporal must be an int >= 1, got {temporal!r}")
+    frames = masks.shape[1]
+    if (frames - 1) % temporal:
+        below = frames - (frames - 1) % temporal
+        raise ValueError(
+            f"masks has {frames} frames, but temporal={temporal} wants 1 + a multiple of {temporal}: "
+            f"{below} or {below + temporal}"
+        )
+    if temporal == 1:
+        return masks
+    groups = masks[:, 1:].unflatten(1, ((frames - 1) // temporal, temporal)).any(2)
+    return torch.cat([masks[:, :1], groups], 1)
 
 
 def _nearest(size: int, target: int) -> Tensor:

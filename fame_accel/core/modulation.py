@@ -17,7 +17,13 @@ from torch import Tensor
 from fame_accel.core.tracing import has_values
 
 Decay = float | Tensor
-Keep = int | Sequence[int] | Tensor | Literal["self", "first", "first_previous"]
+Keep = (
+    int
+    | Sequence[int]
+    | Sequence[Sequence[int]]
+    | Tensor
+    | Literal["self", "first", "first_previous", "self_previous_first"]
+)
 
 
 def time_weights(
@@ -161,19 +167,67 @@ class Modulation:
     def keep_frames(self, keep: Keep) -> Modulation:
         """This modulation with every key frame excluded that `keep` does not name.
 
+        A key frame that is named n times counts n times, as where a method concatenates its keys: B gains log n.
+
         Args:
-            keep: an int r keeps the window |dt| <= r. A sequence of frame indices keeps these for every query frame.
-                A bool table [Fq, Fk] says it pair by pair. "self", "first" (Text2Video-Zero) and "first_previous"
-                (Tune-A-Video, FateZero) name the usual sparse patterns.
+            keep: an int r keeps the window |dt| <= r. A sequence of frame indices keeps these for every query frame; a
+                sequence of such sequences, or an integer tensor [Fq, m], has one for each query frame. A bool table
+                [Fq, Fk] says it pair by pair. The usual patterns have names: "self", "first" (Text2Video-Zero),
+                "first_previous" (Tune-A-Video) and "self_previous_first" (FateZero).
 
         Raises:
             TypeError, ValueError: `keep` is none of these, or this modulation has no tables.
         """
         if self.frames_shape is None:
             raise ValueError("keep_frames needs a modulation with tables; use Modulation.frames(num_frames, keep)")
-        kept = _kept(keep, *self.frames_shape)
+        counts = _counts(keep, *self.frames_shape)
         bias = _zeros(*self.frames_shape) if self.bias_table is None else self.bias_table
-        return Modulation(self.strength_table, bias.masked_fill(~kept, -math.inf))
+        return Modulation(self.strength_table, bias + counts.log())
+
+    @classmethod
+    def exclude(cls, query_frames: int, key_frames: int) -> Modulation:
+        """No attention: B = -inf everywhere. A block of `Modulation.block`, for keys such as padding."""
+        _check_count("query_frames", query_frames)
+        return cls(bias_table=_zeros(query_frames, _check_count("key_frames", key_frames)) - math.inf)
+
+    @classmethod
+    def block(
+        cls, blocks: Sequence[Sequence[Modulation | None]], query_frames: Sequence[int], key_frames: Sequence[int]
+    ) -> Modulation:
+        """The modulation of joined sequences, block by block; see `TokenLayout.cat`.
+
+        The extremes of a row are then those of all its keys. Attention over each sequence alone, merged by
+        `merge_attention`, has extremes for each.
+
+        Args:
+            blocks: blocks[i][j] modulates queries of sequence i and keys of sequence j; None is plain attention.
+            query_frames, key_frames: number of frames of each sequence.
+
+        Raises:
+            TypeError, ValueError: the blocks do not fit the sequences; the message names the block.
+        """
+        if len(blocks) != len(query_frames) or any(len(row) != len(key_frames) for row in blocks):
+            raise ValueError(f"blocks must be {len(query_frames)} rows of {len(key_frames)}, one for each sequence")
+        strengths, biases = [], []
+        for i, (row, fq) in enumerate(zip(blocks, query_frames, strict=True)):
+            tables = [_block_tables(f"blocks[{i}][{j}]", row[j], fq, fk) for j, fk in enumerate(key_frames)]
+            strengths.append(torch.cat([strength for strength, _ in tables], 2))
+            biases.append(torch.cat([bias for _, bias in tables], 2))
+        strength, bias = torch.cat(strengths, 1), torch.cat(biases, 1)
+        return cls(strength if bool(strength.any()) else None, bias)
+
+
+def _block_tables(name: str, block: Modulation | None, query_frames: int, key_frames: int) -> tuple[Tensor, Tensor]:
+    block = Modulation() if block is None else block
+    if not isinstance(block, Modulation):
+        raise TypeError(f"{name} must be a Modulation or None, got {type(block).__name__}")
+    if block.frames_shape not in (None, (query_frames, key_frames)):
+        raise ValueError(
+            f"{name} must have tables for (query, key) frames {(query_frames, key_frames)}, got {block.frames_shape}"
+        )
+    zeros = _zeros(query_frames, key_frames)
+    strength, bias = block.strength_table, block.bias_table
+    return zeros if strength is None else strength, zeros if bias is None else bias
 
 
 def _check_strength(table: Tensor) -> None:
@@ -219,14 +273,17 @@ def _zeros(query_frames: int, key_frames: int) -> Tensor:
     return torch.zeros(2, query_frames, key_frames, dtype=torch.float32, device="cpu")
 
 
-def _kept(keep: Keep, query_frames: int, key_frames: int) -> Tensor:
+def _counts(keep: Keep, query_frames: int, key_frames: int) -> Tensor:
+    """float32 [Fq, Fk]: how often each key frame is kept for each query frame."""
     query = torch.arange(query_frames, device="cpu")[:, None]
     key = torch.arange(key_frames, device="cpu")[None, :]
+    previous = key == (query - 1).clamp(min=0)
     if isinstance(keep, str):
         patterns = {
-            "self": query == key,
-            "first": (key == 0).expand(query_frames, key_frames),
-            "first_previous": (key == 0) | (key == (query - 1).clamp(min=0)),
+            "self": (query == key).float(),
+            "first": (key == 0).float().expand(query_frames, key_frames),
+            "first_previous": ((key == 0) | previous).float(),
+            "self_previous_first": (query == key).float() + previous.float() + (key == 0).float(),
         }
         if keep not in patterns:
             raise ValueError(f"keep must be one of {sorted(patterns)}, got {keep!r}")
@@ -234,17 +291,29 @@ def _kept(keep: Keep, query_frames: int, key_frames: int) -> Tensor:
     if isinstance(keep, Tensor) and keep.dtype == torch.bool:
         if keep.shape != (query_frames, key_frames):
             raise ValueError(f"keep must have shape [{query_frames}, {key_frames}], got {tuple(keep.shape)}")
-        return keep.cpu()
+        return keep.cpu().float()
     if isinstance(keep, int) and not isinstance(keep, bool):
         if keep < 0:
             raise ValueError(f"keep as a window must be >= 0 frames, got {keep}")
-        return (query - key).abs() <= keep
-    frames = keep.tolist() if isinstance(keep, Tensor) else keep
-    if not isinstance(frames, Sequence) or not frames or not all(type(f) is int for f in frames):
-        raise TypeError(f"keep must be an int, a sequence of frame indices, a bool table or a name, got {keep!r}")
-    if not all(0 <= f < key_frames for f in frames):
-        raise ValueError(f"keep must hold frame indices in [0, {key_frames}), got {list(frames)}")
-    return torch.isin(key, torch.tensor(frames, device="cpu")).expand(query_frames, key_frames)
+        return ((query - key).abs() <= keep).float()
+    rows = keep.tolist() if isinstance(keep, Tensor) else keep
+    if isinstance(rows, Sequence) and rows and all(isinstance(row, Sequence) for row in rows):
+        if len(rows) != query_frames:
+            raise ValueError(f"keep must have frame indices for each of {query_frames} query frames, got {len(rows)}")
+        return torch.stack([_count_frames(row, key_frames) for row in rows])
+    return _count_frames(rows, key_frames).expand(query_frames, key_frames)
+
+
+def _count_frames(frames: object, key_frames: int) -> Tensor:
+    """float32 [Fk]: how often each frame is among the indices."""
+    if not isinstance(frames, Sequence) or not frames or not all(type(frame) is int for frame in frames):
+        raise TypeError(
+            f"keep must be an int, frame indices, frame indices of each query frame, a bool table or a name, "
+            f"got {frames!r:.200}"
+        )
+    if not all(0 <= frame < key_frames for frame in frames):
+        raise ValueError(f"keep must hold frame indices in [0, {key_frames}), got {list(frames)!r:.200}")
+    return torch.bincount(torch.tensor(frames, device="cpu"), minlength=key_frames).float()
 
 
 def _check_count(name: str, value: int) -> int:
