@@ -11,11 +11,14 @@ from fame_accel._version import __version__
 if TYPE_CHECKING:
     from fame_accel import reference
     from fame_accel.adapter import (
+        AttentionHook,
         FameConfig,
         FameCrossAttnProcessor,
         FameHandle,
         FameSelfAttnProcessor,
+        VideoFamily,
         apply_fame,
+        hook_attention,
         restore_fame,
     )
     from fame_accel.core.attention import layout_attention
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from fame_accel.pipeline import FameVideoEditPipeline, FameVideoEditXLPipeline
 
 __all__ = [
+    "AttentionHook",
     "AttentionPlan",
     "FameConfig",
     "FameCrossAttnProcessor",
@@ -37,9 +41,11 @@ __all__ = [
     "Modulation",
     "SpaceTimeLayout",
     "TokenLayout",
+    "VideoFamily",
     "__version__",
     "apply_fame",
     "attention_mass",
+    "hook_attention",
     "layout_attention",
     "merge_attention",
     "plan_attention",
@@ -50,6 +56,7 @@ __all__ = [
 
 # The module that each name comes from.
 _LAZY = {
+    "AttentionHook": "adapter",
     "AttentionPlan": "core.planning",
     "FameConfig": "adapter",
     "FameCrossAttnProcessor": "adapter",
@@ -60,8 +67,10 @@ _LAZY = {
     "Modulation": "core.modulation",
     "SpaceTimeLayout": "core.layout",
     "TokenLayout": "core.layout",
+    "VideoFamily": "adapter",
     "apply_fame": "adapter",
     "attention_mass": "core.mass",
+    "hook_attention": "adapter",
     "layout_attention": "core.attention",
     "merge_attention": "core.merging",
     "plan_attention": "core.planning",

@@ -1,4 +1,4 @@
-"""FAME attention for diffusers pipelines whose UNet sees the frames of a clip as a batch."""
+"""FAME attention for the models of diffusers: UNets that see the frames of a clip as a batch, video transformers."""
 
 try:
     import diffusers  # noqa: F401
@@ -6,7 +6,20 @@ except ImportError as error:
     raise ImportError("fame_accel's adapter needs diffusers: pip install 'fame-accel[diffusers]'") from error
 
 from fame_accel.adapter.config import FameConfig
-from fame_accel.adapter.install import FameHandle, apply_fame, restore_fame
+from fame_accel.adapter.families import VideoFamily
+from fame_accel.adapter.handle import FameHandle
+from fame_accel.adapter.hook import AttentionHook, hook_attention
+from fame_accel.adapter.install import apply_fame, restore_fame
 from fame_accel.adapter.processors import FameCrossAttnProcessor, FameSelfAttnProcessor
 
-__all__ = ["FameConfig", "FameCrossAttnProcessor", "FameHandle", "FameSelfAttnProcessor", "apply_fame", "restore_fame"]
+__all__ = [
+    "AttentionHook",
+    "FameConfig",
+    "FameCrossAttnProcessor",
+    "FameHandle",
+    "FameSelfAttnProcessor",
+    "VideoFamily",
+    "apply_fame",
+    "hook_attention",
+    "restore_fame",
+]

@@ -21,10 +21,11 @@ class FameConfig:
     A row's strength at timestep t is factor * size_regularization * ((t - 1) / num_train_timesteps) ** power.
 
     Args:
-        layout: regions of the clip; its number of frames is the number that the UNet sees as a batch.
+        layout: regions of the clip. For a UNet, its number of frames is the number that the UNet sees as a batch. For a
+            video transformer it is the number of latent frames: `SpaceTimeLayout.from_masks(masks, temporal=4)`.
         self_modulation: tables of the spatio-temporal self-attention; None leaves self-attention as it is.
-        token_regions: int [T], the bitset of regions of each text token (T = 77 for Stable Diffusion); None leaves
-            cross-attention as it is.
+        token_regions: int [T], the bitset of regions of each text token, padding included (T is 77 for Stable
+            Diffusion, 512 for Wan); None leaves attention to the text as it is.
         token_weights: float [T] in [0, 1], similarity of each token to the debiasing prompt; None is 1.
         cross_modulation: tables [2, frames, 1] of cross-attention; default VideoGrain's (A = 1, B = 0).
         self_factor, cross_factor: factors of the row strengths, in [0, 1].
@@ -33,10 +34,13 @@ class FameConfig:
             with the pixel; "frame" is 1 - the share of the frame's pixels that do, as in VideoGrain's code.
         active_fraction: share of the timesteps, from the noisy end, that are modulated. 0.3 means timesteps from 700
             up, which are 15 of 50 steps, and which fewer than 4 steps may never reach. At the others the configured
-            layers run plain attention.
-        num_train_timesteps: of the model.
+            layers run plain attention. A video transformer counts steps instead: 0.3 means the first 30% of them.
+        num_inference_steps: how many steps a run of a video transformer has, where it is called without its pipeline;
+            a pipeline's scheduler knows its own.
+        num_train_timesteps: of a UNet.
         levels: downsampling of the layers to configure, relative to the latents; 1 is full resolution. Self-attention
-            of these layers spans all frames at every step. Layers at other levels keep their own processor.
+            of these layers spans all frames at every step. Layers at other levels keep their own processor. A video
+            transformer has one level, and attends as it always does at steps that are not modulated.
         guidance: "conditional" modulates the conditional (last) part of a guided batch alone, "all" every part.
         backend: as in `layout_attention`.
 
@@ -54,6 +58,7 @@ class FameConfig:
     power: float = POWER
     cross_size: Literal["tokens", "frame"] = "tokens"
     active_fraction: float = MODULATED_SHARE
+    num_inference_steps: int = 50
     num_train_timesteps: int = 1000
     levels: tuple[int, ...] = (1, 2, 4, 8)
     guidance: Literal["conditional", "all"] = "conditional"
@@ -72,8 +77,9 @@ class FameConfig:
                 raise ValueError(f"{name} must lie in [0, 1], got {value!r}")
         if not (isinstance(self.power, (int, float)) and 0 <= self.power < float("inf")):
             raise ValueError(f"power must be finite and >= 0, got {self.power!r}")
-        if not (isinstance(self.num_train_timesteps, int) and self.num_train_timesteps >= 1):
-            raise ValueError(f"num_train_timesteps must be an int >= 1, got {self.num_train_timesteps!r}")
+        for name in ("num_inference_steps", "num_train_timesteps"):
+            if not (type(getattr(self, name)) is int and getattr(self, name) >= 1):
+                raise ValueError(f"{name} must be an int >= 1, got {getattr(self, name)!r}")
         powers = {1 << shift for shift in range(8)}
         if not self.levels or not all(type(level) is int and level in powers for level in self.levels):
             raise ValueError(f"levels must be powers of two from 1 to 128, got {self.levels!r}")

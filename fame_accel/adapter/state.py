@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fame_accel.adapter.config import FameConfig
 from fame_accel.adapter.processors import FameCrossAttnProcessor, FameSelfAttnProcessor, LayerCall
+from fame_accel.adapter.sizes import cross_size
 from fame_accel.core.backend import resolve_backend
 from fame_accel.core.layout import TokenLayout
 from fame_accel.core.modulation import Modulation
@@ -150,18 +151,12 @@ class FameState:
         if key not in self._resolutions:
             layout = self.config.layout.tokens(height, width, device)
             size = layout.size_regularization()[None]
-            cross = None if self._text_layout is None else self._cross_size(layout, self._text_layout)
+            cross = None if self._text_layout is None else cross_size(self.config, layout, self._text_layout)
             strengths = (None if x is None else torch.zeros_like(x) for x in (size, cross))
             self_strength, cross_strength = strengths
             assert self_strength is not None
             self._resolutions[key] = Resolution(layout, size, self_strength, cross, cross_strength)
         return self._resolutions[key]
-
-    def _cross_size(self, layout: TokenLayout, text_layout: TokenLayout) -> Tensor:
-        if self.config.cross_size == "tokens":
-            return layout.size_regularization(text_layout)[None]
-        region = layout.region.view(self.frames, -1)
-        return TokenLayout(region, torch.zeros_like(region), 1).size_regularization().flatten()[None]
 
     def _call(self, resolution: Resolution, is_cross: bool, head_dim: int, dtype: torch.dtype) -> LayerCall:
         key = (is_cross, head_dim, dtype)

@@ -99,10 +99,10 @@ def _layout_attention(
     """A call whose plan is found when it runs: regions, frames int32 [P, N], tables [2, Fq, Fk] on the CPU."""
     if 0 in (*query.shape, *key.shape):
         return empty_result(query)
-    query_layout = _layout_of(query_region, query_frame, query_frames)
+    query_layout = layout_of(query_region, query_frame, query_frames)
     key_layout = query_layout
     if key_region is not query_region or key_frame is not query_frame:
-        key_layout = _layout_of(key_region, key_frame, key_frames)
+        key_layout = layout_of(key_region, key_frame, key_frames)
     factors = check_factors(query, key, row_strength, key_weight)
     backend = resolve_backend(backend, query.device, query.dtype)
     plan = find_plan(
@@ -116,7 +116,8 @@ def _layout_attention(
 _LAYOUTS: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
-def _layout_of(region: Tensor, frame: Tensor, num_frames: int) -> TokenLayout:
+def layout_of(region: Tensor, frame: Tensor, num_frames: int) -> TokenLayout:
+    """The layout of tensors that recorded code holds, one for each `region` as long as it lives."""
     content = (id(frame), num_frames, *(0 if x.is_inference() else x._version for x in (region, frame)))
     known, layout = _LAYOUTS.get(region, (None, None))
     if known != content or layout is None:
@@ -132,7 +133,7 @@ def empty_result(query: Tensor) -> tuple[Tensor, Tensor]:
 
 
 # A CUDA graph would replay the plan of the first masks.
-_UNSAFE = [torch.Tag.cudagraph_unsafe] if hasattr(torch.Tag, "cudagraph_unsafe") else []
+PLANS_WHEN_RUN = [torch.Tag.cudagraph_unsafe] if hasattr(torch.Tag, "cudagraph_unsafe") else []
 layout_attention_op = bindings.declare(
     "layout_attention",
     "Tensor query, Tensor key, Tensor value, Tensor query_region, Tensor query_frame, SymInt query_frames, "
@@ -140,5 +141,5 @@ layout_attention_op = bindings.declare(
     "Tensor? row_strength, Tensor? key_weight, float scale, str backend, bool with_lse",
     _layout_attention,
     ("CompositeExplicitAutograd",),
-    tags=_UNSAFE,
+    tags=PLANS_WHEN_RUN,
 )

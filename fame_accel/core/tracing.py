@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
+
+Result = TypeVar("Result")
 
 
 def is_recorded(query: Tensor) -> bool:
@@ -31,9 +33,7 @@ def _is_recording() -> bool:
     )
 
 
-def call_operator(
-    operator: Callable[..., tuple[Tensor, Tensor]], query: Tensor, *arguments: Any, **options: Any
-) -> tuple[Tensor, Tensor]:
+def call_operator(operator: Callable[..., Result], query: Tensor, *arguments: Any, **options: Any) -> Result:
     """operator(query, ...), where a fake query may come with the real tensors of layouts and plans."""
     if not isinstance(query, FakeTensor):
         return operator(query, *arguments, **options)

@@ -1,0 +1,134 @@
+"""FAME attention in video transformers: one model, or the models of a pipeline."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from fame_accel.adapter.config import FameConfig
+from fame_accel.adapter.dispatched import Attend
+from fame_accel.adapter.families import VideoFamily, is_cross, is_self
+from fame_accel.adapter.handle import FameHandle
+from fame_accel.adapter.hook import AttentionHook, hook_attention
+from fame_accel.adapter.steps import CallNames, Steps, run_before
+from fame_accel.adapter.video_state import VideoState
+
+
+class FameVideoHandle(FameHandle):
+    """What `apply_fame` returns for a video transformer.
+
+    Attributes:
+        layers: the modulated attention modules by name.
+        config, family: as given or found in the table.
+    """
+
+    def __init__(
+        self, models: Sequence[torch.nn.Module], family: VideoFamily, config: FameConfig, pipeline: Any | None
+    ) -> None:
+        super().__init__(config)
+        self.family = family
+        self._steps = Steps(config, family, getattr(pipeline, "scheduler", None))
+        self._in_pipeline = pipeline is not None
+        self._installed: list[_Installed] = []
+        try:
+            for called in models:
+                self._installed.append(_Installed(called, self._steps, self._plain_items, family, config))
+                self._register(called)
+        except BaseException:
+            self.restore()
+            raise
+
+    @property
+    def layers(self) -> dict[str, torch.nn.Module]:
+        """The modulated attention modules by name."""
+        return {name: layer for one in self._installed for name, layer in one.hook.layers.items()}
+
+    def restore(self) -> None:
+        installed, self._installed = self._installed, []
+        for one in reversed(installed):
+            one.restore()
+        self._unregister()
+        steps = self._steps
+        if installed and steps.count and not steps.active_count and self.config.active_fraction > 0:
+            warnings.warn(
+                f"none of the {steps.count} steps was modulated: raise active_fraction, or start with more noise",
+                stacklevel=2,
+            )
+
+    def _plain_items(self, hidden_states: torch.Tensor, unconditional: bool) -> int:
+        """How many items of a batch, from the first on, get plain attention."""
+        batch = len(hidden_states)
+        if self._paused or not self._steps.active:
+            return batch
+        if self.config.guidance == "all":
+            return 0
+        if self.family.guidance == "batched":
+            return self._unconditional_half(hidden_states)
+        if self.family.guidance == "ordered":
+            unconditional = self._in_pipeline and self._steps.repeated
+        return batch if unconditional else 0
+
+    def _unconditional_half(self, hidden_states: torch.Tensor) -> int:
+        batch = len(hidden_states)
+        half = batch // 2
+        if batch == 1:
+            return 0
+        if batch % 2 or not torch.equal(hidden_states[:half], hidden_states[half:]):
+            raise ValueError(
+                f"the batch of {batch} is not twice the same latents, as under guidance, so that guidance="
+                "'conditional' cannot tell the conditional half: use guidance='all'"
+            )
+        return half
+
+
+class _Installed:
+    """One model's hook, and what it is told before each call."""
+
+    def __init__(
+        self,
+        called: torch.nn.Module,
+        steps: Steps,
+        plain_items: Callable[[torch.Tensor, bool], int],
+        family: VideoFamily,
+        config: FameConfig,
+    ) -> None:
+        model: Any = getattr(called, "_orig_mod", called)  # torch.compile's wrapper
+        self._signature = inspect.signature(type(model).forward)
+        self._model = model
+        self._steps = steps
+        self._plain_items = plain_items
+        self._power = config.power
+        self._state = VideoState(config, family, model.config)
+        self.hook: AttentionHook = hook_attention(model, self._select(family))
+        self._names = CallNames(model)
+        self._stop = run_before(called, self._before)
+
+    def _select(self, family: VideoFamily) -> Callable[[str], Attend | None]:
+        state = self._state
+
+        def select(name: str) -> Attend | None:
+            if state.self_role is not None and is_self(family, name):
+                return state.self_role.attend
+            if state.cross_role is not None and is_cross(family, name):
+                return state.cross_role.attend
+            return None
+
+        return select
+
+    def _before(self, args: tuple, kwargs: dict[str, Any]) -> None:
+        self.hook.check()
+        arguments = self._signature.bind(self._model, *args, **kwargs).arguments
+        arguments.update(arguments.pop("kwargs", {}))
+        self._steps.advance(arguments["timestep"])
+        plain = self._plain_items(arguments["hidden_states"], self._names.unconditional)
+        self._state.prepare(arguments, max(self._steps.noise, 0.0) ** self._power, plain)
+
+    def restore(self) -> None:
+        """Undo it."""
+        self._stop()
+        self._names.restore()
+        self.hook.restore()
