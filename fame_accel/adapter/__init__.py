@@ -10,6 +10,7 @@ from fame_accel.adapter.families import VideoFamily
 from fame_accel.adapter.handle import FameHandle
 from fame_accel.adapter.hook import AttentionHook, hook_attention
 from fame_accel.adapter.install import apply_fame, restore_fame
+from fame_accel.adapter.motion import MotionFamily
 from fame_accel.adapter.processors import FameCrossAttnProcessor, FameSelfAttnProcessor
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "FameCrossAttnProcessor",
     "FameHandle",
     "FameSelfAttnProcessor",
+    "MotionFamily",
     "VideoFamily",
     "apply_fame",
     "hook_attention",

@@ -36,23 +36,39 @@ class TextTokens:
     total: int
 
 
-@dataclass(frozen=True)
-class VideoFamily:
-    """How a family of video transformers is built; what `apply_fame` needs to know of one.
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """What all families have.
 
     Attributes:
         name: of the family.
         models: names of the model classes.
-        grid: (frames, height, width) of the video's tokens, from the model's config and the arguments of its forward.
-        layers: regular expression of the names of the layers in which the video attends to itself.
-        cross: the same of the layers in which it attends to the text; None where text stands in the same sequence.
-        text: the prompt's tokens of each batch item, from grid and arguments; None for a model without prompt.
-        video_start: position of the video's first token in the joined sequence.
+        latents: argument of the model's forward that holds the latents.
         noise: the noise level in [0, 1], 1 is pure noise, from the greatest timestep that the model is given and the
             pipeline's scheduler, None for a model without pipeline.
         guidance: how the pipelines call the model for classifier-free guidance. "named": two calls, in which
             `cache_context` names the unconditional one. "ordered": two calls, the conditional first. "batched": one
             call, the unconditional half of the batch first.
+    """
+
+    name: str
+    models: tuple[str, ...]
+    latents: str = "hidden_states"
+    noise: Callable[[float, Any], float] = lambda timestep, scheduler: timestep / 1000
+    guidance: Literal["named", "ordered", "batched"] = "named"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoFamily(Family):
+    """How a family of video transformers is built; what `apply_fame` needs to know of one.
+
+    Attributes:
+        name, models, latents, noise, guidance: as in `Family`.
+        grid: (frames, height, width) of the video's tokens, from the model's config and the arguments of its forward.
+        layers: regular expression of the names of the layers in which the video attends to itself.
+        cross: the same of the layers in which it attends to the text; None where text stands in the same sequence.
+        text: the prompt's tokens of each batch item, from grid and arguments; None for a model without prompt.
+        video_start: position of the video's first token in the joined sequence.
         references: whether frames of reference images may stand before the video's.
         causal_blocks: frames of a block of block-causal attention, from the config; 0 where all frames see all.
         masked: whether layers pass masks that `text` and `causal_blocks` describe in full.
@@ -60,26 +76,16 @@ class VideoFamily:
         order: int64 [N], which token of the row comes where, from the arguments; None where the row needs no sorting.
     """
 
-    name: str
-    models: tuple[str, ...]
     grid: Callable[[Any, Arguments], Grid]
     layers: str
     cross: str | None = None
     text: Callable[[Grid, Arguments], list[TextTokens]] | None = None
     video_start: Callable[[Arguments], int] = lambda arguments: 0
-    noise: Callable[[float, Any], float] = lambda timestep, scheduler: timestep / 1000
-    guidance: Literal["named", "ordered", "batched"] = "named"
     references: bool = False
     causal_blocks: Callable[[Any], int] = lambda config: 0
     masked: bool = False
     items_apart: bool = False
     order: Callable[[Arguments], Tensor | None] = lambda arguments: None
-
-
-def family_of(model: object) -> VideoFamily | None:
-    """The family of a model, by the name of its class; None where it has none."""
-    names = {cls.__name__ for cls in type(model).__mro__}
-    return next((family for family in FAMILIES if names & set(family.models)), None)
 
 
 def _patches(config: Any) -> Grid:
@@ -186,20 +192,20 @@ def _text_length(more: str | None = None) -> Callable[[Arguments], int]:
 
 
 def _share_of_noise(timestep: float, scheduler: Any) -> float:
-    """Cosmos 2 is told sigma / (sigma + 1); with Cosmos 1's scheduler the timestep is log(sigma) / 4."""
+    """Cosmos 2 is told sigma / (sigma + 1), in thousandths or not; Cosmos 1's scheduler gives log(sigma) / 4."""
     if type(scheduler).__name__ == "EDMEulerScheduler":
         sigma = math.exp(4 * timestep)
         return sigma / (sigma + 1)
-    return timestep
+    return timestep if timestep <= 1 else timestep / 1000
 
 
 _WAN = VideoFamily(
-    "Wan",
-    ("WanTransformer3DModel",),
-    _latents("BCFHW"),
-    r"(vace_)?blocks\.\d+\.attn1",
-    r"(vace_)?blocks\.\d+\.attn2",
-    _prompt(),
+    name="Wan",
+    models=("WanTransformer3DModel",),
+    grid=_latents("BCFHW"),
+    layers=r"(vace_)?blocks\.\d+\.attn1",
+    cross=r"(vace_)?blocks\.\d+\.attn2",
+    text=_prompt(),
 )
 _BLOCKS = r"transformer_blocks\.\d+\.attn"
 
@@ -215,94 +221,84 @@ FAMILIES = (
     ),
     replace(_WAN, name="ChronoEdit", models=("ChronoEditTransformer3DModel",)),
     VideoFamily(
-        "HunyuanVideo",
-        ("HunyuanVideoTransformer3DModel",),
-        _latents("BCFHW"),
-        r"(single_)?transformer_blocks\.\d+\.attn",
+        name="HunyuanVideo",
+        models=("HunyuanVideoTransformer3DModel",),
+        grid=_latents("BCFHW"),
+        layers=r"(single_)?transformer_blocks\.\d+\.attn",
         text=_prompt("encoder_attention_mask", "last"),
         masked=True,
     ),
     VideoFamily(
-        "HunyuanVideo 1.5",
-        ("HunyuanVideo15Transformer3DModel",),
-        _latents("BCFHW"),
-        _BLOCKS,
+        name="HunyuanVideo 1.5",
+        models=("HunyuanVideo15Transformer3DModel",),
+        grid=_latents("BCFHW"),
+        layers=_BLOCKS,
         text=_valid_first,
         masked=True,
     ),
     VideoFamily(
-        "CogVideoX",
-        ("CogVideoXTransformer3DModel", "ConsisIDTransformer3DModel"),
-        _latents("BFCHW"),
-        _BLOCKS + "1",
+        name="CogVideoX",
+        models=("CogVideoXTransformer3DModel", "ConsisIDTransformer3DModel"),
+        grid=_latents("BFCHW"),
+        layers=_BLOCKS + "1",
         text=_prompt(offset="first"),
         video_start=_text_length(),
         guidance="batched",
     ),
     VideoFamily(
-        "LTX",
-        ("LTXVideoTransformer3DModel",),
-        _given_grid,
-        _BLOCKS + "1",
-        _BLOCKS + "2",
-        _prompt("encoder_attention_mask"),
+        name="LTX",
+        models=("LTXVideoTransformer3DModel", "LTX2VideoTransformer3DModel"),
+        grid=_given_grid,
+        layers=_BLOCKS + "1",
+        cross=_BLOCKS + "2",
+        text=_prompt("encoder_attention_mask"),
         guidance="batched",
         masked=True,
     ),
     VideoFamily(
-        "LTX-2",
-        ("LTX2VideoTransformer3DModel",),
-        _given_grid,
-        _BLOCKS + "1",
-        _BLOCKS + "2",
-        _prompt("encoder_attention_mask"),
-        guidance="batched",
-        masked=True,
-    ),
-    VideoFamily(
-        "Mochi",
-        ("MochiTransformer3DModel",),
-        _latents("BCFHW"),
-        _BLOCKS + "1",
+        name="Mochi",
+        models=("MochiTransformer3DModel",),
+        grid=_latents("BCFHW"),
+        layers=_BLOCKS + "1",
         text=_valid_prompt_alone,
         noise=lambda timestep, scheduler: 1 - timestep / 1000,
         guidance="batched",
         items_apart=True,
     ),
     VideoFamily(
-        "Kandinsky 5",
-        ("Kandinsky5Transformer3DModel",),
-        _latents("BFHWC"),
-        r"visual_transformer_blocks\.\d+\.self_attention",
-        r"visual_transformer_blocks\.\d+\.cross_attention",
-        _prompt(),
+        name="Kandinsky 5",
+        models=("Kandinsky5Transformer3DModel",),
+        grid=_latents("BFHWC"),
+        layers=r"visual_transformer_blocks\.\d+\.self_attention",
+        cross=r"visual_transformer_blocks\.\d+\.cross_attention",
+        text=_prompt(),
         guidance="ordered",
     ),
     VideoFamily(
-        "EasyAnimate",
-        ("EasyAnimateTransformer3DModel",),
-        _latents("BCFHW"),
-        _BLOCKS + "1",
+        name="EasyAnimate",
+        models=("EasyAnimateTransformer3DModel",),
+        grid=_latents("BCFHW"),
+        layers=_BLOCKS + "1",
         text=_prompt(offset="first", more="encoder_hidden_states_t5"),
         video_start=_text_length("encoder_hidden_states_t5"),
         guidance="batched",
     ),
     VideoFamily(
-        "MiniMax H3",
-        ("MiniMaxH3Transformer3DModel",),
-        _position_grid,
-        _BLOCKS,
+        name="MiniMax H3",
+        models=("MiniMaxH3Transformer3DModel",),
+        grid=_position_grid,
+        layers=_BLOCKS,
         text=_packed,
         noise=lambda timestep, scheduler: timestep,
         order=_packed_order,
     ),
     VideoFamily(
-        "Cosmos",
-        ("CosmosTransformer3DModel",),
-        _latents("BCFHW"),
-        _BLOCKS + "1",
-        _BLOCKS + "2",
-        _prompt(),
+        name="Cosmos",
+        models=("CosmosTransformer3DModel",),
+        grid=_latents("BCFHW"),
+        layers=_BLOCKS + "1",
+        cross=_BLOCKS + "2",
+        text=_prompt(),
         noise=_share_of_noise,
         guidance="ordered",
     ),

@@ -63,6 +63,8 @@ class AttentionHook:
         self._trials: dict[str, list[Any]] = {}
         selected = {}
         for name, module in model.named_modules():
+            if type(module).__name__.startswith("FreeNoise"):
+                raise RuntimeError(f"{name} attends in windows of frames, as FreeNoise does: call disable_free_noise()")
             if callable(getattr(module, "processor", None)):
                 attend = select(name)
                 if attend is not None:

@@ -8,25 +8,28 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from fame_accel.adapter.config import FameConfig
-from fame_accel.adapter.families import VideoFamily, family_of
+from fame_accel.adapter.families import FAMILIES, VideoFamily
 from fame_accel.adapter.handle import FameHandle, handle_of, uncompiled
+from fame_accel.adapter.motion import MOTION_FAMILIES, MotionFamily
 from fame_accel.adapter.unet import apply_to_unet
 from fame_accel.adapter.video_model import FameVideoHandle
 
 
-def apply_fame(model_or_pipeline: Any, config: FameConfig, *, family: VideoFamily | None = None) -> FameHandle:
+def apply_fame(
+    model_or_pipeline: Any, config: FameConfig, *, family: VideoFamily | MotionFamily | None = None
+) -> FameHandle:
     """Give a model, or the models of a pipeline, FAME attention. Needs the `diffusers` extra.
 
     A model wrapped by torch.compile, compiled in place, or with compile_repeated_blocks, keeps its compiled code from
     step to step and from clip to clip.
 
     Args:
-        model_or_pipeline: a diffusers UNet2DConditionModel, or a video transformer of `VideoFamily`'s table (Wan,
-            HunyuanVideo, CogVideoX, LTX, Mochi and others); or a pipeline with one as `.unet` or `.transformer`, and
-            with a second one as `.transformer_2`. A UNet must be called with the frames of the clip as its batch: a
-            list with the prompt once per frame.
+        model_or_pipeline: a diffusers UNet2DConditionModel; a video transformer, such as Wan's, HunyuanVideo's,
+            CogVideoX's or LTX's; a UNet of AnimateDiff or of Stable Video Diffusion; or a pipeline with one of them as
+            `.unet` or `.transformer`, and with a second one as `.transformer_2`. A UNet2DConditionModel must be called
+            with the frames of the clip as its batch: a list with the prompt once per frame.
         config: the regions, modulations and schedule of the edit.
-        family: how a video transformer is built that is not in the table.
+        family: how a model is built that is not in the tables.
 
     Returns:
         A handle with `.restore()`, usable in a `with` statement.
@@ -37,13 +40,13 @@ def apply_fame(model_or_pipeline: Any, config: FameConfig, *, family: VideoFamil
     """
     if not isinstance(config, FameConfig):
         raise TypeError(f"config must be a FameConfig, got {type(config).__name__}")
-    if family is not None and not isinstance(family, VideoFamily):
-        raise TypeError(f"family must be a VideoFamily or None, got {type(family).__name__}")
+    if family is not None and not isinstance(family, (VideoFamily, MotionFamily)):
+        raise TypeError(f"family must be a VideoFamily, a MotionFamily or None, got {type(family).__name__}")
     called = _denoiser(model_or_pipeline)
     model = uncompiled(called)
     if isinstance(model, UNet2DConditionModel) and family is None:
         return apply_to_unet(called, model, config)
-    family = family_of(model) if family is None else family
+    family = _family_of(model) if family is None else family
     if family is None or not isinstance(model, torch.nn.Module):
         raise TypeError(
             "model_or_pipeline must be a UNet2DConditionModel, a video transformer that fame_accel knows, or a "
@@ -59,6 +62,12 @@ def restore_fame(model_or_pipeline: Any) -> None:
     handle = handle_of(_denoiser(model_or_pipeline))
     if handle is not None:
         handle.restore()
+
+
+def _family_of(model: object) -> VideoFamily | MotionFamily | None:
+    """The family of a model, by the name of its class; None where it has none."""
+    names = {cls.__name__ for cls in type(model).__mro__}
+    return next((family for family in (*FAMILIES, *MOTION_FAMILIES) if names & set(family.models)), None)
 
 
 def _denoiser(model_or_pipeline: Any) -> Any:

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from fame_accel.adapter.config import FameConfig
-from fame_accel.adapter.families import VideoFamily
+from fame_accel.adapter.families import Family
+
+_ROUNDING = 0.005  # of timesteps in bfloat16
 
 
 class Steps:
@@ -27,7 +29,7 @@ class Steps:
         count, active_count: how many steps there were, and how many of them were active.
     """
 
-    def __init__(self, config: FameConfig, family: VideoFamily, scheduler: Any) -> None:
+    def __init__(self, config: FameConfig, family: Family, scheduler: Any) -> None:
         self._config = config
         self._family = family
         self._scheduler = scheduler
@@ -60,7 +62,9 @@ class Steps:
         if timesteps is None:
             return self._index, self._config.num_inference_steps
         levels = sorted({self._family.noise(float(step), self._scheduler) for step in timesteps}, reverse=True)
-        return min(range(len(levels)), key=lambda index: abs(levels[index] - noise)), len(levels)
+        nearest = min(range(len(levels)), key=lambda index: abs(levels[index] - noise))
+        is_same = abs(levels[nearest] - noise) <= _ROUNDING  # some models are told other numbers than the scheduler's
+        return nearest if is_same else self._index, len(levels)
 
 
 class CallNames:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fame_accel.adapter.config import FameConfig
 from fame_accel.adapter.handle import FameHandle, handle_of
+from fame_accel.adapter.levels import halvings
 from fame_accel.adapter.processors import FameCrossAttnProcessor, FameSelfAttnProcessor
 from fame_accel.adapter.state import FameState, Layer
 from fame_accel.adapter.steps import run_before
@@ -39,7 +40,7 @@ class FameUNetHandle(FameHandle):
                 self.processors[name] = processor
                 attn = unet.get_submodule(name.removesuffix(".processor"))
                 head_dim = attn.inner_dim // attn.heads
-                layers.append(Layer(processor, _halvings(name, len(unet.config.down_block_types)), head_dim))
+                layers.append(Layer(processor, halvings(name, len(unet.config.down_block_types)), head_dim))
         if not self.processors:
             raise ValueError("config modulates neither self- nor cross-attention: set self_modulation or token_regions")
         self._state = FameState(config, layers)
@@ -110,17 +111,6 @@ def apply_to_unet(called: torch.nn.Module, unet: UNet2DConditionModel, config: F
         if kind.startswith("Fused"):
             raise RuntimeError(f"{name} is a {kind}: call unfuse_qkv_projections() first")
     return FameUNetHandle(called, unet, config)
-
-
-def _halvings(name: str, levels: int) -> int:
-    """How often the latents are halved on the way to a layer of a UNet with so many levels."""
-    block, _, rest = name.partition(".")
-    if block == "mid_block":
-        return levels - 1
-    index = rest.partition(".")[0]
-    if block not in ("down_blocks", "up_blocks") or not index.isdigit():
-        raise ValueError(f"model_or_pipeline has an attention layer in a place unknown to FAME: {name}")
-    return int(index) if block == "down_blocks" else levels - 1 - int(index)
 
 
 def _argument(args: tuple, kwargs: dict[str, Any], position: int, name: str) -> Tensor | Any:

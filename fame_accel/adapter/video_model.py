@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from fame_accel.adapter.config import FameConfig
-from fame_accel.adapter.dispatched import Attend
-from fame_accel.adapter.families import VideoFamily, is_cross, is_self
-from fame_accel.adapter.handle import FameHandle
+from fame_accel.adapter.families import VideoFamily
+from fame_accel.adapter.handle import FameHandle, uncompiled
 from fame_accel.adapter.hook import AttentionHook, hook_attention
+from fame_accel.adapter.motion import MotionFamily, MotionState
 from fame_accel.adapter.steps import CallNames, Steps, run_before
 from fame_accel.adapter.video_state import VideoState
 
@@ -27,7 +27,11 @@ class FameVideoHandle(FameHandle):
     """
 
     def __init__(
-        self, models: Sequence[torch.nn.Module], family: VideoFamily, config: FameConfig, pipeline: Any | None
+        self,
+        models: Sequence[torch.nn.Module],
+        family: VideoFamily | MotionFamily,
+        config: FameConfig,
+        pipeline: Any | None,
     ) -> None:
         super().__init__(config)
         self.family = family
@@ -59,25 +63,25 @@ class FameVideoHandle(FameHandle):
                 stacklevel=2,
             )
 
-    def _plain_items(self, hidden_states: torch.Tensor, unconditional: bool) -> int:
+    def _plain_items(self, latents: torch.Tensor, unconditional: bool) -> int:
         """How many items of a batch, from the first on, get plain attention."""
-        batch = len(hidden_states)
+        batch = len(latents)
         if self._paused or not self._steps.active:
             return batch
         if self.config.guidance == "all":
             return 0
         if self.family.guidance == "batched":
-            return self._unconditional_half(hidden_states)
+            return self._unconditional_half(latents)
         if self.family.guidance == "ordered":
             unconditional = self._in_pipeline and self._steps.repeated
         return batch if unconditional else 0
 
-    def _unconditional_half(self, hidden_states: torch.Tensor) -> int:
-        batch = len(hidden_states)
+    def _unconditional_half(self, latents: torch.Tensor) -> int:
+        batch = len(latents)
         half = batch // 2
         if batch == 1:
             return 0
-        if batch % 2 or not torch.equal(hidden_states[:half], hidden_states[half:]):
+        if batch % 2 or not torch.equal(latents[:half], latents[half:]):
             raise ValueError(
                 f"the batch of {batch} is not twice the same latents, as under guidance, so that guidance="
                 "'conditional' cannot tell the conditional half: use guidance='all'"
@@ -93,38 +97,31 @@ class _Installed:
         called: torch.nn.Module,
         steps: Steps,
         plain_items: Callable[[torch.Tensor, bool], int],
-        family: VideoFamily,
+        family: VideoFamily | MotionFamily,
         config: FameConfig,
     ) -> None:
-        model: Any = getattr(called, "_orig_mod", called)  # torch.compile's wrapper
+        model: Any = uncompiled(called)
         self._signature = inspect.signature(type(model).forward)
         self._model = model
         self._steps = steps
         self._plain_items = plain_items
         self._power = config.power
-        self._state = VideoState(config, family, model.config)
-        self.hook: AttentionHook = hook_attention(model, self._select(family))
+        self._latents = family.latents
+        self._state = (
+            MotionState(config, family, model.config)
+            if isinstance(family, MotionFamily)
+            else VideoState(config, family, model.config)
+        )
+        self.hook: AttentionHook = hook_attention(model, self._state.select)
         self._names = CallNames(model)
         self._stop = run_before(called, self._before)
-
-    def _select(self, family: VideoFamily) -> Callable[[str], Attend | None]:
-        state = self._state
-
-        def select(name: str) -> Attend | None:
-            if state.self_role is not None and is_self(family, name):
-                return state.self_role.attend
-            if state.cross_role is not None and is_cross(family, name):
-                return state.cross_role.attend
-            return None
-
-        return select
 
     def _before(self, args: tuple, kwargs: dict[str, Any]) -> None:
         self.hook.check()
         arguments = self._signature.bind(self._model, *args, **kwargs).arguments
         arguments.update(arguments.pop("kwargs", {}))
         self._steps.advance(arguments["timestep"])
-        plain = self._plain_items(arguments["hidden_states"], self._names.unconditional)
+        plain = self._plain_items(arguments[self._latents], self._names.unconditional)
         self._state.prepare(arguments, max(self._steps.noise, 0.0) ** self._power, plain)
 
     def restore(self) -> None:

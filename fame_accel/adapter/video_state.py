@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from fame_accel.adapter.config import FameConfig
-from fame_accel.adapter.families import Arguments, TextTokens, VideoFamily
+from fame_accel.adapter.dispatched import Attend
+from fame_accel.adapter.families import Arguments, TextTokens, VideoFamily, is_cross, is_self
 from fame_accel.adapter.sizes import cross_size
 from fame_accel.core.layout import TokenLayout
 from fame_accel.core.modulation import Modulation
@@ -118,6 +119,14 @@ class VideoState:
         self.self_role = Role(config, family, False, causal) if config.self_modulation is not None or joint else None
         cross = family.cross is not None and config.token_regions is not None
         self.cross_role = Role(config, family, True, False) if cross else None
+
+    def select(self, name: str) -> Attend | None:
+        """What replaces the attention call of the layer of this name."""
+        if self.self_role is not None and is_self(self._family, name):
+            return self.self_role.attend
+        if self.cross_role is not None and is_cross(self._family, name):
+            return self.cross_role.attend
+        return None
 
     @torch.inference_mode(False)  # what is kept for later calls must be usable outside inference mode too
     @torch.no_grad()
