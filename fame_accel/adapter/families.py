@@ -111,6 +111,15 @@ def _given_grid(_: Any, arguments: Arguments) -> Grid:
     return arguments["num_frames"], arguments["height"], arguments["width"]
 
 
+def _dense_grid(config: Any, arguments: Arguments) -> Grid:
+    """Kandinsky 5's, whose sparse attention chooses blocks of keys anew in each call."""
+    if arguments.get("sparse_params") is not None:
+        raise ValueError(
+            "sparse_params must be None under FAME attention: it needs a model with attention_type 'regular'"
+        )
+    return _latents("BFHWC")(config, arguments)
+
+
 def _position_grid(_: Any, arguments: Arguments) -> Grid:
     positions = arguments["position_ids"][arguments["video_indices"]]
     frames, height, width = (len(axis.unique()) for axis in positions.unbind(1))
@@ -268,7 +277,7 @@ FAMILIES = (
     VideoFamily(
         name="Kandinsky 5",
         models=("Kandinsky5Transformer3DModel",),
-        grid=_latents("BFHWC"),
+        grid=_dense_grid,
         layers=r"visual_transformer_blocks\.\d+\.self_attention",
         cross=r"visual_transformer_blocks\.\d+\.cross_attention",
         text=_prompt(),

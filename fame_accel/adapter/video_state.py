@@ -88,7 +88,8 @@ class Role:
 
     def _run(self, index: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
         rows = self.rows[index]
-        if (query.shape[2], key.shape[2]) != (rows.num_queries, rows.num_keys):
+        are_known = not (self._family.items_apart and torch.compiler.is_compiling())  # traced lengths may not be
+        if are_known and (query.shape[2], key.shape[2]) != (rows.num_queries, rows.num_keys):
             raise ValueError(
                 f"a layer attends from {query.shape[2]} to {key.shape[2]} tokens where {self._family.name} has "
                 f"{rows.num_queries} and {rows.num_keys}: methods that merge or drop tokens do not go with FAME"
