@@ -42,6 +42,8 @@ def apply_fame(
         raise TypeError(f"config must be a FameConfig, got {type(config).__name__}")
     if family is not None and not isinstance(family, (VideoFamily, MotionFamily)):
         raise TypeError(f"family must be a VideoFamily, a MotionFamily or None, got {type(family).__name__}")
+    if config.self_modulation is None and config.token_regions is None:
+        raise ValueError("config modulates neither self- nor cross-attention: set self_modulation or token_regions")
     called = _denoiser(model_or_pipeline)
     model = uncompiled(called)
     if isinstance(model, UNet2DConditionModel) and family is None:
@@ -52,6 +54,9 @@ def apply_fame(
             "model_or_pipeline must be a UNet2DConditionModel, a video transformer that fame_accel knows, or a "
             f"pipeline with one, got {type(model_or_pipeline).__name__}; family=VideoFamily(...) describes another"
         )
+    has_text = family.cross if isinstance(family, MotionFamily) else family.text
+    if config.token_regions is not None and has_text is None:
+        raise ValueError(f"token_regions must be None: {family.name} attends to no prompt")
     pipeline = None if called is model_or_pipeline else model_or_pipeline
     second = getattr(pipeline, "transformer_2", None)
     return FameVideoHandle([called] if second is None else [called, second], family, config, pipeline)

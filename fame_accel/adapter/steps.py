@@ -106,7 +106,7 @@ def run_before(model: torch.nn.Module, function: Callable[[tuple, dict[str, Any]
     """
 
     def hook(_: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        if torch.compiler.is_compiling():
+        if model._compiled_call_impl is not None:
             raise RuntimeError("the model was compiled after apply_fame: call model.compile() first, then apply_fame")
         function(args, kwargs)
 

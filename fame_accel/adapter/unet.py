@@ -41,8 +41,6 @@ class FameUNetHandle(FameHandle):
                 attn = unet.get_submodule(name.removesuffix(".processor"))
                 head_dim = attn.inner_dim // attn.heads
                 layers.append(Layer(processor, halvings(name, len(unet.config.down_block_types)), head_dim))
-        if not self.processors:
-            raise ValueError("config modulates neither self- nor cross-attention: set self_modulation or token_regions")
         self._state = FameState(config, layers)
         unet.set_attn_processor(self._originals | self.processors)
         self._register(unet)
