@@ -103,13 +103,18 @@ def _layout_attention(
     key_layout = query_layout
     if key_region is not query_region or key_frame is not query_frame:
         key_layout = layout_of(key_region, key_frame, key_frames)
-    factors = check_factors(query, key, row_strength, key_weight)
+    factors = check_factors(query, key, _as_given(row_strength), _as_given(key_weight))
     backend = resolve_backend(backend, query.device, query.dtype)
     plan = find_plan(
         query_layout, key_layout, Modulation(strength_table, bias_table), backend, len(query), query.shape[-1],
         query.dtype, key_weight is not None,
     )  # fmt: skip
     return run_plan(plan, query, key, value, *factors, scale, with_lse)
+
+
+def _as_given(factor: Tensor | None) -> Tensor | None:
+    """A factor of all items, [1, N], as callers give it: [N]."""
+    return factor[0] if factor is not None and len(factor) == 1 else factor
 
 
 # Layouts by their `region`: recorded code holds the tensors of a layout, not the layout.

@@ -47,6 +47,15 @@ def attend(x: Tensor, layout: TokenLayout | None, modulation: Modulation | None,
     return layout_attention(x * 1.0, x, x, layout, modulation=modulation, backend=backend, **options)
 
 
+def test_factors_of_all_items_of_a_batch_and_of_each():
+    query, layout, modulation = torch.randn(3, 2, TOKENS, 16), new_layout(1), Modulation.fame(FRAMES, 0.2)
+    compiled = torch.compile(attend, fullgraph=True, backend="eager")
+    for shape in ((TOKENS,), (3, TOKENS)):
+        factors = {"row_strength": torch.rand(shape), "key_weight": torch.rand(shape)}
+        wanted = attend(query, layout, modulation, "sdpa", **factors)
+        torch.testing.assert_close(compiled(query, layout, modulation, "sdpa", **factors), wanted)
+
+
 @on_backends
 @pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
 def test_new_masks_and_modulations_share_compiled_code(query: Tensor, backend: str, compiler: str):
