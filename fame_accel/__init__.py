@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fame_accel.core.merging import merge_attention
     from fame_accel.core.modulation import Modulation, time_weights
     from fame_accel.core.planning import AttentionPlan, plan_attention
-    from fame_accel.pipeline import FameVideoEditPipeline, FameVideoEditXLPipeline
+    from fame_accel.pipeline import FameVideoEditPipeline, FameVideoEditXLPipeline, FameWanVideoEditPipeline
 
 __all__ = [
     "AttentionHook",
@@ -39,6 +39,7 @@ __all__ = [
     "FameSelfAttnProcessor",
     "FameVideoEditPipeline",
     "FameVideoEditXLPipeline",
+    "FameWanVideoEditPipeline",
     "Modulation",
     "MotionFamily",
     "SpaceTimeLayout",
@@ -66,6 +67,7 @@ _LAZY = {
     "FameSelfAttnProcessor": "adapter",
     "FameVideoEditPipeline": "pipeline",
     "FameVideoEditXLPipeline": "pipeline",
+    "FameWanVideoEditPipeline": "pipeline",
     "Modulation": "core.modulation",
     "SpaceTimeLayout": "core.layout",
     "TokenLayout": "core.layout",

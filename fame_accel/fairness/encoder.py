@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from fame_accel.fairness.injection import Shift, injected
+from fame_accel.fairness.injection import Shift, embedding_module, injected
 from fame_accel.fairness.tokens import TokenizedPrompt, max_length, tokenize
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Encoder:
         """Tokenize a prompt. With ``pad``, CLIP's encoders get it padded, as in a pipeline."""
         limit = max_length(self.tokenizer, getattr(self.text_encoder.config, "max_position_embeddings", None))
         tokens = tokenize(self.tokenizer, prompt, limit, pad and self.is_clip)
-        entries = cast(torch.nn.Embedding, self.text_encoder.get_input_embeddings()).num_embeddings
+        entries = cast(torch.nn.Embedding, embedding_module(self.text_encoder)).num_embeddings
         if (largest := int(tokens.ids.max())) >= entries:
             raise ValueError(
                 f"the tokenizer must fit the text encoder, which embeds {entries} tokens, got token {largest}: "
@@ -107,4 +107,4 @@ class Encoder:
         tokens = self.tokenize(phrase)
         ids = tokens.ids[tokens.content()].to(self._input_device)
         # the module is called, as its weight may be offloaded or have a LoRA
-        return self.text_encoder.get_input_embeddings()(ids).float().mean(0)
+        return embedding_module(self.text_encoder)(ids).float().mean(0)

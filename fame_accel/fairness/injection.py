@@ -15,6 +15,12 @@ Shift = tuple[Tensor, Tensor]
 """Positions, bool [T], and the vector that is added to the input embeddings there, float [C]."""
 
 
+def embedding_module(text_encoder: PreTrainedModel) -> nn.Module:
+    """The module that embeds the tokens: T5's stack calls one of its own, tied to the model's."""
+    stack = getattr(text_encoder, "encoder", None)
+    return getattr(stack, "embed_tokens", None) or text_encoder.get_input_embeddings()
+
+
 @contextmanager
 def injected(text_encoder: PreTrainedModel, shifts: Sequence[Shift]) -> Iterator[None]:
     """Within the block, shift the input embeddings [B, T, C] of a text encoder.
@@ -40,7 +46,7 @@ def injected(text_encoder: PreTrainedModel, shifts: Sequence[Shift]) -> Iterator
             total = total + positions.to(output.device)[:, None] * displacement.to(output.device).float()
         return total.to(output.dtype).where(touched.to(output.device)[:, None], output)
 
-    handle = text_encoder.get_input_embeddings().register_forward_hook(shift)
+    handle = embedding_module(text_encoder).register_forward_hook(shift)
     try:
         yield
     finally:

@@ -104,10 +104,11 @@ def _encode(
     """Encode the prompt with one encoder. ``regions``: bitset by phrase; ``options``: those of `encode_prompt`."""
     encoded = encode_prompt(tokenizer, text_encoder, prompt, debias=debias, regions=regions, **options)
     check_finite("text embeddings", encoded.prompt_embeds, text_encoder.dtype, "the text encoder")
-    tokens = _tokenize(tokenizer, prompt)
+    is_padded = text_encoder.config.model_type == "clip_text_model"  # other encoders get no padding
+    tokens = tokenize(tokenizer, prompt, tokenizer.model_max_length, is_padded)
     embeddings = encoded.prompt_embeds.clone()
     if isolate:
-        phrases = {phrase: _tokenize(tokenizer, phrase) for phrase in regions}
+        phrases = {phrase: tokenize(tokenizer, phrase, tokenizer.model_max_length, is_padded) for phrase in regions}
         # the longest phrase is written last
         for phrase in sorted(phrases, key=lambda phrase: (int(phrases[phrase].content().sum()), phrase)):
             alone = phrases[phrase]
@@ -139,10 +140,6 @@ def _token_weights(encoded: FairEmbeddings, tokens: TokenizedPrompt, debias: Seq
     others = (encoded.token_regions != 0) & ((encoded.token_regions & debiased) == 0)
     assert encoded.similarity is not None  # there is a debiasing
     return encoded.similarity.masked_fill(others, 1.0)
-
-
-def _tokenize(tokenizer: Any, text: str) -> TokenizedPrompt:
-    return tokenize(tokenizer, text, tokenizer.model_max_length, pad=True)
 
 
 def _check(prompt: str, debias: Sequence[Debias], phrases: Mapping[str, str], names: Sequence[str]) -> None:
