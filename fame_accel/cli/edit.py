@@ -1,4 +1,4 @@
-"""Edit a video with a local Stable Diffusion checkpoint.
+"""Edit a video with a local checkpoint of Stable Diffusion or Wan.
 
 Writes OUT and, next to it, three files named after it: _side_by_side.mp4 (source and edited video), _sheet.png (frames
 of the source, its regions and the edit) and _run.json (the options, versions, hashes of the checkpoint, times).
@@ -101,6 +101,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--guidance", "scale of classifier-free guidance; up to 1 it is off")
     add("--ddim-eta", "share of fresh noise in each step, 0 to 1")
     add("--seed", "seed of the fresh noise")
+    add("--strength", "share of the steps that an edit with Wan takes, from 0 to 1 (default: 0.66)")
+    add("--source-guidance", "guidance under the source prompt in an edit with Wan (default: 3.5)")
     group = parser.add_argument_group("output")
     add("--out", "video to write, .mp4, in an existing folder; existing files are replaced", metavar="FILE")
     preview = "draw frames, regions, phrases and their tokens as one picture, OUT_preview.png, and stop there"
@@ -112,7 +114,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sign-key", "PEM file of the certificate's private key", metavar="FILE")
     group = parser.add_argument_group("machine")
     add("--backend", f"of attention: {', '.join(flags.BACKENDS)}")
-    add("--dtype", f"{', '.join(flags.DTYPES)} (default: float16 on cuda, otherwise float32)")
+    add("--dtype", f"{', '.join(flags.DTYPES)} (default: on cuda float16, bfloat16 for Wan; otherwise float32)")
     add("--device", "torch device (default: cuda where torch finds a GPU, otherwise cpu)")
     add("--split-guidance", "run the halves of guidance one after the other, for less memory", action="store_true")
     chunk = "images that pass through the VAE and the ControlNet at once; fewer take less memory"

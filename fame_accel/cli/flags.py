@@ -22,6 +22,7 @@ from fame_accel.core.limits import (
     SEED,
     SIDE,
     STEPS,
+    STRENGTH,
     Range,
     check_size,
 )
@@ -100,6 +101,8 @@ _SHARED: dict[str, dict[str, Any]] = {
     "--steps": dict(type=number(STEPS), metavar="N"),
     "--guidance": dict(type=number(NOT_NEGATIVE), metavar="SCALE"),
     "--eta": dict(type=number(FRACTION), metavar="STRENGTH"),
+    "--strength": dict(type=number(STRENGTH), metavar="SHARE"),
+    "--source-guidance": dict(type=number(NOT_NEGATIVE), metavar="SCALE"),
     "--ddim-eta": dict(type=number(FRACTION), metavar="SHARE"),
     "--decay": dict(type=number(NOT_NEGATIVE), metavar="RATE"),
     "--seed": dict(type=number(SEED), metavar="N"),

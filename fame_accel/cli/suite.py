@@ -96,6 +96,8 @@ def command(
         require(package, extra="evaluate")
     folder = check_output_folder("--out", out, WRITTEN, [model, *video, *(masks or ())])
     checkpoint = find_checkpoint(model)
+    if checkpoint.is_wan:
+        raise ValueError(f"--model {model} must be a Stable Diffusion 1, 2 or XL: suite does not edit with Wan")
     target, torch_dtype, backend = choose_target(device, dtype, settings.pop("backend"))
     read = partial(read_video, frames=frames, stride=stride, size=size or OWN_ASPECT, fps=fps, start=start, fit=fit)
     clips = read_clips(video, masks, auto_person_mask, read, suite.subject_region)

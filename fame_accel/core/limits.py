@@ -14,6 +14,7 @@ AUTO_FPS = 8.0
 Size = tuple[int | None, int | None]  # (height, width) in pixels; None follows from the source
 MAX_REGIONS = 31
 MAX_PIXELS = 2**26  # of a picture that is read, 8192x8192: 192 MiB as RGB
+WAN_TEXT_TOKENS = 512  # to which prompts of Wan are padded
 VAE_SCALE_FACTOR = 8  # pixels per side of a latent, in Stable Diffusion 1, 2 and XL
 
 
@@ -51,6 +52,7 @@ COUNT = Range(int, 1)
 STEPS = Range(int, 1, 1000)
 SEED = Range(int, 0, 2**63 - 1)
 FRACTION = Range(float, 0, 1)
+STRENGTH = Range(float, 0.001, 1)  # of an edit: a share of its steps, and no more than 1000 steps
 NOT_NEGATIVE = Range(float, 0)
 SIDE = Range(int, VAE_SCALE_FACTOR, multiple=VAE_SCALE_FACTOR)
 FPS = Range(float, 0.01, 1000)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fame_accel.core.limits import VAE_SCALE_FACTOR
 from fame_accel.media.packages import has_vocabulary, require
 from fame_accel.media.weights import PICKLED, Weights, check_not_pointer, find_weights, read_json
 
@@ -30,6 +31,14 @@ KINDS = {
     *("FameVideoEditPipeline", "FameVideoEditXLPipeline"),
     *(f"StableDiffusion{size}{use}Pipeline" for size in ("", "XL") for use in _USES),
 }
+WAN_KINDS = ("WanPipeline", "WanVideoToVideoPipeline", "FameWanVideoEditPipeline")
+WAN_CLASSES = {
+    "transformer": ("WanTransformer3DModel",),
+    "vae": ("AutoencoderKLWan",),
+    "text_encoder": ("UMT5EncoderModel",),
+    "tokenizer": ("T5TokenizerFast", "T5Tokenizer"),
+    "scheduler": ("FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler"),
+}
 # What such a folder may hold besides; an edit needs none of it.
 _UNUSED = ("safety_checker", "feature_extractor", "image_encoder", "controlnet")
 
@@ -39,7 +48,8 @@ class Checkpoint:
     """A folder in diffusers' layout.
 
     kind: name of the class it was saved from. xl: whether it is Stable Diffusion XL, with two text encoders. index:
-    what model_index.json says. weights: those of each network, by the name of its folder.
+    what model_index.json says. weights: those of each network, by the name of its folder. multiple: what the sides of
+    frames are multiples of, in pixels. temporal: frames of the video for each of the latents after the first.
     """
 
     folder: Path
@@ -47,6 +57,13 @@ class Checkpoint:
     xl: bool
     index: Mapping[str, Any]
     weights: Mapping[str, Weights]
+    multiple: int = VAE_SCALE_FACTOR
+    temporal: int = 1
+
+    @property
+    def is_wan(self) -> bool:
+        """Whether it is a Wan, which is edited without inversion."""
+        return self.kind in WAN_KINDS
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -68,11 +85,13 @@ class Checkpoint:
 
 
 def find_checkpoint(model: str | Path) -> Checkpoint:
-    """A checkpoint of Stable Diffusion 1, 2 or XL in diffusers' layout, by its folder or its name in Hugging Face's
-    cache; ValueError says what is wrong with it."""
+    """A checkpoint of Stable Diffusion 1, 2 or XL, or of Wan, in diffusers' layout, by its folder or its name in
+    Hugging Face's cache; ValueError says what is wrong with it."""
     folder = locate(model, "--model")
     index = _config(folder, "model_index.json", "--model", "checkpoint")
     kind = str(index.get("_class_name"))
+    if kind in WAN_KINDS:
+        return _find_wan(folder, index, kind)
     xl = "text_encoder_2" in index
     networks = ("unet", "vae", *TEXT_ENCODERS[xl])
     parts = (*networks, *TOKENIZERS[xl], "scheduler")
@@ -95,6 +114,39 @@ def find_checkpoint(model: str | Path) -> Checkpoint:
     if len(variants := {found.variant for found in weights.values()} - {None}) > 1:
         raise ValueError(f"--model {folder} must hold one variant, got {sorted(map(str, variants))}")
     return Checkpoint(folder, kind, xl, index, weights)
+
+
+def _find_wan(folder: Path, index: Mapping[str, Any], kind: str) -> Checkpoint:
+    """A checkpoint of Wan that makes videos from text."""
+    networks = ["transformer", *(["transformer_2"] if (index.get("transformer_2") or [None])[0] else [])]
+    networks += ["vae", "text_encoder"]
+    for name in (*networks, "tokenizer", "scheduler"):
+        library = "transformers" if name in ("text_encoder", "tokenizer") else "diffusers"
+        classes = WAN_CLASSES[name.removesuffix("_2")]
+        entry = index.get(name)
+        if not isinstance(entry, list) or entry[0] != library or entry[1] not in classes:
+            raise ValueError(
+                f"--model {folder}: model_index.json must give {name} as {library}.{classes[0]}, got {entry}"
+            )
+    configs = {
+        name: _config(folder / name, _CONFIGS.get(name, "config.json"), "--model", name.replace("_", " "))
+        for name in (*networks, "tokenizer", "scheduler")
+    }
+    vae, transformer = configs["vae"], configs["transformer"]
+    channels = vae.get("z_dim", 16)
+    if transformer.get("in_channels", 16) != channels or transformer.get("image_dim") is not None:
+        raise ValueError(
+            f"--model {folder} must hold a Wan that makes videos from text: its transformer takes "
+            f"{transformer.get('in_channels')} channels, not the VAE's {channels}, or an image besides"
+        )
+    if not (folder / "tokenizer" / "tokenizer.json").is_file():
+        raise ValueError(f"--model: {folder / 'tokenizer'} holds no vocabulary, tokenizer.json")
+    weights = {
+        name: find_weights(folder / name, "model" if "text" in name else "diffusion_pytorch_model", "--model", folder)
+        for name in networks
+    }
+    multiple = vae.get("scale_factor_spatial", 8) * transformer.get("patch_size", [1, 2, 2])[1]
+    return Checkpoint(folder, kind, False, index, weights, multiple, vae.get("scale_factor_temporal", 4))
 
 
 def find_controlnet(model: str | Path, checkpoint: Checkpoint | None = None) -> Checkpoint:
@@ -153,7 +205,9 @@ def _check_index(folder: Path, index: Mapping[str, Any], kind: str, parts: tuple
     if kind not in KINDS or missing or others:
         without = f" without {', '.join(missing)}" if missing else ""
         more = f" with {', '.join(others)}" if others else ""
-        raise ValueError(f"--model {folder} must be a Stable Diffusion 1, 2 or XL, got a {kind}{without}{more}")
+        raise ValueError(
+            f"--model {folder} must be a Stable Diffusion 1, 2 or XL, or a Wan, got a {kind}{without}{more}"
+        )
     for name in parts:
         library = "transformers" if "text" in name or "token" in name else "diffusers"
         classes = CLASSES.get(name, SCHEDULERS)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fame_accel.core.limits import width_x_height
+from fame_accel.core.limits import VAE_SCALE_FACTOR, width_x_height
 from fame_accel.edit.options import CANNY, EditOptions
 from fame_accel.media.edges import canny_edges
 from fame_accel.media.regions import video_regions
@@ -43,15 +43,17 @@ class EditInputs:
         }
 
 
-def read_inputs(options: EditOptions) -> EditInputs:
-    """Read the files that the options name.
+def read_inputs(options: EditOptions, multiple: int = VAE_SCALE_FACTOR) -> EditInputs:
+    """Read the files that the options name; sides that they leave open are multiples of so many pixels.
 
     Raises:
         ValueError: a file cannot be read, files do not fit together, or a phrase is for an unknown region.
         RuntimeError: no person was found.
     """
     size, start, fit = options.wanted_size, options.start, options.fit
-    video = read_video(options.video, options.frames, options.stride, size, options.fps, start=start, fit=fit)
+    video = read_video(
+        options.video, options.frames, options.stride, size, options.fps, start=start, fit=fit, multiple=multiple
+    )
     print("\n".join(video.lines), flush=True)
     try:
         check_fps(video.fps)

@@ -20,6 +20,7 @@ from fame_accel.core.limits import (
     SEED,
     SIDE,
     STEPS,
+    STRENGTH,
     Range,
     Size,
     check_size,
@@ -30,7 +31,7 @@ MEASURED = "auto"  # --debias SUBJECT=auto: toward the minority as measured in t
 CANNY = "canny"
 _RANGES = dict(
     frames=COUNT, chunk_size=COUNT, start=NOT_NEGATIVE, steps=STEPS, seed=SEED, eta=FRACTION, ddim_eta=FRACTION,
-    guidance=NOT_NEGATIVE, fps=FPS, decay=NOT_NEGATIVE,
+    guidance=NOT_NEGATIVE, strength=STRENGTH, source_guidance=NOT_NEGATIVE, fps=FPS, decay=NOT_NEGATIVE,
 )  # fmt: skip
 _PAIRED = ("controlnet", "control")
 _NAMES = dict(backend=BACKENDS, dtype=DTYPES, modulation=tuple(MODULATIONS), fit=FITS)
@@ -57,6 +58,7 @@ class EditOptions:
         modulation: name of the modulation of self-attention; decay: its rate, None for its default.
         modulated_steps: None means `presets.MODULATED_SHARE` of the steps, also where a record is repeated with another
             number of steps.
+        strength, source_guidance: of an edit with Wan, as its pipeline takes them; None is the pipeline's default.
         split_guidance, chunk_size: as the pipelines take them.
         offload: whether a network is on the GPU only while it runs.
         dtype, device: None leaves the choice to the run.
@@ -101,6 +103,8 @@ class EditOptions:
     backend: str = "auto"
     dtype: str | None = None
     device: str | None = None
+    strength: float | None = None
+    source_guidance: float | None = None
     split_guidance: bool = False
     chunk_size: int = 4
     offload: bool = False

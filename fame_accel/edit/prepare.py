@@ -13,6 +13,7 @@ from fame_accel.edit.inputs import EditInputs, read_inputs
 from fame_accel.edit.loading import load_tokenizers
 from fame_accel.edit.options import CANNY, MEASURED, EditOptions, flag
 from fame_accel.edit.target import Outputs, choose_target
+from fame_accel.edit.wan import check_fits_checkpoint
 from fame_accel.fairness import Debias, token_regions
 from fame_accel.media.outputs import check_space
 from fame_accel.media.packages import quiet, require
@@ -56,15 +57,18 @@ def prepare(options: EditOptions, outputs: Outputs, seconds: dict[str, float]) -
     """
     _prepare_packages(options)
     checkpoint = find_checkpoint(options.model)
+    check_fits_checkpoint(options, checkpoint)
     controlnets = [find_controlnet(folder, checkpoint) for folder in options.controlnet]
     certificate = None
     if options.sign_cert is not None and options.sign_key is not None:
         certificate = Certificate.read(options.sign_cert, options.sign_key)
-    device, dtype, backend = choose_target(options.device, options.dtype, options.backend)
+    device, dtype, backend = choose_target(
+        options.device, options.dtype, options.backend, "bfloat16" if checkpoint.is_wan else "float16"
+    )
     if options.offload and device.type != "cuda":
         raise ValueError(f"--offload needs a cuda device, got {device}: leave it out")
     start = time.perf_counter()
-    inputs = read_inputs(options)
+    inputs = read_inputs(options, checkpoint.multiple)
     seconds["reading"] = time.perf_counter() - start
     print(_describe_regions(inputs, options), flush=True)
     check_space("--out", outputs.video.parent, outputs.bytes_needed(inputs.video.frames))

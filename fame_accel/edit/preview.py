@@ -46,4 +46,4 @@ def region_line(name: str, options: EditOptions, tokenizer: Any) -> str:
         return f"{name}: no phrase"
     prompt = tokenize(tokenizer, options.prompt, max_length(tokenizer), pad=False)
     tokens = tokenizer.convert_ids_to_tokens(prompt.ids[prompt.find(phrase)].tolist())
-    return f'{name}: "{phrase}" = {", ".join(token.removesuffix("</w>") for token in tokens)}'
+    return f'{name}: "{phrase}" = {", ".join(token.removesuffix("</w>").removeprefix("▁") for token in tokens)}'

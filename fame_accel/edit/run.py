@@ -27,7 +27,8 @@ from fame_accel.edit.record import as_json, recorded_options
 from fame_accel.edit.rescue import kept_if_writing_fails
 from fame_accel.edit.steps import SavedSteps
 from fame_accel.edit.target import Outputs, check_outputs
-from fame_accel.fairness import Debias, Injection
+from fame_accel.edit.wan import edit_with_wan
+from fame_accel.fairness import Debias
 from fame_accel.media.frames import to_bytes
 from fame_accel.media.outputs import exclusive, write_together
 from fame_accel.media.packages import installed_versions
@@ -82,7 +83,7 @@ def _run(options: EditOptions, recorded: Mapping[str, Any], resume: bool, output
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "threads": torch.get_num_threads(),
     }
-    steps = SavedSteps.find(options, record, outputs.progress, resume)
+    steps = SavedSteps.find(options, record, outputs.progress, resume, inverts=not checkpoint.is_wan)
 
     pipeline = timed(
         "loading",
@@ -95,7 +96,10 @@ def _run(options: EditOptions, recorded: Mapping[str, Any], resume: bool, output
 
     with _telling_how_to_go_on(outputs.progress):
         with out_of_memory_advised(options, checkpoint.folder, inputs.video.size, device, len(inputs.names)):
-            edited, injections = _edit(pipeline, options, inputs, ready.debias, steps, timed)
+            with _deterministic_cudnn():
+                edit = edit_with_wan if checkpoint.is_wan else _edit
+                result = edit(pipeline, options, inputs, ready.debias, steps, timed)
+            edited, injections = as_bytes(result.frames), result.injections
         edited = inputs.video.without_padding(edited)
         record["injections"] = [asdict(injection) for injection in injections]
         record["outputs"] = [file.name for file in outputs.results]
@@ -131,18 +135,15 @@ def _edit(
     debias: list[Debias],
     steps: SavedSteps,
     timed: Callable[..., Any],
-) -> tuple[Tensor, tuple[Injection, ...]]:
-    """The edited clip, uint8 [F, H, W, 3] on the CPU, and what each debiasing did."""
+) -> Any:
+    """The pipeline's output, frames float [F, 3, H, W] in [0, 1]."""
     control = None if inputs.control is None else one_or_list(inputs.control.unbind())
     shared = dict(
         num_inference_steps=options.steps, control_frames=control, backend=options.backend,
         chunk_size=options.chunk_size,
     )  # fmt: skip
     frames = inputs.video.frames
-    with (
-        _deterministic_cudnn(),
-        progress(pipeline, len(frames), options.steps, options.guidance > 1, steps.inverted, steps.edited) as bar,
-    ):
+    with progress(pipeline, len(frames), options.steps, options.guidance > 1, steps.inverted, steps.edited) as bar:
         if not steps.edited:
             latents = timed(
                 "inverting",
@@ -175,8 +176,7 @@ def _edit(
             callback_on_step_end=steps.after_editing,
             **shared,
         )
-        result = timed("editing", edit)
-    return as_bytes(result.frames), result.injections
+        return timed("editing", edit)
 
 
 def _write(

@@ -47,7 +47,9 @@ class SavedSteps:
     inversion_depends_on: Mapping[str, Any]
 
     @classmethod
-    def find(cls, options: EditOptions, record: Mapping[str, Any], progress: Path, resume: bool) -> SavedSteps:
+    def find(
+        cls, options: EditOptions, record: Mapping[str, Any], progress: Path, resume: bool, *, inverts: bool = True
+    ) -> SavedSteps:
         """Read what was saved before, and print a line that says so.
 
         Args:
@@ -55,6 +57,7 @@ class SavedSteps:
             record: of the edit, as far as it is known before the networks are loaded.
             progress: the file that an interrupted edit left.
             resume: whether to go on from it.
+            inverts: whether the clip is inverted before it is edited.
 
         Raises:
             ValueError: a file is damaged, or belongs to another edit.
@@ -71,8 +74,8 @@ class SavedSteps:
         }
         file = None if options.latents is None else Path(options.latents)
         steps = cls(
-            None, torch.Generator().manual_seed(options.seed), 0, 0, options.steps, progress, file, of_edit,
-            of_inversion,
+            None, torch.Generator().manual_seed(options.seed), 0 if inverts else options.steps, 0, options.steps,
+            progress, file, of_edit, of_inversion,
         )  # fmt: skip
         if resume and progress.exists():
             steps._take(load_latents(f"--resume: {progress}", progress, of_edit))

@@ -60,20 +60,23 @@ def check_outputs(options: EditOptions) -> Outputs:
     return outputs
 
 
-def choose_target(device: str | None, dtype: str | None, backend: str) -> tuple[torch.device, torch.dtype, str]:
+def choose_target(
+    device: str | None, dtype: str | None, backend: str, narrow: str = "float16"
+) -> tuple[torch.device, torch.dtype, str]:
     """Device, dtype and backend of a run.
 
     Args:
         device: a torch device; None takes cuda where torch finds a GPU, otherwise cpu.
-        dtype: a torch dtype; None takes float16 on cuda, otherwise float32.
+        dtype: a torch dtype; None takes `narrow` on cuda, otherwise float32.
         backend: of attention; "auto" takes triton where it can run, otherwise sdpa.
+        narrow: the dtype of 16 bits that the networks are made for.
 
     Raises:
         ValueError: the device or the dtype is not available.
         RuntimeError: the named backend cannot run there.
     """
     target = default_device() if device is None else _find_device(device)
-    kind = getattr(torch, dtype or ("float16" if target.type == "cuda" else "float32"))
+    kind = getattr(torch, dtype or (narrow if target.type == "cuda" else "float32"))
     if target.type == "cpu" and kind == torch.float16:
         raise ValueError("--dtype float16 needs a GPU; use float32 or bfloat16 on the CPU")
     if kind == torch.bfloat16 and target.type == "cuda" and not torch.cuda.is_bf16_supported():

@@ -69,16 +69,17 @@ def to_bytes(values: Tensor, white: float = 1.0) -> Tensor:
     return (values.float() * (255 / white)).round().clamp(0, 255).to(torch.uint8)
 
 
-def complete_size(size: Size, source: tuple[int, int]) -> tuple[int, int]:
+def complete_size(size: Size, source: tuple[int, int], multiple: int = VAE_SCALE_FACTOR) -> tuple[int, int]:
     """Fill in the sides that a size leaves open, so that it has about the aspect ratio of the source.
 
     Args:
         size: (height, width) in pixels. A side of None follows from the other one; without either, the area is about
             that of 512x512.
         source: (height, width) in pixels.
+        multiple: what the sides that are filled in are multiples of, in pixels.
 
     Returns:
-        (height, width); the sides that were filled in are multiples of 8.
+        (height, width).
     """
     height, width = size
     if height is not None:
@@ -87,7 +88,7 @@ def complete_size(size: Size, source: tuple[int, int]) -> tuple[int, int]:
         scale = width / source[1]
     else:
         scale = math.sqrt(AREA / (source[0] * source[1]))
-    return height or _multiple(source[0] * scale), width or _multiple(source[1] * scale)
+    return height or _nearest(source[0] * scale, multiple), width or _nearest(source[1] * scale, multiple)
 
 
 def place(source: tuple[int, int], size: tuple[int, int], fit: str) -> Placement:
@@ -157,6 +158,6 @@ def _padded(pictures: Tensor, where: Placement, size: tuple[int, int]) -> Tensor
     return pad(pictures, (where.left, right, where.top, bottom))
 
 
-def _multiple(side: float) -> int:
-    """The multiple of 8 pixels that is nearest to a side, at least 8."""
-    return max(1, round(side / VAE_SCALE_FACTOR)) * VAE_SCALE_FACTOR
+def _nearest(side: float, multiple: int) -> int:
+    """The positive multiple that is nearest to a side."""
+    return max(1, round(side / multiple)) * multiple

@@ -24,6 +24,7 @@ class Choice:
     start: float
     fit: str
     most: int | None
+    multiple: int
 
     @property
     def whole(self) -> bool:
@@ -34,7 +35,7 @@ class Choice:
         """A picture [H, W, 3] as it is used."""
         if self.size is None:
             return picture
-        size = complete_size(self.size, (picture.shape[0], picture.shape[1]))
+        size = complete_size(self.size, (picture.shape[0], picture.shape[1]), self.multiple)
         return fit_frames(picture[None], size, self.fit)[0]
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
-from fame_accel.core.limits import Size
+from fame_accel.core.limits import VAE_SCALE_FACTOR, Size
 from fame_accel.media.selection import Choice, check_selection
 from fame_accel.media.taken import Video, describe_size
 from fame_accel.media.video_file import read_file
@@ -23,6 +23,7 @@ def read_video(
     start: float = 0.0,
     fit: str = "crop",
     most: int | None = None,
+    multiple: int = VAE_SCALE_FACTOR,
 ) -> Video:
     """Read a video from a file, or from a folder of images of one size.
 
@@ -40,6 +41,7 @@ def read_video(
         start: seconds after the first frame of the source. The first frame taken is the first one at or after it.
         fit: how frames come to the aspect ratio of ``size``: "crop" around the center, "pad" with black, "stretch".
         most: stop after this many frames; fewer are no error.
+        multiple: what the sides that ``size`` leaves open are multiples of, in pixels.
 
     Returns:
         The frames, their frame rate, and where they come from.
@@ -57,6 +59,6 @@ def read_video(
         raise ValueError(f"no such video file or folder: {path}")
     if not (path.is_file() or path.is_dir()):
         raise ValueError(f"{path} is neither a file nor a folder")
-    choice = Choice(frames, stride, size, fps, start, fit, most)
+    choice = Choice(frames, stride, size, fps, start, fit, most, multiple)
     video = read_folder(path, choice) if path.is_dir() else read_file(path, choice)
     return replace(video, lines=(*video.lines, describe_size(video)))

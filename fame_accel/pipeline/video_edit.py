@@ -273,6 +273,8 @@ class VideoEdit:
         timesteps = self.scheduler.timesteps
         if modulated_steps is None:
             modulated_steps = round(MODULATED_SHARE * num_inference_steps)
+        if first_step >= modulated_steps:
+            modulated_steps = 0  # none is left to be
         trained_timesteps = self.scheduler.config.num_train_timesteps
         config = FameConfig(
             SpaceTimeLayout.from_masks(stacked, rest=rest),

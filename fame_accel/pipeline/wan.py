@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from fame_accel.adapter import FameConfig, apply_fame
 from fame_accel.core.layout import SpaceTimeLayout
+from fame_accel.core.limits import WAN_TEXT_TOKENS
 from fame_accel.core.modulation import Modulation
 from fame_accel.core.presets import CROSS_FACTOR, MODULATED_SHARE, POWER, SELF_FACTOR
 from fame_accel.fairness import Debias
@@ -25,8 +26,6 @@ from fame_accel.pipeline.flow import flow_edit_step, flow_scheduler, flow_steps
 from fame_accel.pipeline.frames import Frames, as_frames, as_masks, as_output
 from fame_accel.pipeline.text import EditText, encode_text
 from fame_accel.pipeline.video_edit import FameVideoEditOutput, StepCallback
-
-TEXT_TOKENS = 512  # to which Wan's prompts are padded with zeros
 
 
 class FameWanVideoEditPipeline(DiffusionPipeline, WanLoraLoaderMixin):
@@ -172,6 +171,8 @@ class FameWanVideoEditPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         negative = self._encode_text(negative_prompt) if is_guided else None
         layout = SpaceTimeLayout.from_masks(stacked, rest=rest, temporal=self.vae.config.scale_factor_temporal)
         modulated_steps = round(MODULATED_SHARE * len(steps)) if modulated_steps is None else modulated_steps
+        if first_step >= modulated_steps:
+            modulated_steps = 0  # none is left to be
         config = FameConfig(
             layout,
             Modulation.fame(layout.num_frames) if modulation is None else modulation,
@@ -216,10 +217,10 @@ class FameWanVideoEditPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         """Encode a prompt, padded with zeros as Wan has it."""
         layer = dict(hidden_layer=-1, final_norm=False)
         text = encode_text(self, [(self.tokenizer, self.text_encoder)], prompt, layer=layer, **options)
-        missing = TEXT_TOKENS - text.prompt_embeds.shape[1]
+        missing = WAN_TEXT_TOKENS - text.prompt_embeds.shape[1]
         if missing < 0:
             raise ValueError(
-                f"a prompt must have at most {TEXT_TOKENS} tokens, got {TEXT_TOKENS - missing}: {prompt!r}"
+                f"a prompt must have at most {WAN_TEXT_TOKENS} tokens, got {WAN_TEXT_TOKENS - missing}: {prompt!r}"
             )
         embeddings = pad(text.prompt_embeds, (0, 0, 0, missing)).to(self._execution_device, self.transformer.dtype)
         weights = None if text.token_weights is None else pad(text.token_weights, (0, missing), value=1.0)
