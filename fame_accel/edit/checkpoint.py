@@ -205,9 +205,8 @@ def _check_index(folder: Path, index: Mapping[str, Any], kind: str, parts: tuple
     if kind not in KINDS or missing or others:
         without = f" without {', '.join(missing)}" if missing else ""
         more = f" with {', '.join(others)}" if others else ""
-        raise ValueError(
-            f"--model {folder} must be a Stable Diffusion 1, 2 or XL, or a Wan, got a {kind}{without}{more}"
-        )
+        wanted = "a Stable Diffusion 1, 2 or XL, or a text-to-video Wan"
+        raise ValueError(f"--model {folder} must be {wanted}, got a {kind}{without}{more}")
     for name in parts:
         library = "transformers" if "text" in name or "token" in name else "diffusers"
         classes = CLASSES.get(name, SCHEDULERS)

@@ -104,7 +104,8 @@ def test_a_controlnet_for_another_model(home, tmp_path, capsys):
 @pytest.mark.parametrize(
     "changed",
     [
-        dict(_class_name="AnimateDiffPipeline"), dict(_class_name="WanPipeline"), dict(_class_name=["own.py", "Own"]),
+        dict(_class_name="AnimateDiffPipeline"), dict(_class_name="WanImageToVideoPipeline"),
+        dict(_class_name=["own.py", "Own"]),
         dict(_class_name="StableVideoDiffusionPipeline"), dict(_class_name="StableDiffusion3Pipeline"),
         dict(_class_name=...), dict(motion_adapter=["diffusers", "MotionAdapter"]), dict(transformer=["own", "X"]),
         dict(unet=["diffusers", "UNetMotionModel"]), dict(unet=["own", "UNet2DConditionModel"]),
@@ -117,7 +118,10 @@ def test_the_classes_are_a_list_of_ours(home, model, changed, capsys):
     change(model / "model_index.json", **changed)
     [(name, value)] = changed.items()
     line = refusal(home, capsys, model=model)
-    assert "must be a Stable Diffusion 1, 2 or XL, got a " in line or f"must give {name} as " in line
+    assert (
+        "must be a Stable Diffusion 1, 2 or XL, or a text-to-video Wan, got a " in line
+        or f"must give {name} as " in line
+    )
     assert value is ... or str(value if name == "_class_name" else name) in line
 
 

@@ -234,7 +234,8 @@ ARRIVES: dict[str, Callable[[Path, Path], tuple[dict[str, Any], dict[str, Any]]]
 
 
 def test_every_flag_has_a_case():
-    assert flags_of(command) == set(ARRIVES) | {"--offload"}
+    of_wan = {"--strength", "--source-guidance"}  # tested in test_edit_wan.py
+    assert flags_of(command) == set(ARRIVES) | {"--offload"} | of_wan
 
 
 def test_offload_keeps_networks_off_the_gpu():

@@ -107,7 +107,7 @@ def test_auto_stride(edit, tmp_path):
 def test_a_control_is_taken_frame_by_frame_from_the_same_index(edit, clip, home, tmp_path, monkeypatch):
     seen = []
     read = prepare.read_inputs
-    monkeypatch.setattr(prepare, "read_inputs", lambda options: seen.append(read(options)) or seen[0])
+    monkeypatch.setattr(prepare, "read_inputs", lambda *given: seen.append(read(*given)) or seen[0])
     control = encode(tmp_path / "control.mp4", shades(20), rate=25)
     options = dict(controlnet=home / "controlnet", control=control, start=0.5, size=64, stride=3)
     assert edit(clip, **options)[0] == 0
