@@ -61,7 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     group = parser.add_argument_group("input")
     add("--config", "run.json of an earlier edit, to repeat; other flags override what it says", metavar="FILE")
-    model = "checkpoint folder in diffusers' layout, weights in safetensors; or its name in Hugging Face's cache"
+    model = (
+        "checkpoint folder in diffusers' layout, weights in safetensors; or its name in Hugging Face's cache; or one "
+        "file, .safetensors, of a Stable Diffusion 1 or XL"
+    )
     add("--model", model, metavar="FOLDER")
     add("--video", "video file, or folder of images", metavar="PATH")
     add("--frames", "number of frames to edit")

@@ -11,7 +11,7 @@ from typing import Any
 
 from fame_accel.core.limits import VAE_SCALE_FACTOR
 from fame_accel.media.packages import has_vocabulary, require
-from fame_accel.media.weights import PICKLED, Weights, check_not_pointer, find_weights, read_json
+from fame_accel.media.weights import PICKLED, Weights, check_not_pointer, find_weights, read_json, some
 
 TOKENIZERS = {False: ("tokenizer",), True: ("tokenizer", "tokenizer_2")}  # of XL
 TEXT_ENCODERS = {False: ("text_encoder",), True: ("text_encoder", "text_encoder_2")}
@@ -31,6 +31,7 @@ KINDS = {
     *("FameVideoEditPipeline", "FameVideoEditXLPipeline"),
     *(f"StableDiffusion{size}{use}Pipeline" for size in ("", "XL") for use in _USES),
 }
+ALL = "all"  # the name under which weights are of all networks in one file
 WAN_KINDS = ("WanPipeline", "WanVideoToVideoPipeline", "FameWanVideoEditPipeline")
 WAN_CLASSES = {
     "transformer": ("WanTransformer3DModel",),
@@ -61,6 +62,11 @@ class Checkpoint:
     temporal: int = 1
 
     @property
+    def single_file(self) -> Path | None:
+        """The file that holds all of it, where it is no folder."""
+        return self.weights[ALL].files[0] if ALL in self.weights else None
+
+    @property
     def is_wan(self) -> bool:
         """Whether it is a Wan, which is edited without inversion."""
         return self.kind in WAN_KINDS
@@ -88,6 +94,8 @@ def find_checkpoint(model: str | Path) -> Checkpoint:
     """A checkpoint of Stable Diffusion 1, 2 or XL, or of Wan, in diffusers' layout, by its folder or its name in
     Hugging Face's cache; ValueError says what is wrong with it."""
     folder = locate(model, "--model")
+    if folder.is_file() and folder.suffix == ".safetensors":
+        return _find_single_file(folder)
     index = _config(folder, "model_index.json", "--model", "checkpoint")
     kind = str(index.get("_class_name"))
     if kind in WAN_KINDS:
@@ -114,6 +122,18 @@ def find_checkpoint(model: str | Path) -> Checkpoint:
     if len(variants := {found.variant for found in weights.values()} - {None}) > 1:
         raise ValueError(f"--model {folder} must hold one variant, got {sorted(map(str, variants))}")
     return Checkpoint(folder, kind, xl, index, weights)
+
+
+def _find_single_file(file: Path) -> Checkpoint:
+    """A checkpoint of Stable Diffusion 1 or XL in one file."""
+    from fame_accel.edit.single_file import check_names, recognize
+
+    kind, tensors = recognize(file)
+    unused = check_names(file, kind, tensors)
+    if unused:
+        print(f"fame-accel: {file}: {len(unused)} tensors belong to no network and are left: {some(unused)}")
+    weights = {ALL: Weights((file,), None)}
+    return Checkpoint(file.parent, kind, "XL" in kind, {}, weights)
 
 
 def _find_wan(folder: Path, index: Mapping[str, Any], kind: str) -> Checkpoint:
@@ -162,7 +182,7 @@ def find_controlnet(model: str | Path, checkpoint: Checkpoint | None = None) -> 
         check_config("controlnet", config)
     except ValueError as error:
         raise ValueError(f"--controlnet {folder}: {error}") from error
-    unet = config if checkpoint is None else read_json(checkpoint.folder / "unet" / "config.json", "--model")
+    unet = config if checkpoint is None else _unet_config(checkpoint)
     for field in ("addition_embed_type", "cross_attention_dim", "block_out_channels", "layers_per_block"):
         given = field == "addition_embed_type" or field in config and field in unet
         if given and config.get(field) != unet.get(field):
@@ -172,6 +192,14 @@ def find_controlnet(model: str | Path, checkpoint: Checkpoint | None = None) -> 
             )
     weights = find_weights(folder, "diffusion_pytorch_model", "--controlnet")
     return Checkpoint(folder, kind, False, config, {"controlnet": weights})
+
+
+def _unet_config(checkpoint: Checkpoint) -> dict[str, Any]:
+    if checkpoint.single_file is None:
+        return read_json(checkpoint.folder / "unet" / "config.json", "--model")
+    from fame_accel.edit.single_file import component_config
+
+    return component_config(checkpoint.kind, "unet")
 
 
 def locate(model: str | Path, flag: str) -> Path:
@@ -240,10 +268,8 @@ def _config(folder: Path, name: str, flag: str, what: str) -> dict[str, Any]:
         raise ValueError(f"{flag} {folder}: no such folder")
     wanted = f"must be a {what} folder in diffusers' layout"
     if folder.is_file():
-        got = "a single file: diffusers' StableDiffusionPipeline or StableDiffusionXLPipeline makes a folder of it by "
-        got += f"from_single_file('{folder}').save_pretrained('FOLDER')"
-        if folder.suffix in PICKLED:
-            got = "a pickled file, which could run code: get it as .safetensors"
+        is_pickled = folder.suffix in PICKLED
+        got = "a pickled file, which could run code: get it as .safetensors" if is_pickled else "a file"
         raise ValueError(f"{flag} {folder} {wanted} with safetensors, got {got}")
     if not (folder / name).is_file():
         pickled = next((file.name for file in sorted(folder.iterdir()) if file.suffix in PICKLED), None)

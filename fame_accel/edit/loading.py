@@ -11,6 +11,8 @@ import torch
 from fame_accel.core.limits import WAN_TEXT_TOKENS
 from fame_accel.edit.checkpoint import CLASSES, TEXT_ENCODERS, TOKENIZERS, WAN_CLASSES, Checkpoint
 from fame_accel.edit.options import one_or_list
+from fame_accel.edit.single_file import load_components
+from fame_accel.media.clip_tokenizer import clip_tokenizer
 from fame_accel.media.loading import LOCAL, load_diffusers_model, load_transformers_model, loading
 from fame_accel.media.packages import require
 
@@ -34,7 +36,7 @@ def load_pipeline(checkpoint: Checkpoint, controlnets: Sequence[Checkpoint], dty
 
     if checkpoint.is_wan:
         return _load_wan(checkpoint, dtype)
-    folder, index = checkpoint.folder, checkpoint.index
+    file, folder, index = checkpoint.single_file, checkpoint.folder, checkpoint.index
     networks = [
         load_diffusers_model(network.kind, network.folder, network.weights["controlnet"], dtype, "--controlnet")
         for network in controlnets
@@ -42,6 +44,9 @@ def load_pipeline(checkpoint: Checkpoint, controlnets: Sequence[Checkpoint], dty
     parts: dict[str, Any] = {"controlnet": one_or_list(networks)}
     if not networks and (index.get("controlnet") or [None])[0]:
         print(f"fame-accel: without --controlnet {folder / 'controlnet'}, it is not used", file=sys.stderr)
+    if file is not None:
+        parts.update(load_components(file, checkpoint.kind, dtype))
+        return (FameVideoEditXLPipeline if checkpoint.xl else FameVideoEditPipeline)(**parts)
     for name, weights in checkpoint.weights.items():
         load = load_transformers_model if name in TEXT_ENCODERS[True] else load_diffusers_model
         parts[name] = load(CLASSES[name][0], folder / name, weights, dtype, "--model")
@@ -90,6 +95,8 @@ def load_tokenizers(checkpoint: Checkpoint) -> list[Any]:
     """Load the checkpoint's tokenizers alone, which takes a fraction of a second."""
     if checkpoint.is_wan:
         return [_load_wan_tokenizer(checkpoint)]
+    if checkpoint.single_file is not None:
+        return [clip_tokenizer()] * len(TOKENIZERS[checkpoint.xl])
     transformers = require("transformers", "diffusers")
     tokenizers = []
     for name, encoder in zip(TOKENIZERS[checkpoint.xl], TEXT_ENCODERS[checkpoint.xl], strict=True):

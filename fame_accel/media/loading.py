@@ -36,7 +36,7 @@ def load_transformers_model(kind: str, folder: Path, weights: Weights, dtype: to
             None, config=model_class.config_class.from_pretrained(folder, **LOCAL), state_dict=tensors, dtype=dtype,
             output_loading_info=True, ignore_mismatched_sizes=True,
         )  # fmt: skip
-    _check_loaded(info, weights, flag)
+    check_loaded(info, weights, flag)
     return model
 
 
@@ -48,7 +48,7 @@ def load_diffusers_model(kind: str, folder: Path, weights: Weights, dtype: torch
             folder, variant=weights.variant, use_safetensors=True, local_files_only=True, dtype=dtype,
             output_loading_info=True, ignore_mismatched_sizes=True,
         )  # fmt: skip
-    _check_loaded(info, weights, flag)
+    check_loaded(info, weights, flag)
     return model
 
 
@@ -63,7 +63,7 @@ def loading(what: str) -> Iterator[None]:
         raise ValueError(f"{what} cannot be loaded: {error or type(error).__name__}") from error
 
 
-def _check_loaded(info: Mapping[str, Any], weights: Weights, flag: str) -> None:
+def check_loaded(info: Mapping[str, Any], weights: Weights, flag: str) -> None:
     """ValueError where a model lacks tensors, or was given others or such of other shapes; transformers would draw the
     missing ones at random."""
     misshapen = [f"{name} {list(got)} for {list(wanted)}" for name, got, wanted in info["mismatched_keys"]]

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from fame_accel.demo.codec import PatchCodec, psnr
-from fame_accel.demo.prompts import clip_tokenizer
 from fame_accel.media.charts import comparison_chart
 from fame_accel.media.clip import load_clip
+from fame_accel.media.clip_tokenizer import clip_tokenizer
 from fame_accel.media.packages import packaged_file
 from fame_accel.media.person import person_masks, region_masks
 from fame_accel.media.pictures import mask_overlay, side_by_side_gif

@@ -29,7 +29,7 @@ def clip_tokenizer() -> CLIPTokenizer:
     """
     transformers = require("transformers")
     if int(transformers.__version__.split(".")[0]) < 5:
-        raise ImportError(f"the demo needs transformers 5, got {transformers.__version__}")
+        raise ImportError(f"the tokenizer needs transformers 5, got {transformers.__version__}")
     file = packaged_file(*MERGES)
     with gzip.open(file, "rt", encoding="utf-8") as lines:
         # line 0 is a header; OpenAI kept the first 48,894 merges of the file
