@@ -208,7 +208,7 @@ def test_pointers_of_git_lfs(home, model, capsys, name):
 
 
 def test_files_in_place_of_a_folder(home, tmp_path, capsys):
-    remedies = {"model.ckpt": "which could run code: get it as .safetensors", "model.safetensors": "from_single_file('"}
+    remedies = {"model.ckpt": "which could run code: get it as .safetensors", "model.gguf": "got a file"}
     for name, remedy in remedies.items():
         (tmp_path / name).touch()
         line = refusal(home, capsys, model=tmp_path / name)

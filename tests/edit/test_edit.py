@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -162,9 +163,10 @@ def test_what_the_command_tells(home, tmp_path, capsys):
 def test_other_steps_keep_the_share_that_is_modulated(home, tmp_path, monkeypatch):
     seen = []
 
-    def painted(pipeline: Any, options: EditOptions, inputs: Any, *_: Any) -> tuple[torch.Tensor, tuple]:
+    def painted(pipeline: Any, options: EditOptions, inputs: Any, *_: Any) -> Any:
         seen.append((options.steps, options.modulated_steps))
-        return inputs.video.frames, ()
+        frames = inputs.video.frames.permute(0, 3, 1, 2).float() / 255
+        return SimpleNamespace(frames=frames, injections=())
 
     monkeypatch.setattr(run, "_edit", painted)
     edit(home, tmp_path / "a.mp4", steps=50, modulated_steps=None)

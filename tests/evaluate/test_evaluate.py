@@ -21,7 +21,7 @@ from fame_accel.evaluate.figures import UNITS, Figures, judge, table
 from fame_accel.evaluate.gender import Face, gender_outcome, outcome_of
 from fame_accel.evaluate.parity import Arm, JudgedEdit, Share, parity, winobias_professions
 from fame_accel.evaluate.temporal import clip_motion, frame_similarity, warp_error, warp_errors
-from fame_accel.media.clip_tokenizer import clip_tokenizer
+from fame_accel.fairness.clip_tokenizer import clip_tokenizer
 from fame_accel.media.packages import packaged_file
 from fame_accel.media.video import read_video
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks.fairness import lean, minilm, sentence_embedding
 from fame_accel.evaluate.parity import winobias_professions
 from fame_accel.fairness import Debias, association, encode_prompt, token_regions
-from fame_accel.media.clip_tokenizer import clip_tokenizer
+from fame_accel.fairness.clip_tokenizer import clip_tokenizer
 
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")

@@ -9,9 +9,9 @@ import pytest
 import transformers
 
 from fame_accel.fairness import token_regions
+from fame_accel.fairness.clip_tokenizer import clip_tokenizer
 from fame_accel.fairness.phrases import find_phrase
 from fame_accel.fairness.tokens import tokenize
-from fame_accel.media.clip_tokenizer import clip_tokenizer
 
 
 @pytest.fixture(scope="module", params=["<|endoftext|>", "!"])

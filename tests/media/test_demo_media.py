@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from fame_accel.demo.codec import PatchCodec, psnr
+from fame_accel.fairness.clip_tokenizer import clip_tokenizer
 from fame_accel.media.charts import comparison_chart
 from fame_accel.media.clip import load_clip
-from fame_accel.media.clip_tokenizer import clip_tokenizer
 from fame_accel.media.packages import packaged_file
 from fame_accel.media.person import person_masks, region_masks
 from fame_accel.media.pictures import mask_overlay, side_by_side_gif
@@ -28,7 +28,7 @@ def clip() -> torch.Tensor:
 
 def test_modules_import_no_optional_package():
     code = (
-        "import sys; from fame_accel.demo import codec, prompts; "
+        "import sys; from fame_accel.demo import codec; "
         "from fame_accel.media import charts, clip, edges, masks, person, pictures; "
         "print({'av', 'cv2', 'diffusers', 'matplotlib', 'PIL', 'transformers'} & set(sys.modules))"
     )
