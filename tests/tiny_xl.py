@@ -10,7 +10,7 @@ import transformers
 
 import fame_accel as fa
 from fame_accel.demo.pipeline import random_controlnet, random_pipeline
-from fame_accel.fairness.clip_tokenizer import clip_tokenizer
+from fame_accel.edit.clip_tokenizer import clip_tokenizer
 
 
 def components() -> dict:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fame_accel.fairness.clip_tokenizer import clip_tokenizer
+from fame_accel.edit.clip_tokenizer import clip_tokenizer
 from fame_accel.media.packages import require
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import torch
 
 from fame_accel.core.limits import WAN_TEXT_TOKENS
 from fame_accel.edit.checkpoint import CLASSES, TEXT_ENCODERS, TOKENIZERS, WAN_CLASSES, Checkpoint
+from fame_accel.edit.clip_tokenizer import clip_tokenizer
 from fame_accel.edit.options import one_or_list
 from fame_accel.edit.single_file import load_components
-from fame_accel.fairness.clip_tokenizer import clip_tokenizer
 from fame_accel.media.loading import LOCAL, load_diffusers_model, load_transformers_model, loading
 from fame_accel.media.packages import require
 

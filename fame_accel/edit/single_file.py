@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fame_accel.fairness.clip_tokenizer import clip_tokenizer
+from fame_accel.edit.clip_tokenizer import clip_tokenizer
 from fame_accel.media.loading import check_loaded, loading
 from fame_accel.media.packages import require
 from fame_accel.media.weights import Weights, shapes, some

@@ -15,13 +15,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from fame_accel.edit.clip_tokenizer import clip_tokenizer
 from fame_accel.evaluate.background import background_psnr, background_ssim
 from fame_accel.evaluate.clip_text import Clip, text_alignment
 from fame_accel.evaluate.figures import UNITS, Figures, judge, table
 from fame_accel.evaluate.gender import Face, gender_outcome, outcome_of
 from fame_accel.evaluate.parity import Arm, JudgedEdit, Share, parity, winobias_professions
 from fame_accel.evaluate.temporal import clip_motion, frame_similarity, warp_error, warp_errors
-from fame_accel.fairness.clip_tokenizer import clip_tokenizer
 from fame_accel.media.packages import packaged_file
 from fame_accel.media.video import read_video
 

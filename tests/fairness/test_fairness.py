@@ -14,9 +14,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor
 
 from benchmarks.fairness import lean, minilm, sentence_embedding
+from fame_accel.edit.clip_tokenizer import clip_tokenizer
 from fame_accel.evaluate.parity import winobias_professions
 from fame_accel.fairness import Debias, association, encode_prompt, token_regions
-from fame_accel.fairness.clip_tokenizer import clip_tokenizer
 
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")

@@ -8,8 +8,8 @@ import unicodedata
 import pytest
 import transformers
 
+from fame_accel.edit.clip_tokenizer import clip_tokenizer
 from fame_accel.fairness import token_regions
-from fame_accel.fairness.clip_tokenizer import clip_tokenizer
 from fame_accel.fairness.phrases import find_phrase
 from fame_accel.fairness.tokens import tokenize
 

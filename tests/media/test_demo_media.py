@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from fame_accel.demo.codec import PatchCodec, psnr
-from fame_accel.fairness.clip_tokenizer import clip_tokenizer
+from fame_accel.edit.clip_tokenizer import clip_tokenizer
 from fame_accel.media.charts import comparison_chart
 from fame_accel.media.clip import load_clip
 from fame_accel.media.packages import packaged_file
