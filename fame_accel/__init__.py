@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         restore_fame,
     )
     from fame_accel.core.attention import layout_attention
+    from fame_accel.core.distributed import ulysses_attention
     from fame_accel.core.layout import SpaceTimeLayout, TokenLayout
     from fame_accel.core.mass import attention_mass
     from fame_accel.core.merging import merge_attention
@@ -55,6 +56,7 @@ __all__ = [
     "reference",
     "restore_fame",
     "time_weights",
+    "ulysses_attention",
 ]
 
 # The module that each name comes from.
@@ -81,6 +83,7 @@ _LAZY = {
     "plan_attention": "core.planning",
     "restore_fame": "adapter",
     "time_weights": "core.modulation",
+    "ulysses_attention": "core.distributed",
 }
 
 

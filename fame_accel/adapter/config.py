@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -43,6 +43,9 @@ class FameConfig:
             transformer has one level, and attends as it always does at steps that are not modulated.
         guidance: "conditional" modulates the conditional (last) part of a guided batch alone, "all" every part.
         backend: as in `layout_attention`.
+        group: a torch.distributed process group among whose ranks the frames of a UNet are divided, in order: each
+            calls the UNet with its own frames, under the layout of the whole clip. None is one process. A video
+            transformer is divided by diffusers' own enable_parallelism.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type or is out of range; the message names it.
@@ -63,6 +66,7 @@ class FameConfig:
     levels: tuple[int, ...] = (1, 2, 4, 8)
     guidance: Literal["conditional", "all"] = "conditional"
     backend: str = "auto"
+    group: Any = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.layout, SpaceTimeLayout):

@@ -54,6 +54,8 @@ def apply_fame(
             "model_or_pipeline must be a UNet2DConditionModel, a video transformer that fame_accel knows, or a "
             f"pipeline with one, got {type(model_or_pipeline).__name__}; family=VideoFamily(...) describes another"
         )
+    if config.group is not None:
+        raise ValueError("group must be None for a video transformer: divide it by its own enable_parallelism()")
     has_text = family.cross if isinstance(family, MotionFamily) else family.text
     if config.token_regions is not None and has_text is None:
         raise ValueError(f"token_regions must be None: {family.name} attends to no prompt")

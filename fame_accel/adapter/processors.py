@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from fame_accel.core.dispatch import run_plan
+from fame_accel.core.distributed import gather_tokens
 from fame_accel.core.planning import AttentionPlan
 from fame_accel.core.validation import check_scale
 
@@ -30,6 +31,7 @@ class LayerCall:
         row_strength: float32 [1, frames * tokens] in [0, 1].
         key_weight: float32 [1, text tokens] in [0, 1], or None for 1.
         plain_parts: int64 [1] on the CPU, how many parts, from the first on, get plain attention.
+        group: process group whose ranks have other frames of the clip, or None.
     """
 
     plan: AttentionPlan
@@ -38,6 +40,7 @@ class LayerCall:
     row_strength: Tensor
     key_weight: Tensor | None
     plain_parts: Tensor
+    group: Any = None
 
 
 class _FameProcessor:
@@ -52,6 +55,8 @@ class _FameProcessor:
         query, key, value = (_heads(attn, x) for x in (attn.to_q(clip), attn.to_k(source), attn.to_v(source)))
         query = query if attn.norm_q is None else attn.norm_q(query)
         key = key if attn.norm_k is None else attn.norm_k(key)
+        if call.group is not None and source is clip:
+            key, value = gather_tokens(key, call.group), gather_tokens(value, call.group)
         scale = check_scale(attn.scale, query.shape[-1])
         out, _ = run_plan(
             call.plan, query, key, value, call.row_strength, call.key_weight, scale, False, call.plain_parts

@@ -13,5 +13,6 @@ def cross_size(config: FameConfig, layout: TokenLayout, text_layout: TokenLayout
     """float32 [1, N]: 1 - the share of what shares a region with each pixel, as `config.cross_size` says."""
     if config.cross_size == "tokens":
         return layout.size_regularization(text_layout)[None]
-    region = layout.region.view(config.layout.num_frames, -1)
+    frames = int(layout.frame[0].unique().numel())
+    region = layout.region.view(frames, -1)
     return TokenLayout(region, torch.zeros_like(region), 1).size_regularization().flatten()[None]

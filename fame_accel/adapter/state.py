@@ -13,6 +13,7 @@ from fame_accel.adapter.config import FameConfig
 from fame_accel.adapter.processors import FameCrossAttnProcessor, FameSelfAttnProcessor, LayerCall
 from fame_accel.adapter.sizes import cross_size
 from fame_accel.core.backend import resolve_backend
+from fame_accel.core.distributed import group_rank, group_size
 from fame_accel.core.layout import TokenLayout
 from fame_accel.core.modulation import Modulation
 from fame_accel.core.planning import find_plan
@@ -37,12 +38,14 @@ class Layer:
 
 @dataclass
 class Resolution:
-    """Layers of one size: their layout, the size terms of their row strengths and the strengths of this step.
+    """Layers of one size: their layouts, the size terms of their row strengths and the strengths of this step.
 
-    Sizes and strengths are float32 [1, frames * tokens]; those of cross-attention are None where it is not modulated.
+    `layout` is of the frames that this process has, `whole` of all. Sizes and strengths are float32
+    [1, frames * tokens]; those of cross-attention are None where it is not modulated.
     """
 
     layout: TokenLayout
+    whole: TokenLayout
     self_size: Tensor
     self_strength: Tensor
     cross_size: Tensor | None
@@ -62,12 +65,18 @@ class FameState:
     def __init__(self, config: FameConfig, layers: Sequence[Layer]) -> None:
         self.config = config
         self.layers = layers
-        self.frames = config.layout.num_frames
+        ranks = 1 if config.group is None else group_size(config.group)
+        if config.layout.num_frames % ranks:
+            raise ValueError(f"layout has {config.layout.num_frames} frames, which {ranks} ranks cannot divide")
+        self.frames = config.layout.num_frames // ranks
+        self._first_frame = 0 if config.group is None else self.frames * group_rank(config.group)
         self.active = False
         self.paused = False
         self.steps = 0
         self.active_steps = 0
-        self._cross_modulation = config.cross_modulation or Modulation.videograin(self.frames, key_frames=1)
+        self._cross_modulation = config.cross_modulation or Modulation.videograin(
+            config.layout.num_frames, key_frames=1
+        )
         self._text_layout: TokenLayout | None = None
         self._text_weights: Tensor | None = None
         self._plain_parts = torch.zeros(1, dtype=torch.int64, device="cpu")
@@ -149,14 +158,22 @@ class FameState:
     def _resolution(self, height: int, width: int, device: torch.device) -> Resolution:
         key = (height, width, device)
         if key not in self._resolutions:
-            layout = self.config.layout.tokens(height, width, device)
-            size = layout.size_regularization()[None]
+            whole = self.config.layout.tokens(height, width, device)
+            layout = self._own_part(whole, height * width)
+            size = layout.size_regularization(whole)[None]
             cross = None if self._text_layout is None else cross_size(self.config, layout, self._text_layout)
             strengths = (None if x is None else torch.zeros_like(x) for x in (size, cross))
             self_strength, cross_strength = strengths
             assert self_strength is not None
-            self._resolutions[key] = Resolution(layout, size, self_strength, cross, cross_strength)
+            self._resolutions[key] = Resolution(layout, whole, size, self_strength, cross, cross_strength)
         return self._resolutions[key]
+
+    def _own_part(self, whole: TokenLayout, tokens: int) -> TokenLayout:
+        """The layout of this process's frames, of so many tokens each."""
+        if self.config.group is None:
+            return whole
+        own = slice(self._first_frame * tokens, (self._first_frame + self.frames) * tokens)
+        return TokenLayout(whole.region[0, own], whole.frame[0, own], whole.num_frames)
 
     def _call(self, resolution: Resolution, is_cross: bool, head_dim: int, dtype: torch.dtype) -> LayerCall:
         key = (is_cross, head_dim, dtype)
@@ -168,10 +185,12 @@ class FameState:
                 strength, weight = resolution.cross_strength, self._text_weights
                 assert key_layout is not None and strength is not None
             else:
-                key_layout, modulation = layout, self.config.self_modulation or Modulation()
+                key_layout, modulation = resolution.whole, self.config.self_modulation or Modulation()
                 strength, weight = resolution.self_strength, None
             plan = find_plan(layout, key_layout, modulation, backend, 1, head_dim, dtype, weight is not None)
-            resolution.calls[key] = LayerCall(plan, 1, self.frames, strength, weight, self._plain_parts)
+            resolution.calls[key] = LayerCall(
+                plan, 1, self.frames, strength, weight, self._plain_parts, self.config.group
+            )
         return resolution.calls[key]
 
     def _prepare_text(self, text: Tensor | None, device: torch.device) -> None:

@@ -122,7 +122,18 @@ class _Installed:
         arguments.update(arguments.pop("kwargs", {}))
         self._steps.advance(arguments["timestep"])
         plain = self._plain_items(arguments[self._latents], self._names.unconditional)
-        self._state.prepare(arguments, max(self._steps.noise, 0.0) ** self._power, plain)
+        schedule = max(self._steps.noise, 0.0) ** self._power
+        if isinstance(self._state, MotionState):
+            self._state.prepare(arguments, schedule, plain)
+        else:
+            self._state.prepare(arguments, schedule, plain, *self._ranks())
+
+    def _ranks(self) -> tuple[int, int]:
+        """This process's rank, and the number of ranks, where diffusers divides the tokens among several."""
+        processors = (layer.processor for layer in self.hook.layers.values())
+        parallel = next((getattr(one, "_parallel_config", None) for one in processors), None)
+        config = None if parallel is None else parallel.context_parallel_config
+        return (0, 1) if config is None else (config._rank, config._world_size)
 
     def restore(self) -> None:
         """Undo it."""

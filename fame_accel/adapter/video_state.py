@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -42,12 +42,27 @@ class Rows:
         for size, factor, strength in self.strengths:
             torch.mul(size, factor * schedule, out=strength)
 
+    def shard(self, rank: int, ranks: int) -> Rows:
+        """The rows of one process where the queries are divided among several; it shares the row strengths."""
+        first, last = self.num_queries * rank // ranks, self.num_queries * (rank + 1) // ranks
+        queries, pairs, before = [], [], 0
+        for query, row in zip(self.queries, self.pairs, strict=True):
+            layout = query.layout
+            own = slice(max(first - before, 0), min(last - before, layout.num_tokens))
+            before += layout.num_tokens
+            if own.start < own.stop:
+                queries.append(Segment(TokenLayout(layout.region[0, own], layout.frame[0, own], layout.num_frames)))
+                strengths = [None if pair.row_strength is None else pair.row_strength[:, own] for pair in row]
+                pairs.append(tuple(replace(pair, row_strength=one) for pair, one in zip(row, strengths, strict=True)))
+        return replace(self, queries=tuple(queries), pairs=tuple(pairs), num_queries=last - first)
+
 
 class Role:
     """Layers of one kind, and what replaces their attention call.
 
     Attributes:
         rows: for all batch items, or one for each.
+        shards: the same for the queries of this process, where layers see no others; empty in one process.
         plain_items: int64 [1] on the CPU, one for each of `rows`: items before it get plain attention.
         plain: whether all items do: the call is then left to the model.
         order: int64 [N], which token comes where once they are sorted, and its inverse; None where they are.
@@ -60,6 +75,7 @@ class Role:
         self._causal = causal  # plain attention then has a mask of its own
         self._turn = 0
         self.rows: tuple[Rows, ...] = ()
+        self.shards: tuple[Rows, ...] = ()
         self.plain_items: tuple[Tensor, ...] = ()
         self.plain = True
         self.order: tuple[Tensor, Tensor] | None = None
@@ -88,6 +104,8 @@ class Role:
 
     def _run(self, index: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
         rows = self.rows[index]
+        if self.shards and query.shape[2] == self.shards[index].num_queries:
+            rows = self.shards[index]
         are_known = not (self._family.items_apart and torch.compiler.is_compiling())  # traced lengths may not be
         if are_known and (query.shape[2], key.shape[2]) != (rows.num_queries, rows.num_keys):
             raise ValueError(
@@ -114,6 +132,7 @@ class VideoState:
         self._frames = config.layout.num_frames
         self._self_modulation = _with_causal_blocks(config.self_modulation, self._frames, family, model_config)
         self._cross_modulation = config.cross_modulation or Modulation.videograin(self._frames, key_frames=1)
+        self._shards: dict[tuple[int, int, int], Rows] = {}
         self._known: dict[tuple, list[tuple[TextTokens | None, Rows]]] = {}
         causal = bool(family.causal_blocks(model_config))
         joint = family.cross is None and config.token_regions is not None
@@ -131,22 +150,31 @@ class VideoState:
 
     @torch.inference_mode(False)  # what is kept for later calls must be usable outside inference mode too
     @torch.no_grad()
-    def prepare(self, arguments: Arguments, schedule: float, plain_items: int) -> None:
+    def prepare(self, arguments: Arguments, schedule: float, plain_items: int, rank: int = 0, ranks: int = 1) -> None:
         """Make the roles ready for a call.
 
         Args:
             arguments: of the model's forward, by name.
             schedule: the noise level to the configured power.
             plain_items: batch items before it get plain attention.
+            rank, ranks: of the processes among which diffusers divides the tokens.
         """
         batch = len(arguments["hidden_states"])
         for role in (self.self_role, self.cross_role):
             if role is not None:
                 role.plain = plain_items >= batch
                 self._fill(role, arguments)
+                if ranks > 1 and role is self.cross_role:
+                    role.shards = tuple(self._shard(rows, rank, ranks) for rows in role.rows)
                 self._set_plain_items(role, batch, plain_items)
                 for rows in role.rows:
                     rows.set_strength(schedule)
+
+    def _shard(self, rows: Rows, rank: int, ranks: int) -> Rows:
+        key = (id(rows), rank, ranks)
+        if key not in self._shards:
+            self._shards[key] = rows.shard(rank, ranks)
+        return self._shards[key]
 
     def _set_plain_items(self, role: Role, batch: int, plain_items: int) -> None:
         counts = [plain_items] if len(role.rows) == 1 and not self._family.items_apart else []
