@@ -22,8 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
-from examples.methods import ditctrl, key_frames, regional_prompting
-from fame_accel import SpaceTimeLayout, layout_attention
+from fame_accel import Modulation, SpaceTimeLayout, TokenLayout, layout_attention
 from fame_accel.bench.environment import environment
 from fame_accel.bench.memory import peak_mib
 
@@ -37,21 +36,23 @@ def fatezero(frames: int, side: int) -> Forms:
     pixels = side * side
     query, key, value = _inputs(frames * pixels)
     layout = SpaceTimeLayout.from_masks(torch.ones(1, frames, side, side, dtype=torch.bool)).tokens(side, side)
-    modulation = key_frames.key_frames("fatezero", frames)
 
     def before() -> Tensor:
         queries, keys, values = (one.unflatten(2, (frames, pixels)) for one in (query, key, value))
-        named = [[frame, max(frame - 1, 0), 0] for frame in range(frames)]
-        outs = [
-            sdpa(queries[:, :, frame], keys[:, :, which].flatten(2, 3), values[:, :, which].flatten(2, 3))
-            for frame, which in enumerate(named)
-        ]
+        outs = []
+        for frame in range(frames):
+            named = [frame, max(frame - 1, 0), 0]
+            outs.append(sdpa(queries[:, :, frame], *(one[:, :, named].flatten(2, 3) for one in (keys, values))))
         return torch.cat(outs, 2)
 
-    return {"before": before, "after": lambda: layout_attention(query, key, value, layout, modulation=modulation)}
+    def after() -> Tensor:
+        modulation = Modulation.frames(frames, "self_previous_first")
+        return layout_attention(query, key, value, layout, modulation=modulation)
+
+    return {"before": before, "after": after}
 
 
-def ditctrl_sharing(frames: int, side: int) -> Forms:
+def ditctrl(frames: int, side: int) -> Forms:
     """Text and video: the object sees the object, the background the background."""
     tokens = frames * side * side
     query, key, value = _inputs(TEXT + tokens)
@@ -59,13 +60,18 @@ def ditctrl_sharing(frames: int, side: int) -> Forms:
 
     def before() -> Tensor:
         everyone = torch.ones(TEXT, dtype=torch.bool)
-        twice = [sdpa(query, key, value, torch.cat([everyone, seen])[None]) for seen in (video_mask, ~video_mask)]
-        return torch.where(torch.cat([text_mask, video_mask])[:, None], *twice)
+        of_object, of_background = (torch.cat([everyone, seen])[None] for seen in (video_mask, ~video_mask))
+        rows = torch.cat([text_mask, video_mask])[:, None]
+        return torch.where(rows, sdpa(query, key, value, of_object), sdpa(query, key, value, of_background))
 
-    return {
-        "before": before,
-        "after": lambda: ditctrl.shared_attention(query, key, value, text_mask, video_mask),
-    }
+    def after() -> Tensor:
+        is_video = torch.cat([torch.zeros(TEXT), torch.ones(tokens)]).int()
+        layout = TokenLayout(torch.where(torch.cat([text_mask, video_mask]), 1, 2), is_video, 2)
+        bias = torch.zeros(2, 2, 2)
+        bias[0, :, 1] = -torch.inf
+        return layout_attention(query, key, value, layout, modulation=Modulation(bias_table=bias))
+
+    return {"before": before, "after": after}
 
 
 def regional(frames: int, side: int) -> Forms:
@@ -75,7 +81,6 @@ def regional(frames: int, side: int) -> Forms:
     for region, part in enumerate(torch.arange(tokens).chunk(4)[:3]):
         masks[region, part] = True
     query, key, value = _inputs(sum(counts) + tokens)
-    layout, modulation = regional_prompting.regional_layout(counts, masks)
 
     def before() -> Tensor:
         start, total = 0, sum(counts)
@@ -86,15 +91,24 @@ def regional(frames: int, side: int) -> Forms:
             mask[prompt, prompt] = True
             mask[prompt, total:] = pixels
             mask[total:, prompt] = pixels[:, None]
-        nowhere = ~masks.any(0)
-        for pixels in (*masks, nowhere):
+        for pixels in (*masks, ~masks.any(0)):
             mask[total:, total:] |= pixels[:, None] & pixels[None, :]
         return sdpa(query, key, value, mask)
 
-    return {"before": before, "after": lambda: layout_attention(query, key, value, layout, modulation=modulation)}
+    def after() -> Tensor:
+        regions = torch.where(masks.any(0), (masks.int() << torch.arange(3)[:, None]).sum(0), 8)
+        prompts = [torch.full((TEXT,), 16), *(torch.full((TEXT,), 1 << region) for region in range(3))]
+        frame = torch.arange(5).repeat_interleave(torch.tensor([*counts, tokens]))
+        bias = torch.full((2, 5, 5), -torch.inf)
+        bias[:, range(4), range(4)] = bias[:, 0, 4] = bias[:, 4, 0] = 0
+        bias[1, 1:, 4] = bias[1, 4, 1:] = 0
+        layout = TokenLayout(torch.cat([*prompts, regions]).int(), frame, 5)
+        return layout_attention(query, key, value, layout, modulation=Modulation(bias_table=bias))
+
+    return {"before": before, "after": after}
 
 
-PORTS = {"FateZero's keys": fatezero, "DiTCtrl's sharing": ditctrl_sharing, "regional prompting": regional}
+PORTS = {"FateZero's keys": fatezero, "DiTCtrl's sharing": ditctrl, "regional prompting": regional}
 
 
 def _inputs(tokens: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -127,10 +141,10 @@ def measure(name: str, frames: int, side: int) -> dict[str, object]:
     medians = {form: statistics.median(values) for form, values in seconds.items()}
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
         peaks = {form: pool.submit(_peak, name, form, frames, side).result() for form in forms}
-    lines = {form: len(inspect.getsource(call).splitlines()) for form, call in forms.items()}
+    lines = {form: len(inspect.getsource(call).splitlines()) - 1 for form, call in forms.items()}
     return {
         "method": name, "tokens": results["after"].shape[2], "difference": f"{difference:.1e}",
-        "lines_before": lines["before"], "lines_after": 1,
+        "lines_before": lines["before"], "lines_after": lines["after"],
         "ms_before": round(1e3 * medians["before"], 1), "ms_after": round(1e3 * medians["after"], 1),
         "ratio": round(medians["after"] / medians["before"], 2),
         "mib_before": _rounded(peaks["before"]), "mib_after": _rounded(peaks["after"]),

@@ -36,9 +36,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, int, int]]:
     seen: list[tuple[float, int, int]] = []
     prepare = VideoState.prepare
 
-    def recording(self: VideoState, arguments: Any, schedule: float, plain_items: int) -> None:
+    def recording(self: VideoState, arguments: Any, schedule: float, plain_items: int, *ranks: int) -> None:
         seen.append((schedule, len(arguments["hidden_states"]), plain_items))
-        prepare(self, arguments, schedule, plain_items)
+        prepare(self, arguments, schedule, plain_items, *ranks)
 
     monkeypatch.setattr(VideoState, "prepare", recording)
     return seen
