@@ -443,6 +443,7 @@ def test_permuting_tokens_permutes_the_output(target: Target, name: str):
 
 @on_backends
 @on_modulations
+@pytest.mark.slow
 def test_renaming_regions_changes_nothing(target: Target, name: str):
     case = make_case(target, num_queries=40, kind="overlapping", modulation=MODULATIONS[name](FRAMES))
     new_bit = torch.tensor([30, 7, 0], device=target.device)

@@ -65,6 +65,7 @@ def test_an_edit_its_record_and_its_replay(home: Path, tmp_path: Path, capsys: A
     assert again.read_bytes() == out.read_bytes()
 
 
+@pytest.mark.slow
 def test_options_change_the_edit(home: Path, tmp_path: Path):
     frames = {}
     changes = {"": {}, "guidance": {"guidance": 3}, "source_guidance": {"source_guidance": 1}, "seed": {"seed": 1}}
@@ -77,6 +78,7 @@ def test_options_change_the_edit(home: Path, tmp_path: Path):
     assert len(set(frames.values())) == len(frames)
 
 
+@pytest.mark.slow
 def test_an_interrupted_edit_goes_on(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
     from fame_accel.edit.steps import SavedSteps
 

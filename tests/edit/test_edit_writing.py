@@ -55,6 +55,7 @@ def one_line(capsys: Any) -> str:
 
 
 @pytest.mark.parametrize("stage, steps", [("after_inverting", 1), ("after_inverting", 3), ("after_editing", 2)])
+@pytest.mark.slow
 def test_an_interrupted_edit_goes_on(home, whole, tmp_path, capsys, monkeypatch, stage, steps):
     given = flags(home, tmp_path / "a.mp4", steps=3, ddim_eta=0.5)
     with monkeypatch.context() as patch:

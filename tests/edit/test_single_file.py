@@ -68,6 +68,7 @@ def test_the_networks_are_those_of_the_folder(folder: Path, file: Path, xl: bool
         assert got.tokenizer_2.pad_token == "!" and got.tokenizer.pad_token != "!"
 
 
+@pytest.mark.slow
 def test_the_edit_is_that_of_the_folder(folder: Path, file: Path, home: Path, tmp_path: Path):
     hashes = []
     for model in (folder, file):
@@ -79,6 +80,7 @@ def test_the_edit_is_that_of_the_folder(folder: Path, file: Path, home: Path, tm
 
 
 @pytest.mark.parametrize("xl", [False], indirect=True)
+@pytest.mark.slow
 def test_missing_unexpected_and_misshapen_tensors_are_named(file: Path, home: Path, capsys: Any, xl: bool):
     tensors = load_file(file)
     for change, message in (

@@ -49,6 +49,7 @@ def test_import_needs_torch_alone(hidden: tuple[str, ...]):
 
 
 @pytest.mark.parametrize("folder", ["core", "tools"])
+@pytest.mark.slow
 def test_folders_that_need_torch_alone(folder: str):
     files = sorted((ROOT / "fame_accel" / folder).rglob("*.py"))
     names = [".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files]

@@ -100,6 +100,7 @@ def test_the_interpreter_is_tested(whole: tuple[int, str, dict[str, Any]]) -> No
     assert set(launches["entries"]["tiled"]["16 bit"]) == {"40", "64", "80", "128", "160"}
 
 
+@pytest.mark.slow
 def test_report_of_versions(whole: tuple[int, str, dict[str, Any]]) -> None:
     _, printed, report = whole
     versions = {package["name"]: package["version"] for package in report["packages"]}
@@ -209,6 +210,7 @@ def test_inputs_that_cannot_be_made_fail(sdpa_alone: None, monkeypatch: pytest.M
     ],
     ids=["sdpa", "triton"],
 )
+@pytest.mark.slow
 def test_every_operator_is_reached(
     backend: str,
     size: parity_cases.Size,
@@ -393,6 +395,7 @@ assert backends.find_launches(torch.device("cpu")) is None
 @pytest.mark.parametrize(
     "kind", [pytest.param(kind, marks=[] if kind == "an OSError" else pytest.mark.slow) for kind in BROKEN]
 )
+@pytest.mark.slow
 def test_a_triton_that_cannot_be_used(kind: str, tmp_path: Path) -> None:
     """Whatever its import raises, sdpa works and the doctor says why triton does not."""
     code, reason = BROKEN[kind]

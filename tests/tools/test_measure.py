@@ -35,6 +35,7 @@ print(freed_memory_is_kept(), environment(torch.device("cpu"))["device"], reside
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 @pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.slow
 def test_freed_memory(keep: bool):
     variables = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     command = [sys.executable, "-c", FREED, *(["keep"] if keep else [])]

@@ -62,6 +62,7 @@ def test_parameters_are_those_published():
 
 
 @pytest.mark.parametrize("split", [False, True])
+@pytest.mark.slow
 def test_an_edit_allocates_what_is_planned(tmp_path: Path, split: bool):
     """Of the toy checkpoint on a CPU, whose convolutions allocate about a MiB besides."""
     pipeline = FameVideoEditPipeline.from_pipe(random_pipeline())
