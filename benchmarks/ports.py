@@ -1,6 +1,6 @@
 """Three methods before and after their ports of examples/methods: time and peak memory on this CPU, side by side.
 
-    python -m benchmarks.ports [--frames 16] [--side 32]
+    python -m benchmarks.ports [--frames 16] [--side 32] [--threads 1]
 
 Both forms run in turn, after their results have been compared. Peaks are those of processes of their own. Rows go to
 benchmarks/results/ports.csv.
@@ -160,7 +160,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--side", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=1, help="one is steadier where others share the cores")
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     rows = pandas.DataFrame([measure(name, options.frames, options.side) for name in PORTS])
     rows.to_csv(RESULTS, index=False)
     print(rows.to_string(index=False))
