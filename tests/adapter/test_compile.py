@@ -80,6 +80,7 @@ CONFIGS = {
     ],
 )
 @torch.no_grad()
+@pytest.mark.slow
 def test_later_clips_are_not_compiled(part: str, configs: Callable[[int], fa.FameConfig]) -> None:
     unet, eager = make_unet(), make_unet()
     counter = torch._dynamo.testing.CompileCounter()

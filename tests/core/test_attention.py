@@ -278,6 +278,7 @@ def test_batched_layouts(target: Target, sides: str, name: str):
 @on_backends
 @pytest.mark.parametrize("sides", ["both", "query", "key"])
 @pytest.mark.parametrize("name", ["fame_strength", "region_mask", pytest.param("random", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_items_with_frames_of_their_own(target: Target, sides: str, name: str):
     modulation = MODULATIONS[name](FRAMES)
     case = make_case(target, num_queries=12, num_keys=15, batch=2, kind="two", modulation=modulation)
@@ -493,6 +494,7 @@ def test_factors_with_strides(target: Target, strides: str, num_keys: int | None
 
 
 @on_pairs("head_dim, name", TARGETS, [20, 40, 72], ["plain", "region_mask", "fame", "fame_strength"])
+@pytest.mark.slow
 def test_out_without_lse(target: Target, head_dim: int, name: str):
     """Where lse is not asked for, kernels may sum the weights as rounded: out keeps the rule."""
     case = make_case(

@@ -103,6 +103,7 @@ def test_presets(name: str, kind: str):
 
 
 @pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 12))])
+@pytest.mark.slow
 def test_random_layouts_and_tables(seed: int):
     """Frames in any order, some of them alike, any bits, a third of the frame pairs excluded."""
     random = torch.Generator().manual_seed(seed)

@@ -81,6 +81,7 @@ def test_candidates_fit_the_registers() -> None:
 
 @interpreted
 @pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.slow
 def test_cases_reach_their_kernel(kernel: str, launch_table: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """A trial would else time a kernel that its launch does not change."""
     asked: list[str] = []
