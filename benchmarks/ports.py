@@ -3,7 +3,7 @@
     python -m benchmarks.ports [--frames 16] [--side 32] [--threads 1]
 
 Both forms run in turn, after their results have been compared. Peaks are those of processes of their own. Rows go to
-benchmarks/results/ports.csv.
+benchmarks/results/ports.csv, and a table of them to docs/porting.md.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from fame_accel.bench.environment import environment
 from fame_accel.bench.memory import peak_mib
 
 RESULTS = Path(__file__).parent / "results/ports.csv"
+PAGE, MARK, END = Path(__file__).parents[1] / "docs/porting.md", "<!-- ports -->", "<!-- /ports -->"
 HEADS, HEAD_DIM, TEXT, REPEATS = 8, 64, 64, 7
 Forms = dict[str, Callable[[], Tensor]]
 
@@ -152,6 +153,22 @@ def measure(name: str, frames: int, side: int) -> dict[str, object]:
     }  # fmt: skip
 
 
+def table(rows: pandas.DataFrame) -> str:
+    """The rows as a table of docs/porting.md."""
+    lines = [
+        "| Method | tokens | lines before, after | time before, after (ratio) | peak before, after |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows.to_dict("records"):
+        lines.append(
+            f"| {row['method']} | {row['tokens']:,} | {row['lines_before']}, {row['lines_after']} "
+            f"| {row['ms_before']} ms, {row['ms_after']} ms ({row['ratio']}) "
+            f"| {row['mib_before']} MiB, {row['mib_after']} MiB |"
+        )
+    first = rows.iloc[0]
+    return "\n".join([*lines, "", f"{first['device']}, float32, torch {first['torch']}, {first['date']}."])
+
+
 def _rounded(mib: float | None) -> float | None:
     return None if mib is None else round(mib, 1)
 
@@ -165,6 +182,9 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     rows = pandas.DataFrame([measure(name, options.frames, options.side) for name in PORTS])
     rows.to_csv(RESULTS, index=False)
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARK)
+    after = rest.partition(END)[2]
+    PAGE.write_text(f"{before}{MARK}\n{table(rows)}\n{END}{after}", encoding="utf-8")
     print(rows.to_string(index=False))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pandas
 import pytest
 from support import ROOT
 from video_models import VIDEO_MODELS
@@ -28,6 +29,14 @@ def test_the_table_of_memory_and_communication():
         assert f"| {ranks} | {kept:.2f} GiB | {sent:.2f} GiB |" in page
     assert f"40 ranks keep {2 * whole / 40:.2f} GiB and send {whole / 40 * 39 / 40:.2f} GiB" in page
     assert f"{75_600**2 / 2**30:.1f} GiB as bool" in page
+
+
+def test_the_table_of_ports_is_that_of_its_results():
+    from benchmarks import ports
+
+    page = ports.PAGE.read_text(encoding="utf-8")
+    written = page.partition(ports.MARK)[2].partition(ports.END)[0]
+    assert written.strip() == ports.table(pandas.read_csv(ports.RESULTS)).strip()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
