@@ -84,7 +84,7 @@ class Role:
         self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, scale: float | None
     ) -> Tensor | None:
         """The attention of a layer's query, key and value [B, H, N, D]; None to leave it to the model."""
-        if self.plain and (self._causal or not torch.compiler.is_compiling()):
+        if (self._causal or not torch.compiler.is_compiling()) and self.plain:  # compiled code serves both
             return None
         if self._is_cross and key.shape[2] != self.rows[0].num_keys:
             return None  # keys of an image, which Wan's layers attend to apart from the text
