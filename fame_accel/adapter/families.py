@@ -57,6 +57,14 @@ class Family:
     noise: Callable[[float, Any], float] = lambda timestep, scheduler: timestep / 1000
     guidance: Literal["named", "ordered", "batched"] = "named"
 
+    def check_patterns(self, **patterns: str | None) -> None:
+        """ValueError where a pattern of layers' names is no regular expression."""
+        for name, pattern in patterns.items():
+            try:
+                re.compile(pattern or "")
+            except (re.error, TypeError) as error:
+                raise ValueError(f"{name} must be a regular expression of layers' names, got {pattern!r}") from error
+
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFamily(Family):
@@ -86,6 +94,11 @@ class VideoFamily(Family):
     masked: bool = False
     items_apart: bool = False
     order: Callable[[Arguments], Tensor | None] = lambda arguments: None
+
+    def __post_init__(self) -> None:
+        self.check_patterns(layers=self.layers, cross=self.cross)
+        if not callable(self.grid):
+            raise TypeError(f"grid must be a function of config and arguments, got {type(self.grid).__name__}")
 
 
 def _patches(config: Any) -> Grid:

@@ -68,6 +68,9 @@ class AttentionHook:
             if callable(getattr(module, "processor", None)):
                 attend = select(name)
                 if attend is not None:
+                    if not callable(attend):
+                        kind = type(attend).__name__
+                        raise TypeError(f"select must return a function or None for each layer, got {kind} for {name}")
                     _check_layer(name, module.processor)
                     selected[name] = (module, attend)
         if not selected:
@@ -162,7 +165,10 @@ class _Counted:
             raise ValueError(
                 f"key has {key.shape[1]} heads and query {query.shape[1]}: grouped-query attention is not supported"
             )
-        return self.attend(query, key, value, attn_mask, scale)
+        out = self.attend(query, key, value, attn_mask, scale)
+        if out is not None and out.shape != query.shape:
+            raise ValueError(f"attend must return the shape of query, {tuple(query.shape)}, got {tuple(out.shape)}")
+        return out
 
 
 _UNKNOWN_DIFFUSERS = "this class of diffusers is unknown to fame_accel, or has changed"

@@ -59,6 +59,10 @@ def apply_fame(
     has_text = family.cross if isinstance(family, MotionFamily) else family.text
     if config.token_regions is not None and has_text is None:
         raise ValueError(f"token_regions must be None: {family.name} attends to no prompt")
+    if handle_of(model) is not None:
+        raise RuntimeError("FAME attention is installed already: restore() its handle, or call restore_fame(), first")
+    if not hasattr(model, "config"):
+        raise TypeError(f"model_or_pipeline must be a model of diffusers, with a config, got {type(model).__name__}")
     pipeline = None if called is model_or_pipeline else model_or_pipeline
     second = getattr(pipeline, "transformer_2", None)
     return FameVideoHandle([called] if second is None else [called, second], family, config, pipeline)

@@ -42,6 +42,9 @@ class MotionFamily(Family):
     cross: str | None = None
     latents: str = "sample"
 
+    def __post_init__(self) -> None:
+        self.check_patterns(space=self.space, time=self.time, cross=self.cross)
+
 
 def _noise_of_log_sigma(timestep: float, scheduler: Any) -> float:
     sigma = math.exp(4 * timestep)

@@ -15,7 +15,7 @@ from torch import Tensor
 from fame_accel.core.dispatch import run_plan
 from fame_accel.core.distributed import gather_tokens
 from fame_accel.core.planning import AttentionPlan
-from fame_accel.core.validation import check_scale
+from fame_accel.core.validation import check_scale, refuse_derivatives
 
 
 @dataclass
@@ -57,6 +57,8 @@ class _FameProcessor:
         key = key if attn.norm_k is None else attn.norm_k(key)
         if call.group is not None and source is clip:
             key, value = gather_tokens(key, call.group), gather_tokens(value, call.group)
+        for name, side in (("query", query), ("key", key), ("value", value)):
+            refuse_derivatives(name, side)
         scale = check_scale(attn.scale, query.shape[-1])
         out, _ = run_plan(
             call.plan, query, key, value, call.row_strength, call.key_weight, scale, False, call.plain_parts

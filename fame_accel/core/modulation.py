@@ -206,6 +206,8 @@ class Modulation:
         Raises:
             TypeError, ValueError: the blocks do not fit the sequences; the message names the block.
         """
+        if not isinstance(blocks, Sequence) or not all(isinstance(row, Sequence) for row in blocks):
+            raise TypeError(f"blocks must be rows of modulations, got {type(blocks).__name__}")
         if len(blocks) != len(query_frames) or any(len(row) != len(key_frames) for row in blocks):
             raise ValueError(f"blocks must be {len(query_frames)} rows of {len(key_frames)}, one for each sequence")
         strengths, biases = [], []

@@ -23,7 +23,7 @@ from fame_accel.core.merging import merge_attention
 from fame_accel.core.modulation import Modulation
 from fame_accel.core.planning import find_plan
 from fame_accel.core.tracing import call_operator
-from fame_accel.core.validation import check_scale
+from fame_accel.core.validation import check_scale, refuse_derivatives
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,8 @@ def segment_attention(
     Returns:
         [B, H, Nq, D] in the query's dtype.
     """
+    for name, side in (("query", query), ("key", key), ("value", value)):
+        refuse_derivatives(name, side)
     flat = [pair for row in pairs for pair in row]
     return call_operator(
         segment_attention_op, query, key, value,

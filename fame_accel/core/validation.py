@@ -96,7 +96,7 @@ def check_tensors(query: Tensor, key: Tensor, value: Tensor, doubles: bool) -> N
             raise TypeError(f"{name} must have the dtype of query, {query.dtype}, got {tensor.dtype}")
         if tensor.device != query.device:
             raise ValueError(f"{name} must be on the device of query, {query.device}, got {tensor.device}")
-        _refuse_derivatives(name, tensor)
+        refuse_derivatives(name, tensor)
     batch, heads, _, head_dim = query.shape
     if not 1 <= head_dim <= MAX_HEAD_DIM:
         raise ValueError(f"query must have a head_dim from 1 to {MAX_HEAD_DIM}, got {head_dim}")
@@ -147,7 +147,7 @@ def _check_factor(name: str, factor: Tensor | None, side: Tensor) -> Tensor | No
         raise ValueError(f"{name} must have shape [{tokens}] or [{batch}, {tokens}], got {tuple(factor.shape)}")
     if factor.device != side.device:
         raise ValueError(f"{name} must be on the device of query, {side.device}, got {factor.device}")
-    _refuse_derivatives(name, factor)
+    refuse_derivatives(name, factor)
     inside = ((factor >= 0) & (factor <= 1)).all()
     message = f"{name} must lie in [0, 1] without NaN"
     if torch.compiler.is_compiling() or factor.device.type == "cuda":
@@ -158,7 +158,8 @@ def _check_factor(name: str, factor: Tensor | None, side: Tensor) -> Tensor | No
     return torch.atleast_2d(factor).to(torch.float32).contiguous()
 
 
-def _refuse_derivatives(name: str, tensor: Tensor) -> None:
+def refuse_derivatives(name: str, tensor: Tensor) -> None:
+    """RuntimeError where a derivative is asked for, of which there is none."""
     if tensor.requires_grad and torch.is_grad_enabled():
         raise RuntimeError(
             f"{name} requires grad, but layout attention has no backward: "

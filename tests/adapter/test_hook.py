@@ -118,6 +118,15 @@ def test_arguments_that_do_not_fit_are_refused(model: Any, select: Any, kind: ty
         hook_attention(model, select)
 
 
+def test_functions_that_do_not_fit_are_refused():
+    model, inputs = _case("Wan T2V")
+    with pytest.raises(TypeError, match="select must return a function or None for each layer, got str for blocks.0"):
+        hook_attention(model, lambda layer: "function")
+    with hook_attention(model, lambda layer: lambda query, *_: query[:, :1]):
+        with pytest.raises(ValueError, match=r"attend must return the shape of query, \(1, 2, 32, 12\), got \(1, 1"):
+            run(model, inputs)
+
+
 def test_linear_attention_is_refused_by_name():
     model = diffusers.SanaVideoTransformer3DModel(
         in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=12, num_layers=1,

@@ -233,7 +233,7 @@ def test_restored_by_name_and_twice():
     model, inputs = _model("Wan T2V")
     plain = run(model, inputs)
     apply_fame(model, _config(active_fraction=1.0))
-    with pytest.raises(RuntimeError, match="hooked already"):
+    with pytest.raises(RuntimeError, match="FAME attention is installed already"):
         apply_fame(model, _config())
     restore_fame(model)
     restore_fame(model)
@@ -284,6 +284,26 @@ def test_models_and_families_that_do_not_fit_are_refused():
     for value in (0, 1.5, True):
         with pytest.raises(ValueError, match="num_inference_steps must be an int >= 1"):
             _config(num_inference_steps=value)
+
+
+def test_descriptions_that_cannot_be_are_refused():
+    wan = _family("Wan")
+    with pytest.raises(ValueError, match=r"layers must be a regular expression of layers' names, got '\('"):
+        VideoFamily(name="mine", models=(), grid=wan.grid, layers="(")
+    with pytest.raises(ValueError, match="cross must be a regular expression"):
+        VideoFamily(name="mine", models=(), grid=wan.grid, layers="x", cross="[")
+    with pytest.raises(TypeError, match="grid must be a function of config and arguments, got tuple"):
+        VideoFamily(name="mine", models=(), grid=(1, 2, 3), layers="x")
+    described = VideoFamily(name="mine", models=(), grid=wan.grid, layers="x")
+    with pytest.raises(TypeError, match="must be a model of diffusers, with a config, got Linear"):
+        apply_fame(torch.nn.Linear(1, 1), _config(), family=described)
+
+
+def test_derivatives_are_refused():
+    model, inputs = _model("Wan T2V")
+    with torch.enable_grad(), apply_fame(model, _config(active_fraction=1.0)):
+        with pytest.raises(RuntimeError, match="query requires grad, but layout attention has no backward"):
+            run(model, inputs)
 
 
 def test_sparse_attention_of_kandinsky_is_refused():

@@ -121,6 +121,8 @@ class TestJoining:
             TokenLayout.cat([_layout(), _layout().to("meta")])
         with pytest.raises(ValueError, match="blocks must be 2 rows of 2"):
             Modulation.block([[None, None]], (1, 2), (1, 2))
+        with pytest.raises(TypeError, match="blocks must be rows of modulations, got NoneType"):
+            Modulation.block(None, (1,), (1,))
         with pytest.raises(TypeError, match=r"blocks\[0\]\[1\] must be a Modulation or None, got bool"):
             Modulation.block([[None, False]], (1,), (1, 2))
         with pytest.raises(ValueError, match=r"blocks\[0\]\[0\] must have tables for \(query, key\) frames \(2, 2\)"):
