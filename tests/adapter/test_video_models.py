@@ -28,7 +28,10 @@ from fame_accel import FameConfig, Modulation, SpaceTimeLayout, apply_fame, hook
 from fame_accel.adapter.families import FAMILIES
 from fame_accel.core.parity import Verdict, error
 
-ON_ALL = pytest.mark.parametrize("name", VIDEO_MODELS)
+FAST = ("Wan T2V", "Wan VACE", "HunyuanVideo", "CogVideoX", "LTX", "Mochi", "MiniMax H3")  # each way of joining text
+ON_ALL = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow]) for name in VIDEO_MODELS]
+)
 SELF_FACTOR, CROSS_FACTOR, NOISE = 0.8, 0.9, 0.5
 
 
