@@ -20,15 +20,12 @@ from fame_accel.cli import flags
 from fame_accel.core.limits import DTYPES, Range
 from fame_accel.tools.planner import FUSED, MODULATIONS, MOST_FRAMES
 from fame_accel.tools.planner.network import FAMILIES
-from fame_accel.tools.planner.video_network import VIDEO_NETWORKS
 
 if TYPE_CHECKING:
-    from fame_accel.tools.planner.network import AttentionLevel
     from fame_accel.tools.planner.regions import Regions
 
 _REGIONS = 2
 _SIZE = (512, 512)
-_VIDEO_SIZE = (480, 832)
 _OF_VIDEO = {
     "start": 0.0,
     "stride": 1,
@@ -42,10 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `fame-accel plan`."""
     frames = Range(int, 1, MOST_FRAMES)
     flags.add(parser, "--frames", f"1 to {MOST_FRAMES}", default=16, type=flags.number(frames))
-    default = "512x512, 832x480 for video models, or for --video its own aspect ratio with about the area of 512x512"
+    default = "512x512, or for --video its own aspect ratio with about that area"
     flags.add(parser, "--size", f"WIDTHxHEIGHT in pixels, or a square; multiples of 8; if not given, {default}")
-    names = ", ".join((*FAMILIES, *VIDEO_NETWORKS))
-    model = f"{names}, or a checkpoint folder, of which the config.json of each network is read"
+    model = f"{', '.join(FAMILIES)}, or a checkpoint folder, of which the config.json of each network is read"
     parser.add_argument("--model", metavar="NAME|FOLDER", help=f"{model} (default: sd15)")
     equal = f"that many regions of equal area (default: {_REGIONS}, where no masks are given)"
     parser.add_argument("--regions", type=int, metavar="R", help=equal)
@@ -122,39 +118,25 @@ def command(
     from fame_accel.tools.planner.footprint import read_footprint
     from fame_accel.tools.planner.network import network_of_layers, read_network
     from fame_accel.tools.planner.report import FILES, Report, card_memory
-    from fame_accel.tools.planner.video_network import find_video_network
 
     if out is not None:
         require("matplotlib")
         check_output_folder("--out", out, FILES, [video, masks])
-    described, batched = "", True
-    network: tuple[AttentionLevel, ...]
     selection = {"start": start, "stride": stride, "fit": fit, "fps": fps}
     if tokens is None:
         for flag, given in (("--heads", heads), ("--head-dim", head_dim), ("--layers", layers)):
             if given is not None:
                 raise ValueError(f"{flag} needs --tokens, the levels of attention that it describes")
         model = model or "sd15"
-        video_network = find_video_network(model)
-        if video_network is not None:
-            if video is not None:
-                raise ValueError(f"--video is for models of images, not for {model}: give --regions")
-            size = size or _VIDEO_SIZE
-            level, described = video_network.level(size), video_network.describe(frames, size)
-            frames, batched = video_network.latent_frames(frames), video_network.batched
-            network, footprint = (level,), None
-        else:
-            network, footprint = read_network(model), read_footprint(model)
+        network, footprint = read_network(model), read_footprint(model)
     else:
         if model is not None or size is not None or video is not None:
             raise ValueError("--tokens is in place of --model, --size and --video: give one or the other")
         network, footprint = network_of_layers(tokens, heads, head_dim, layers or [1]), None
         model, size = "attention alone", tokens[0]
     counted, source, size = _regions(regions, video, masks, auto_person_mask, frames, size, selection)
-    setting = Setting(network, counted, frames, size, dtype, modulation, guidance == "on" and batched, backend)
+    setting = Setting(network, counted, frames, size, dtype, modulation, guidance == "on", backend)
     report = Report.of(setting, model, source, card_memory() if memory is None else memory, footprint)
-    if described and not as_json:
-        print(described)
     print(report.as_json() if as_json else report.as_text())
     if out is not None:
         report.write(out)
