@@ -14,17 +14,20 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fame_accel.cli import flags
 from fame_accel.core.limits import DTYPES, Range
 from fame_accel.tools.planner import FUSED, MODULATIONS, MOST_FRAMES
 from fame_accel.tools.planner.network import FAMILIES
+from fame_accel.tools.planner.video_models import MODELS
 
 if TYPE_CHECKING:
     from fame_accel.tools.planner.regions import Regions
 
 _REGIONS = 2
+_FRAMES = 16
 _SIZE = (512, 512)
 _OF_VIDEO = {
     "start": 0.0,
@@ -32,16 +35,20 @@ _OF_VIDEO = {
     "fit": "crop",
     "fps": None,
 }  # flags for --video, and defaults
+_NAMES = ", ".join([*FAMILIES, *MODELS])
 _MEMORY = Range(float, 0.001, 1e6)  # GiB
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `fame-accel plan`."""
     frames = Range(int, 1, MOST_FRAMES)
-    flags.add(parser, "--frames", f"1 to {MOST_FRAMES}", default=16, type=flags.number(frames))
-    default = "512x512, or for --video its own aspect ratio with about that area"
+    default = f"if not given, {_FRAMES}, or for a video transformer its pipeline's"
+    flags.add(parser, "--frames", f"of the video, 1 to {MOST_FRAMES}; {default}", type=flags.number(frames))
+    default = "512x512, for --video its aspect ratio with about that area, for a video transformer its pipeline's"
     flags.add(parser, "--size", f"WIDTHxHEIGHT in pixels, or a square; multiples of 8; if not given, {default}")
-    model = f"{', '.join(FAMILIES)}, or a checkpoint folder, of which the config.json of each network is read"
+    flags.add(parser, "--width", "width in pixels, with --height in place of --size")
+    flags.add(parser, "--height", "height in pixels, with --width in place of --size")
+    model = f"{_NAMES}, or a checkpoint folder, of which the config.json of each network is read"
     parser.add_argument("--model", metavar="NAME|FOLDER", help=f"{model} (default: sd15)")
     equal = f"that many regions of equal area (default: {_REGIONS}, where no masks are given)"
     parser.add_argument("--regions", type=int, metavar="R", help=equal)
@@ -60,6 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     memory = "say how many frames fit, and what to change: a size such as 24GB or 23.5GiB, or a number of GiB"
     default = "; the first GPU's where there is one"
     parser.add_argument("--memory", type=memory_in_gib, metavar="GIB|SIZE", help=memory + default)
+    gpus = "numbers of GPUs that share a video transformer's heads (Ulysses): memory of each, and what it sends"
+    parser.add_argument("--gpus", type=flags.number(Range(int, 1, 10**6)), nargs="+", metavar="N", help=gpus)
     attention = parser.add_argument_group("attention alone, of any model, in place of --model and --size")
     tokens = "tokens of a frame, width x height, of each level of attention"
     attention.add_argument("--tokens", type=flags.size, nargs="+", metavar="WxH", help=tokens)
@@ -88,8 +97,10 @@ def memory_in_gib(text: str) -> float:
 
 
 def command(
-    frames: int,
+    frames: int | None,
     size: tuple[int, int] | None,
+    width: int | None,
+    height: int | None,
     model: str | None,
     regions: int | None,
     video: str | None,
@@ -104,6 +115,7 @@ def command(
     dtype: str,
     backend: str,
     memory: float | None,
+    gpus: list[int] | None,
     tokens: list[tuple[int, int]] | None,
     heads: list[int] | None,
     head_dim: list[int] | None,
@@ -118,31 +130,75 @@ def command(
     from fame_accel.tools.planner.footprint import read_footprint
     from fame_accel.tools.planner.network import network_of_layers, read_network
     from fame_accel.tools.planner.report import FILES, Report, card_memory
+    from fame_accel.tools.planner.video import SIDE_FLAGS, read_video_model
+    from fame_accel.tools.planner.video_plan import VideoPlan
 
     if out is not None:
         require("matplotlib")
         check_output_folder("--out", out, FILES, [video, masks])
     selection = {"start": start, "stride": stride, "fit": fit, "fps": fps}
+    side_flags = SIDE_FLAGS if width is None else ("--height", "--width")
+    size = _size(size, width, height)
+    transformer, footprint = None, None
     if tokens is None:
         for flag, given in (("--heads", heads), ("--head-dim", head_dim), ("--layers", layers)):
             if given is not None:
                 raise ValueError(f"{flag} needs --tokens, the levels of attention that it describes")
         model = model or "sd15"
-        network, footprint = read_network(model), read_footprint(model)
+        transformer = None if model in FAMILIES else read_video_model(model)
+        if transformer is None:
+            _check_folder(model)
+            network, footprint = read_network(model), read_footprint(model)
     else:
         if model is not None or size is not None or video is not None:
             raise ValueError("--tokens is in place of --model, --size and --video: give one or the other")
-        network, footprint = network_of_layers(tokens, heads, head_dim, layers or [1]), None
+        network = network_of_layers(tokens, heads, head_dim, layers or [1])
         model, size = "attention alone", tokens[0]
-    counted, source, size = _regions(regions, video, masks, auto_person_mask, frames, size, selection)
-    setting = Setting(network, counted, frames, size, dtype, modulation, guidance == "on", backend)
-    report = Report.of(setting, model, source, card_memory() if memory is None else memory, footprint)
+    options: dict[str, Any] = dict(dtype=dtype, modulation=modulation, guidance=guidance == "on", backend=backend)
+    memory = card_memory() if memory is None else memory
+    if transformer is not None:
+        for flag, given in (("--video", video), ("--masks", masks), ("--auto-person-mask", auto_person_mask)):
+            if given:
+                raise ValueError(f"{flag} is for UNets: for {model} give --regions, of equal area")
+        frames, size = frames or transformer.family.frames, size or transformer.family.size
+        counted, source, size = _regions(regions, video, masks, auto_person_mask, frames, size, selection)
+        plan = VideoPlan.of(transformer, frames, size, counted, gpus or (), side_flags, **options)
+        report = Report.of(plan.setting, model, source, memory, video=plan)
+    else:
+        if gpus is not None:
+            raise ValueError(f"--gpus needs a video transformer ({', '.join(MODELS)} or a folder), got {model}")
+        frames = frames or _FRAMES
+        counted, source, size = _regions(regions, video, masks, auto_person_mask, frames, size, selection)
+        report = Report.of(Setting(network, counted, frames, size, **options), model, source, memory, footprint)
     print(report.as_json() if as_json else report.as_text())
     if out is not None:
         report.write(out)
         if not as_json:
             print(f"\nWrote {', '.join(FILES)} to {out}")
     return 0
+
+
+def _check_folder(model: str) -> None:
+    """Raise ValueError unless a model is a family of UNets or a folder with a UNet's config."""
+    if model in FAMILIES:
+        return
+    if not Path(model).is_dir():
+        raise ValueError(f"--model must be {_NAMES} or a checkpoint folder, and there is no {model}")
+    if not (Path(model) / "unet" / "config.json").is_file():
+        raise ValueError(f"--model {model} must be a checkpoint folder in diffusers' layout: it has no "
+                         "unet/config.json and no transformer/config.json")  # fmt: skip
+
+
+def _size(size: tuple[int, int] | None, width: int | None, height: int | None) -> tuple[int, int] | None:
+    """The size that --size, or --width and --height, gave."""
+    if width is None and height is None:
+        return size
+    if size is not None:
+        raise ValueError("--size is in place of --width and --height: give one or the other")
+    if width is None or height is None:
+        given, missing = ("--width", "--height") if height is None else ("--height", "--width")
+        raise ValueError(f"{given} needs {missing}")
+    return height, width
 
 
 def _regions(

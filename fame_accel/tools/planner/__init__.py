@@ -2,8 +2,8 @@
 
 network: the attention layers of a UNet. regions, pairs: the pairs of tokens and tiles of one layer. memory: what a call
 holds at its peak. cycle_model, predicted: its time on chips that nothing was run on. estimate: a whole UNet.
-footprint, whole: the networks around it, and an edit with them. table, chart, report: the
-figures as text, pictures and files.
+footprint, whole: the networks around it, and an edit with them. video_models, video, video_plan: video transformers.
+table, chart, report: the figures as text, pictures and files.
 """
 
 from fame_accel.core.presets import MODULATIONS as _PRESETS

@@ -15,6 +15,7 @@ from fame_accel.tools.planner.cycle_model import CHIPS
 from fame_accel.tools.planner.memory import (
     MOST_SDPA_FRAMES,
     CallShape,
+    plan_bytes,
     reference_bytes,
     sdpa_bytes,
     triton_bytes,
@@ -212,6 +213,12 @@ def level_bytes(setting: Setting, level: AttentionLevel, backend: str) -> int:
         return 3 * shape.tensor + call
     # the plain half's result stands beside the other half's call; then both results beside the joined one
     return max(7 * shape.tensor + call, 10 * shape.tensor + 3 * shape.row)
+
+
+def level_plan_bytes(setting: Setting, level: AttentionLevel) -> int:
+    """The plan of a level's modulated call: tiles and pairs of tiles, which grow with N and not with N x N."""
+    runs = _runs(setting, level)
+    return plan_bytes(runs, *_tile(level, getattr(torch, setting.dtype).itemsize, runs.kind))
 
 
 def _shape(setting: Setting, level: AttentionLevel) -> CallShape:

@@ -121,9 +121,14 @@ def triton_bytes(shape: CallShape, runs: RunCounts, block_q: int, block_k: int) 
     tiles = runs.cut(block_q, block_k)
     query = shape.empty("meta")
     buffers = allocate_buffers(query, query, tiles.query_tiles, runs.kind.modulated, runs.kind.one_pass)
+    return plan_bytes(runs, block_q, block_k) + sum(buffer.nbytes for buffer in buffers if buffer is not None)
+
+
+def plan_bytes(runs: RunCounts, block_q: int, block_k: int) -> int:
+    """Bytes of a plan's lists, which all heads and layers share."""
+    tiles = runs.cut(block_q, block_k)
     # int32: two orders, seven numbers a tile, two a pair; float32: two a pair
-    lists = 4 * (2 * shape.tokens + 7 * tiles.query_tiles + 4 * tiles.listed)
-    return lists + sum(buffer.nbytes for buffer in buffers if buffer is not None)
+    return 4 * (2 * int(runs.tokens.sum()) + 7 * tiles.query_tiles + 4 * tiles.listed)
 
 
 def triton_refuses(shape: CallShape, runs: RunCounts, block_q: int, block_k: int) -> str | None:

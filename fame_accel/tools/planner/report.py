@@ -35,6 +35,7 @@ from fame_accel.tools.planner.table import (
     whole_rows,
     whole_table,
 )
+from fame_accel.tools.planner.video_plan import ULYSSES, VIDEO, VideoPlan
 from fame_accel.tools.planner.whole import WholeEdit
 
 FILES = ("plan.csv", "plan.json", "plan.png")
@@ -50,6 +51,7 @@ class Report:
     memory: GiB to fit, or None.
     fits: how many frames fit it with the eager reference and with the fused backend.
     edit: with its networks, or None where their footprint is not known.
+    video: of a video transformer; the frames of `setting` are then those of its tokens.
     """
 
     setting: Setting
@@ -60,53 +62,83 @@ class Report:
     whole: Total
     fits: list[Fit]
     edit: WholeEdit | None
+    video: VideoPlan | None = None
 
     @classmethod
     def of(
-        cls, setting: Setting, model: str, regions: str, memory: float | None, footprint: Footprint | None = None
+        cls,
+        setting: Setting,
+        model: str,
+        regions: str,
+        memory: float | None,
+        footprint: Footprint | None = None,
+        video: VideoPlan | None = None,
     ) -> Report:
-        """Plan an edit, and its networks where their footprint is given.
+        """Plan an edit, and its networks where their footprint, or what is known of a video transformer, is given.
 
         Raises:
             ValueError: the fused backend refuses that many frames.
         """
+        if video is not None and (refused := refuses(setting)):
+            raise ValueError(f"--frames {video.frames}: {refused}")
         levels = plan_levels(setting)
-        fits = []
-        if memory is not None:
-            fits = [Fit(name, *most_frames(setting, memory * _GIB, name)) for name in _backends(setting)]
         edit = None if footprint is None else WholeEdit(setting, footprint)
-        return cls(setting, model, regions, memory, levels, total(levels), fits, edit)
+        report = cls(setting, model, regions, memory, levels, total(levels), [], edit, video)
+        if memory is None:
+            return report
+        most = {name: most_frames(setting, memory * _GIB, name) for name in _backends(setting)}
+        fits = [Fit(name, report.video_frames(frames), stopped) for name, (frames, stopped) in most.items()]
+        return replace(report, fits=fits)
+
+    @property
+    def frames(self) -> int:
+        """Frames of the video."""
+        return self.setting.frames if self.video is None else self.video.frames
+
+    def video_frames(self, token_frames: int) -> int:
+        """The most frames of a video that make so many frames of tokens."""
+        return token_frames if self.video is None else self.video.model.most_video_frames(token_frames)
 
     @property
     def heading(self) -> str:
         """The edit in one line."""
         plan = self.setting
         guidance = "with guidance" if plan.guidance else "without guidance"
+        if self.video is not None:
+            guidance = "both halves of guidance in a call" if plan.guidance else "one call, of one item"
         size = f"{width_x_height(plan.size)} (width x height)"
-        frames = f"{plan.frames} frame{'' if plan.frames == 1 else 's'}"
+        frames = f"{self.frames} frame{'' if self.frames == 1 else 's'}"
         return f"{self.model}, {frames} of {size}, {plan.modulation}, {plan.dtype}, {guidance}"
 
     def as_text(self) -> str:
         """The heading, the table and what its columns are."""
         lines = [self.heading, f"regions: {self.regions}", ""]
         lines += [as_table(self.levels, self.whole, self.setting.backend), ""]
-        lines += [f"{about_times(self.whole)}.", LEGEND, COUNTED, NOT_WHOLE if self.edit is None else WHOLE]
+        lines += [f"{about_times(self.whole)}.", LEGEND, COUNTED, *self._counted()]
         if self.fits:
             lines.append("")
         lines += [fit.as_text(self.memory or 0) for fit in self.fits]
         if self.edit is not None:
             lines += ["", whole_table(whole_rows(self.edit, self.memory), self.memory)]
+        if self.video is not None:
+            lines += ["", self.video.as_text(self.memory)]
         return "\n".join(lines)
+
+    def _counted(self) -> list[str]:
+        if self.video is not None:
+            return [VIDEO, ULYSSES] if self.video.gpus else [VIDEO]
+        return [NOT_WHOLE if self.edit is None else WHOLE]
 
     def as_json(self) -> str:
         """The same figures as a JSON object."""
         plan = self.setting
         report = dict(
-            model=self.model, frames=plan.frames, size=plan.size, regions=self.regions, modulation=plan.modulation,
+            model=self.model, frames=self.frames, size=plan.size, regions=self.regions, modulation=plan.modulation,
             guidance=plan.guidance, dtype=plan.dtype, backend=plan.backend, memory_gib=self.memory,
             frames_that_fit={fit.backend: dict(frames=fit.frames, stopped_by=fit.stopped) for fit in self.fits},
             counted=COUNTED, times=about_times(self.whole).removeprefix("* "), rows=as_rows(self.levels, self.whole),
             whole_edit=None if self.edit is None else whole_rows(self.edit, self.memory),
+            video=None if self.video is None else self.video.as_rows(),
         )  # fmt: skip
         return json.dumps(report, indent=2)
 
@@ -125,10 +157,11 @@ class Report:
         for name in _backends(self.setting):
             planned = [replace(self.setting, frames=number, backend=name) for number in frames]
             peaks[in_words(name)] = [None if refuses(one) else peak_bytes(one, name) for one in planned]
-        memory_chart(folder / "plan.png", frames, peaks, self.setting.frames, self.memory, self.heading)
+        charted = [self.frames if number == self.setting.frames else self.video_frames(number) for number in frames]
+        memory_chart(folder / "plan.png", charted, peaks, self.frames, self.memory, self.heading)
 
     def charted_frames(self) -> list[int]:
-        """Powers of two from 1 to past the edit's frames, and these."""
+        """Powers of two from 1 to past the edit's frames, and these; of a video transformer, frames of tokens."""
         frames = self.setting.frames
         return sorted({frames, *(1 << power for power in range(frames.bit_length() + _DOUBLINGS))})
 

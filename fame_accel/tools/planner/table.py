@@ -109,13 +109,19 @@ def whole_table(rows: list[dict[str, Any]], memory: float | None) -> str:
     for row in rows:
         fit = [] if memory is None else ["yes" if row["fits"] else "NO", str(row["most_frames"])]
         lines.append([row["change"], in_bytes(row["peak_bytes"]), *fit])
+    return aligned(lines, heading=True)
+
+
+def aligned(lines: list[list[str]], heading: bool = False) -> str:
+    """Lines of cells, the first column to the left, the others to the right; a heading is underlined."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    lines.insert(1, ["-" * width for width in widths])
-    aligned = [
+    if heading:
+        lines = [lines[0], ["-" * width for width in widths], *lines[1:]]
+    cells = [
         [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
         for line in lines
     ]
-    return "\n".join("  ".join(cells) for cells in aligned)
+    return "\n".join("  ".join(line) for line in cells)
 
 
 def _figures(plan: LevelPlan | Total, chips: list[str]) -> list[str]:
