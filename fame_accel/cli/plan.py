@@ -157,8 +157,9 @@ def command(
     options: dict[str, Any] = dict(dtype=dtype, modulation=modulation, guidance=guidance == "on", backend=backend)
     memory = card_memory() if memory is None else memory
     if transformer is not None:
-        for flag, given in (("--video", video), ("--masks", masks), ("--auto-person-mask", auto_person_mask)):
-            if given:
+        counts_masks = {"--video": video, "--masks": masks, "--auto-person-mask": auto_person_mask or None}
+        for flag, value in counts_masks.items():
+            if value is not None:
                 raise ValueError(f"{flag} is for UNets: for {model} give --regions, of equal area")
         frames, size = frames or transformer.family.frames, size or transformer.family.size
         counted, source, size = _regions(regions, video, masks, auto_person_mask, frames, size, selection)

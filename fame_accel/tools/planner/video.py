@@ -153,7 +153,7 @@ def _compression(family: Family, config: Mapping[str, Any], vae: Mapping[str, An
     kind = vae.get("_class_name", family.vae)
     if kind is None:
         raise ValueError("its models differ in their VAE: the folder needs vae/config.json, and there is none")
-    if kind not in VAES:
+    if kind not in list(VAES):
         raise ValueError(f"_class_name in vae/config.json must be one of {', '.join(VAES)}, got {kind!r}")
     temporal, spatial, channels = VAES[kind]
     if not vae and config.get("out_channels", channels) not in (None, channels):
