@@ -31,6 +31,7 @@ from benchmarks.results_table import (
 from fame_accel.bench.workload import FAME, REGION_MASK, SELF_ATTENTION
 from fame_accel.cli import main as fame_accel_command
 from fame_accel.tools.planner.table import COUNTED, LEGEND, PREDICTED, WHOLE
+from fame_accel.tools.planner.video_plan import ULYSSES, VIDEO
 
 README = Path(__file__).parents[1] / "README.md"
 RESULTS = Path(__file__).parent / "results"
@@ -270,16 +271,20 @@ def same_edit() -> str:
     return "\n".join(lines) + "\n"
 
 
-def planned() -> str:
-    """What `fame-accel plan` prints for its example, without the notes below its table."""
-    arguments = "--model sd15 --frames 16 --modulation fame --memory 24"
+def planned(arguments: str = "--model sd15 --frames 16 --modulation fame --memory 24") -> str:
+    """What `fame-accel plan` prints for an example, without the notes below its table."""
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
         fame_accel_command(["plan", *arguments.split()])
-    notes = (f"* {PREDICTED}", LEGEND, COUNTED, WHOLE)
+    notes = (f"* {PREDICTED}", LEGEND, COUNTED, WHOLE, VIDEO, ULYSSES)
     lines = [line for line in output.getvalue().splitlines() if not line.startswith(notes)]
     text = re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
     return f"```\nfame-accel plan {arguments}\n\n{text}\n```\n"
+
+
+def ranked() -> str:
+    """The same of a video transformer on several GPUs."""
+    return planned("--model wan-14b --frames 81 --width 1280 --height 720 --memory 80 --gpus 1 4 8 64")
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -295,6 +300,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "fairness": levelled,
     "edit": same_edit,
     "plan": planned,
+    "ranks": ranked,
 }
 
 

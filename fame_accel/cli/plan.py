@@ -6,6 +6,9 @@ the modulated one and the plain, unconditional one. Peaks are of attention's own
 table of the whole edit adds weights and other activations. Times are those of the Triton kernels by a model of counted
 instructions: PREDICTED, not measured on a GPU.
 
+Of a video transformer, such as wan-14b, the figures are those of one forward pass. Its weights and text are counted
+too. --gpus tells what each of several GPUs holds and sends.
+
 With --out, writes plan.csv, plan.json and plan.png, a chart of memory over the number of frames, to that folder.
 """
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from fame_accel.core.limits import width_x_height
+from fame_accel.tools.planner import MOST_FRAMES
 from fame_accel.tools.planner.chart import memory_chart
 from fame_accel.tools.planner.estimate import (
     LevelPlan,
@@ -87,7 +88,10 @@ class Report:
         if memory is None:
             return report
         most = {name: most_frames(setting, memory * _GIB, name) for name in _backends(setting)}
-        fits = [Fit(name, report.video_frames(frames), stopped) for name, (frames, stopped) in most.items()]
+        fits = [
+            Fit(name, min(report.video_frames(frames), MOST_FRAMES), stopped)
+            for name, (frames, stopped) in most.items()
+        ]
         return replace(report, fits=fits)
 
     @property
@@ -138,7 +142,7 @@ class Report:
             frames_that_fit={fit.backend: dict(frames=fit.frames, stopped_by=fit.stopped) for fit in self.fits},
             counted=COUNTED, times=about_times(self.whole).removeprefix("* "), rows=as_rows(self.levels, self.whole),
             whole_edit=None if self.edit is None else whole_rows(self.edit, self.memory),
-            video=None if self.video is None else self.video.as_rows(),
+            video=None if self.video is None else self.video.as_dict(),
         )  # fmt: skip
         return json.dumps(report, indent=2)
 

@@ -87,7 +87,8 @@ def read_video_model(model: str) -> VideoModel | None:
     """
     if model in MODELS:
         published = MODELS[model]
-        return _of_configs(model, published.transformer, published.config, {}, published.parameters)
+        compression = _compression(FAMILIES[published.transformer], published.config, {})
+        return _of_config(model, published.transformer, published.config, compression, published.parameters)
     folder = Path(model)
     transformer, vae_file = folder / "transformer" / "config.json", folder / "vae" / "config.json"
     if not transformer.is_file():
@@ -103,8 +104,11 @@ def read_video_model(model: str) -> VideoModel | None:
     if vae_file.is_file():
         with _naming(vae_file):
             vae = read_config(vae_file)
+    kind = configs[0]["_class_name"]
+    with _naming(vae_file if vae else transformer):
+        compression = _compression(FAMILIES[kind], configs[0], vae)
     with _naming(transformer):
-        read = _of_configs(model, configs[0]["_class_name"], configs[0], vae, None)
+        read = _of_config(model, kind, configs[0], compression, None)
         return replace(read, parameters=_count(configs))
 
 
@@ -117,8 +121,8 @@ def _naming(file: Path) -> Iterator[None]:
         raise ValueError(f"--model: {file}: {error}") from error
 
 
-def _of_configs(
-    name: str, kind: str, config: Mapping[str, Any], vae: Mapping[str, Any], parameters: int | None
+def _of_config(
+    name: str, kind: str, config: Mapping[str, Any], compression: tuple[int, int], parameters: int | None
 ) -> VideoModel:
     family = FAMILIES[kind]
     if kind == "Kandinsky5Transformer3DModel":
@@ -144,7 +148,6 @@ def _of_configs(
     )
     if not 1 <= layers <= _MOST_LAYERS:
         raise ValueError(f"{' and '.join(family.depth)} must make 1 to {_MOST_LAYERS} layers, got {layers}")
-    compression = _compression(family, config, vae)
     return VideoModel(name, family, heads, head_dim, layers, (patch_t, patch_h), compression, parameters)
 
 
@@ -154,7 +157,7 @@ def _compression(family: Family, config: Mapping[str, Any], vae: Mapping[str, An
     if kind is None:
         raise ValueError("its models differ in their VAE: the folder needs vae/config.json, and there is none")
     if kind not in list(VAES):
-        raise ValueError(f"_class_name in vae/config.json must be one of {', '.join(VAES)}, got {kind!r}")
+        raise ValueError(f"_class_name must be one of {', '.join(VAES)}, got {kind!r}")
     temporal, spatial, channels = VAES[kind]
     if not vae and config.get("out_channels", channels) not in (None, channels):
         raise ValueError(f"has {config['out_channels']!r} channels, which {kind} does not make: the folder needs "
@@ -177,7 +180,15 @@ def _count(configs: Sequence[Mapping[str, Any]]) -> int | None:
         try:
             with torch.device("meta"):
                 network = getattr(diffusers, config["_class_name"]).from_config(dict(config))
-        except (TypeError, ValueError, AttributeError, KeyError, RuntimeError, ZeroDivisionError) as error:
+        except (
+            TypeError,
+            ValueError,
+            AttributeError,
+            KeyError,
+            RuntimeError,
+            ArithmeticError,
+            AssertionError,
+        ) as error:
             raise ValueError(f"diffusers does not take it: {error}") from error
         total += sum(parameter.numel() for parameter in network.parameters())
     return total

@@ -1,8 +1,8 @@
 """Video transformers as data: what diffusers' classes leave to their pipelines, and the numbers of published models.
 
-VAES and FAMILIES are read off diffusers' autoencoders and pipelines. The numbers of MODELS are those of each source's
-transformer/config.json as diffusers' scripts/convert_*_to_diffusers.py write it; what a config leaves out has the
-default of the class. Parameters were counted on the meta device.
+VAES and FAMILIES are read off diffusers' autoencoders and pipelines. The numbers of MODELS were read from diffusers'
+scripts/convert_*_to_diffusers.py, which make the transformer/config.json that each source points to. What a config
+leaves out has the default of the class. Parameters were counted on the meta device.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ MODELS: dict[str, PublishedModel] = {
         dict(num_attention_heads=48, attention_head_dim=64, num_layers=42, patch_size=2,
              use_rotary_positional_embeddings=True),
         5_570_283_072,
-        _HUB.format("zai-org/CogVideoX-5b"),
+        _HUB.format("THUDM/CogVideoX-5b"),
     ),
     "mochi": PublishedModel(
         "MochiTransformer3DModel",

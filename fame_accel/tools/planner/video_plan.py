@@ -138,7 +138,7 @@ class VideoPlan:
         attention = self.attention_bytes(gpus)
         return RankPlan(gpus, heads // gpus, tokens, attention, sent, sent * self.model.layers)
 
-    def as_rows(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, object]:
         """The figures for JSON."""
         family = self.model.family
         return dict(
