@@ -7,6 +7,7 @@ from typing import Literal, overload
 from torch import Tensor
 
 from fame_accel.core.backend import resolve_backend
+from fame_accel.core.checks import check_choice, check_flag
 from fame_accel.core.dispatch import empty_result, layout_attention_op, run_plan
 from fame_accel.core.layout import TokenLayout
 from fame_accel.core.limits import BACKENDS
@@ -113,8 +114,8 @@ def layout_attention(
         TypeError, ValueError, RuntimeError: the message names the argument, what came and what was wanted. On CUDA and
             in compiled code, factors out of range are reported by the device, without a synchronization.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    check_choice("backend", backend, BACKENDS)
+    check_flag("return_lse", return_lse)
     if plan is not None:
         if query_layout is not None or key_layout is not None or modulation is not None:
             raise ValueError("plan replaces query_layout, key_layout and modulation: pass it, or them, not both")

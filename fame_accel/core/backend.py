@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from fame_accel import bindings
+from fame_accel.core.checks import check_choice
 from fame_accel.core.limits import BACKENDS
 
 
@@ -15,8 +16,7 @@ def resolve_backend(backend: str, device: torch.device, dtype: torch.dtype) -> s
         ValueError: `backend` is none of BACKENDS.
         RuntimeError: backend="triton" cannot run on this device and dtype; the message says why and what to do.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    check_choice("backend", backend, BACKENDS)
     if backend == "auto":
         on_gpu = device.type == "cuda" and bindings.triton_unavailable(device, dtype) is None
         return "triton" if on_gpu else "sdpa"

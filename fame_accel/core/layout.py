@@ -5,13 +5,14 @@ A region is one bit of an int32 bitset, so there are at most 31. Regions may ove
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fame_accel.core.cache import WeakCache
+from fame_accel.core.checks import check_count, check_device, check_flag, shown
 from fame_accel.core.limits import MAX_REGIONS
 from fame_accel.core.tracing import has_values
 
@@ -49,8 +50,7 @@ class TokenLayout:
             raise ValueError(f"frame must have the shape of region, {tuple(region.shape)}, got {tuple(frame.shape)}")
         if frame.device != region.device:
             raise ValueError(f"frame must be on the device of region, {region.device}, got {frame.device}")
-        if not isinstance(num_frames, int) or isinstance(num_frames, bool) or num_frames < 1:
-            raise ValueError(f"num_frames must be an int >= 1, got {num_frames!r}")
+        check_count("num_frames", num_frames)
         _check_range("region", region, 2**MAX_REGIONS, f"at most {MAX_REGIONS} regions, bits 0 to {MAX_REGIONS - 1}")
         _check_range("frame", frame, num_frames, f"num_frames is {num_frames}")
         self.batch = region.shape[0] if region.dim() == 2 else None
@@ -73,6 +73,8 @@ class TokenLayout:
         Raises:
             TypeError, ValueError: layouts is empty or does not fit together.
         """
+        if not isinstance(layouts, Iterable):
+            raise TypeError(f"layouts must be a sequence of TokenLayout, got {shown(layouts)}")
         layouts = list(layouts)
         if not layouts or not all(isinstance(layout, TokenLayout) for layout in layouts):
             raise TypeError("layouts must hold at least one TokenLayout and nothing else")
@@ -100,6 +102,7 @@ class TokenLayout:
 
     def to(self, device: torch.device | str) -> TokenLayout:
         """This layout on another device; itself where it is there already."""
+        device = check_device("device", device)
         if torch.empty(0, device=device).device == self.device:  # "cuda" means the current one
             return self
         region, frame = (side.to(device).view(self._shape) for side in (self.region, self.frame))
@@ -115,8 +118,18 @@ class TokenLayout:
 
         Returns:
             float32 [N], or [B, N] where either layout has a batch, in [0, 1].
+
+        Raises:
+            TypeError: `key_layout` is not a TokenLayout.
+            ValueError: `key_layout` has another batch, or is on another device.
         """
         key_layout = self if key_layout is None else key_layout
+        if not isinstance(key_layout, TokenLayout):
+            raise TypeError(f"key_layout must be a fame_accel.TokenLayout or None, got {type(key_layout).__name__}")
+        if None not in (self.batch, key_layout.batch) and self.batch != key_layout.batch:
+            raise ValueError(f"key_layout must have the batch of this layout, {self.batch}, got {key_layout.batch}")
+        if key_layout.device != self.device:
+            raise ValueError(f"key_layout must be on the device of this layout, {self.device}, got {key_layout.device}")
         items = max(self.region.shape[0], key_layout.region.shape[0])
         rows = []
         for item in range(items):  # counted over distinct bitsets, not over pairs of tokens
@@ -180,7 +193,7 @@ class SpaceTimeLayout:
                 of a later group where it does in any of the group's frames. The layout has the latent frames.
 
         Raises:
-            TypeError: `masks` is not a bool tensor.
+            TypeError: `masks` is not a bool tensor, or `rest` is not a bool.
             ValueError: more than 31 regions, the rest among them, no frame, height or width, or frames that do not
                 divide into groups.
         """
@@ -194,6 +207,7 @@ class SpaceTimeLayout:
             )
         if masks.shape[0] > MAX_REGIONS:
             raise ValueError(f"masks holds {masks.shape[0]} regions, at most {MAX_REGIONS} are possible")
+        check_flag("rest", rest)
         masks = _compress_time(masks, temporal)
         bits = torch.zeros(masks.shape[1:], dtype=torch.int32, device=masks.device)
         for region, mask in enumerate(masks):
@@ -215,10 +229,9 @@ class SpaceTimeLayout:
             height, width: size of the feature map; bits are resampled as `interpolate(mode="nearest")` does.
             device: of the layout; default that of the masks.
         """
-        for name, value in (("height", height), ("width", width)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be an int >= 1, got {value!r}")
-        device = self._bits.device if device is None else torch.device(device)
+        check_count("height", height)
+        check_count("width", width)
+        device = self._bits.device if device is None else check_device("device", device)
         key = (height, width, device)
         layout = self._tokens.get(key)
         if layout is None:
@@ -231,8 +244,7 @@ class SpaceTimeLayout:
 
 def _compress_time(masks: Tensor, temporal: int) -> Tensor:
     """[R, T, H, W] -> [R, 1 + (T - 1) / temporal, H, W]: the first frame alone, then any of each group."""
-    if not isinstance(temporal, int) or isinstance(temporal, bool) or temporal < 1:
-        raise ValueError(f"temporal must be an int >= 1, got {temporal!r}")
+    check_count("temporal", temporal)
     frames = masks.shape[1]
     if (frames - 1) % temporal:
         below = frames - (frames - 1) % temporal

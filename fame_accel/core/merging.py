@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fame_accel.core.checks import shown
+
 
 def merge_attention(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Merge the attentions of the same queries over disjoint sets of keys.
@@ -41,7 +43,7 @@ def merge_attention(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Ten
 
 def _check_parts(parts: Sequence[tuple[Tensor, Tensor]]) -> None:
     if not isinstance(parts, (list, tuple)) or not parts:
-        raise ValueError(f"parts must be a list of (out, lse) with at least one entry, got {parts!r:.80}")
+        raise ValueError(f"parts must be a list of (out, lse) with at least one entry, got {shown(parts)}")
     for part in parts:
         if not isinstance(part, (list, tuple)) or len(part) != 2 or not all(isinstance(x, Tensor) for x in part):
             raise TypeError("parts must hold pairs of tensors, (out, lse): call layout_attention with return_lse=True")

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fame_accel.core.checks import check_choice, check_count, is_number, shown
 from fame_accel.core.tracing import has_values
 
 Decay = float | Tensor
@@ -42,18 +43,17 @@ def time_weights(
     Raises:
         ValueError: an argument is out of range.
     """
-    _check_count("num_frames", num_frames)
-    if not (isinstance(rate, (int, float)) and math.isfinite(rate) and rate >= 0):
-        raise ValueError(f"rate must be a finite number >= 0, got {rate!r}")
+    check_count("num_frames", num_frames)
+    if not (is_number(rate) and rate >= 0):
+        raise ValueError(f"rate must be a finite number >= 0, got {shown(rate)}")
+    check_choice("kind", kind, ("exponential", "gaussian", "linear"))
     frame = torch.arange(num_frames, dtype=torch.float64, device="cpu")
     step = rate * (frame[:, None] - frame[None, :]).abs()
     if kind == "exponential":
         return torch.exp(-step)
     if kind == "gaussian":
         return torch.exp(-0.5 * step**2)
-    if kind == "linear":
-        return (1 - step).clamp(min=0)
-    raise ValueError(f"kind must be 'exponential', 'gaussian' or 'linear', got {kind!r}")
+    return (1 - step).clamp(min=0)
 
 
 _MOST_BIAS = 1e6
@@ -121,8 +121,8 @@ class Modulation:
             decay: rate of exp(-rate * dt) per frame, or a table [F, F] of weights in [0, 1].
             leakage: weight in [0, 1] left to pairs in different regions; 0 excludes them.
         """
-        if not (isinstance(leakage, (int, float)) and 0 <= leakage <= 1):
-            raise ValueError(f"leakage must lie in [0, 1], got {leakage!r}")
+        if not (is_number(leakage) and 0 <= leakage <= 1):
+            raise ValueError(f"leakage must be a number in [0, 1], got {shown(leakage)}")
         weights = _weights(num_frames, decay)
         return cls(bias_table=torch.stack([leakage * weights, weights]).log().float())
 
@@ -134,8 +134,8 @@ class Modulation:
             num_frames: number of query frames.
             key_frames: number of key frames where it differs; 1 for text tokens.
         """
-        _check_count("num_frames", num_frames)
-        keys = num_frames if key_frames is None else _check_count("key_frames", key_frames)
+        check_count("num_frames", num_frames)
+        keys = num_frames if key_frames is None else check_count("key_frames", key_frames)
         return cls(strength_table=torch.ones(2, num_frames, keys, dtype=torch.float32, device="cpu"))
 
     @classmethod
@@ -150,18 +150,17 @@ class Modulation:
             decay_on: "weights" is A = 1 and B = log w(dt): time decay weighs the softmax. "strength" is A = w(dt) and
                 B = 0: distant frames are modulated less.
         """
+        check_choice("decay_on", decay_on, ("weights", "strength"))
         weights = _weights(num_frames, decay)
         both = torch.stack([weights, weights])
         if decay_on == "weights":
             return cls(torch.ones_like(both).float(), both.log().float())
-        if decay_on == "strength":
-            return cls(strength_table=both.float())
-        raise ValueError(f"decay_on must be 'weights' or 'strength', got {decay_on!r}")
+        return cls(strength_table=both.float())
 
     @classmethod
     def frames(cls, num_frames: int, keep: Keep) -> Modulation:
         """Plain attention restricted to the key frames that `keep` names; see `keep_frames`."""
-        _check_count("num_frames", num_frames)
+        check_count("num_frames", num_frames)
         return cls(bias_table=_zeros(num_frames, num_frames)).keep_frames(keep)
 
     def keep_frames(self, keep: Keep) -> Modulation:
@@ -187,8 +186,8 @@ class Modulation:
     @classmethod
     def exclude(cls, query_frames: int, key_frames: int) -> Modulation:
         """No attention: B = -inf everywhere. A block of `Modulation.block`, for keys such as padding."""
-        _check_count("query_frames", query_frames)
-        return cls(bias_table=_zeros(query_frames, _check_count("key_frames", key_frames)) - math.inf)
+        check_count("query_frames", query_frames)
+        return cls(bias_table=_zeros(query_frames, check_count("key_frames", key_frames)) - math.inf)
 
     @classmethod
     def block(
@@ -208,6 +207,11 @@ class Modulation:
         """
         if not isinstance(blocks, Sequence) or not all(isinstance(row, Sequence) for row in blocks):
             raise TypeError(f"blocks must be rows of modulations, got {type(blocks).__name__}")
+        for name, counts in (("query_frames", query_frames), ("key_frames", key_frames)):
+            if not isinstance(counts, Sequence) or isinstance(counts, str):
+                raise TypeError(f"{name} must be a sequence of ints, got {shown(counts)}")
+            for index, count in enumerate(counts):
+                check_count(f"{name}[{index}]", count)
         if len(blocks) != len(query_frames) or any(len(row) != len(key_frames) for row in blocks):
             raise ValueError(f"blocks must be {len(query_frames)} rows of {len(key_frames)}, one for each sequence")
         strengths, biases = [], []
@@ -262,7 +266,7 @@ def _weights(num_frames: int, decay: Decay) -> Tensor:
             return time_weights(num_frames, decay)
         except ValueError as error:
             raise ValueError(str(error).replace("rate must", "decay must", 1)) from None
-    _check_count("num_frames", num_frames)
+    check_count("num_frames", num_frames)
     if decay.shape != (num_frames, num_frames):
         raise ValueError(f"decay must have shape [{num_frames}, {num_frames}], got {tuple(decay.shape)}")
     weights = decay.detach().to(device="cpu", dtype=torch.float64)
@@ -296,8 +300,8 @@ def _counts(keep: Keep, query_frames: int, key_frames: int) -> Tensor:
         return keep.cpu().float()
     if isinstance(keep, int) and not isinstance(keep, bool):
         if keep < 0:
-            raise ValueError(f"keep as a window must be >= 0 frames, got {keep}")
-        return ((query - key).abs() <= keep).float()
+            raise ValueError(f"keep as a window must be >= 0 frames, got {shown(keep)}")
+        return ((query - key).abs() <= min(keep, max(query_frames, key_frames))).float()
     rows = keep.tolist() if isinstance(keep, Tensor) else keep
     if isinstance(rows, Sequence) and rows and all(isinstance(row, Sequence) for row in rows):
         if len(rows) != query_frames:
@@ -316,12 +320,6 @@ def _count_frames(frames: object, key_frames: int) -> Tensor:
     if not all(0 <= frame < key_frames for frame in frames):
         raise ValueError(f"keep must hold frame indices in [0, {key_frames}), got {list(frames)!r:.200}")
     return torch.bincount(torch.tensor(frames, device="cpu"), minlength=key_frames).float()
-
-
-def _check_count(name: str, value: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be an int >= 1, got {value!r}")
-    return value
 
 
 def _span(table: Tensor) -> str:

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from fame_accel import bindings
 from fame_accel.core.backend import resolve_backend
+from fame_accel.core.checks import check_flag, shown
 from fame_accel.core.layout import TokenLayout
 from fame_accel.core.modulation import Modulation
 from fame_accel.core.pytrees import constant, register_pytree
 from fame_accel.core.runs import RunPlan, run_plan
 from fame_accel.core.tables import Tables, merge_frames
 from fame_accel.core.tiles import TilePlan, tile_plan
-from fame_accel.core.validation import check_layouts
+from fame_accel.core.validation import DTYPES, MAX_HEAD_DIM, check_layouts
 
 UNTILED_KEYS = 512  # keys of one frame, up to which regions and tables are looked up pair by pair
 # The short-sequences kernel takes up to SHORT_SEQUENCE tokens, and rows of up to SHORT_ROW_BYTES, as wider ones do not
@@ -113,9 +114,19 @@ def plan_attention(
         raise ValueError(f"key_layout is on {key_layout.device}, but query_layout is on {query_layout.device}")
     if None not in (query_layout.batch, key_layout.batch) and query_layout.batch != key_layout.batch:
         raise ValueError(f"key_layout has batch {key_layout.batch}, but query_layout has batch {query_layout.batch}")
+    _check_kind(head_dim, dtype)
+    check_flag("weighted_keys", weighted_keys)
     batch = query_layout.batch or key_layout.batch or 1
     backend = resolve_backend(backend, query_layout.device, dtype)
     return find_plan(query_layout, key_layout, modulation, backend, batch, head_dim, dtype, weighted_keys)
+
+
+def _check_kind(head_dim: int, dtype: torch.dtype) -> None:
+    if not isinstance(head_dim, int) or isinstance(head_dim, bool) or not 1 <= head_dim <= MAX_HEAD_DIM:
+        raise ValueError(f"head_dim must be an int from 1 to {MAX_HEAD_DIM}, got {shown(head_dim)}")
+    if not isinstance(dtype, torch.dtype) or dtype not in (*DTYPES, torch.float64):
+        names = ", ".join(str(kind).removeprefix("torch.") for kind in (*DTYPES, torch.float64))
+        raise TypeError(f"dtype must be a torch.dtype, one of {names}, got {shown(dtype)}")
 
 
 def find_plan(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from fame_accel.core.checks import shown
 from fame_accel.core.layout import TokenLayout
 from fame_accel.core.modulation import Modulation
 from fame_accel.core.tracing import has_values, unwrapped
@@ -15,7 +16,7 @@ from fame_accel.core.tracing import has_values, unwrapped
 MAX_HEAD_DIM = 256
 # float32 logits stay finite up to it: products of float16 rows reach 256 * 65504**2 = 1.1e12, which leaves 3e26
 MAX_SCALE = 1e25
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _PLAIN = Modulation()
 
 
@@ -83,7 +84,7 @@ def check_layouts(query_layout: TokenLayout, key_layout: TokenLayout, modulation
 
 def check_tensors(query: Tensor, key: Tensor, value: Tensor, doubles: bool) -> None:
     """Query, key and value: types, dtypes, shapes, devices, and that no derivative is asked for."""
-    allowed = (*_DTYPES, torch.float64) if doubles else _DTYPES
+    allowed = (*DTYPES, torch.float64) if doubles else DTYPES
     for name, tensor in (("query", query), ("key", key), ("value", value)):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
@@ -125,7 +126,7 @@ def check_scale(scale: float | None, head_dim: int) -> float:
     if not isinstance(scale, (int, float)) or isinstance(scale, bool):
         raise TypeError(f"scale must be a number or None, got {type(scale).__name__}")
     if not 0 < scale <= MAX_SCALE:
-        raise ValueError(f"scale must be finite, > 0 and at most {MAX_SCALE:g}, got {scale!r}")
+        raise ValueError(f"scale must be finite, > 0 and at most {MAX_SCALE:g}, got {shown(scale)}")
     return float(scale)
 
 
