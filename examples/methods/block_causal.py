@@ -12,6 +12,8 @@ from fame_accel import Modulation, SpaceTimeLayout, layout_attention
 
 def block_causal(num_frames: int, block: int) -> Modulation:
     """The modulation of frames in blocks of so many."""
+    if block < 1 or num_frames % block:
+        raise ValueError(f"block must be at least 1 and divide num_frames, {num_frames}, got {block}")
     number = torch.arange(num_frames) // block
     return Modulation.frames(num_frames, number[None, :] <= number[:, None])
 

@@ -1,7 +1,7 @@
 """FLATTEN (arXiv 2310.05922): each token attends to the tokens that optical flow brings to its place in other frames.
 
-A trajectory has at most one token a frame. So it is a batch of N queries with F keys each; those that the flow loses
-are in no region of the query.
+FLATTEN does so after an attention over all frames, which is plain. A trajectory has at most one token a frame. So it is
+a batch of N queries with F keys each; those that the flow loses are in no region of the query.
 """
 
 from __future__ import annotations

@@ -1,17 +1,18 @@
 """Methods in which each frame attends to the tokens of a few frames: one table of key frames each.
 
-Their code concatenates the keys of the named frames, frame by frame; a frame that is named twice counts twice. Here it
-is one call over the clip, with a bias of -inf for the other frames and log n for a frame that is named n times.
+Their code concatenates the keys of the named frames, frame by frame. Here it is one call over the clip, with a bias of
+-inf for the other frames. A frame that is named n times counts n times: its bias is log n.
 
     Tune-A-Video (arXiv 2212.11565)     the first frame and the one before
     Pix2Video (arXiv 2303.12688)        the same
     Text2Video-Zero (arXiv 2303.13439)  the first frame
-    FateZero (arXiv 2303.09535)         the frame itself, the one before and the first, with repetitions
-    vid2vid-zero (arXiv 2303.17599)     all frames
-    TokenFlow (arXiv 2307.10373)        the key frames of the clip, for every frame
+    vid2vid-zero (arXiv 2303.17599)     all frames in its dense layers; in the others as Tune-A-Video
+    FateZero (arXiv 2303.09535)         a list of positions: ["mid"] in its configurations, [-1, "first"] in its code
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 
@@ -19,34 +20,48 @@ from fame_accel import Modulation, SpaceTimeLayout, layout_attention
 from fame_accel.core.modulation import Keep
 
 
-def key_frames(method: str, num_frames: int, every: int = 8) -> Modulation:
-    """The modulation of a method.
-
-    Args:
-        method: "tune-a-video", "pix2video", "text2video-zero", "fatezero", "vid2vid-zero" or "tokenflow".
-        num_frames: of the clip.
-        every: distance of TokenFlow's key frames.
-    """
+def key_frames(method: str, num_frames: int) -> Modulation:
+    """The modulation of "tune-a-video", "pix2video", "text2video-zero" or "vid2vid-zero", whose dense layers it is."""
     patterns: dict[str, Keep] = {
         "tune-a-video": "first_previous",
         "pix2video": "first_previous",
         "text2video-zero": "first",
-        "fatezero": "self_previous_first",
-        "vid2vid-zero": num_frames,
-        "tokenflow": list(range(0, num_frames, every)),
+        "vid2vid-zero": num_frames,  # a window of so many frames is all of them
     }
     if method not in patterns:
         raise ValueError(f"method must be one of {', '.join(patterns)}, got {method!r}")
     return Modulation.frames(num_frames, patterns[method])
 
 
+def fatezero(num_frames: int, positions: Sequence[int | str] = (-1, "first")) -> Modulation:
+    """FateZero's keys.
+
+    Args:
+        num_frames: of the clip.
+        positions: offsets from the query's frame, kept inside the clip, or "first", "mid" and "last".
+    """
+    fixed = {"first": 0, "mid": (num_frames - 1) // 2, "last": num_frames - 1}
+    unknown = [position for position in positions if isinstance(position, str) and position not in fixed]
+    if unknown or not positions:
+        raise ValueError(f"positions must hold offsets or {', '.join(fixed)}, at least one, got {list(positions)!r}")
+    last = num_frames - 1
+    return Modulation.frames(
+        num_frames,
+        [
+            [fixed[place] if isinstance(place, str) else min(max(frame + place, 0), last) for place in positions]
+            for frame in range(num_frames)
+        ],
+    )
+
+
 def main() -> None:
     frames, height, width = 4, 8, 8
     layout = SpaceTimeLayout.from_masks(torch.ones(1, frames, height, width, dtype=torch.bool)).tokens(height, width)
     query, key, value = (torch.randn(1, 2, layout.num_tokens, 32) for _ in range(3))
-    for method in ("tune-a-video", "text2video-zero", "fatezero", "vid2vid-zero", "tokenflow"):
-        out = layout_attention(query, key, value, layout, modulation=key_frames(method, frames, every=2))
+    for method in ("tune-a-video", "pix2video", "text2video-zero", "vid2vid-zero"):
+        out = layout_attention(query, key, value, layout, modulation=key_frames(method, frames))
         print(f"{method}: {tuple(out.shape)}")
+    print(f"fatezero: {tuple(layout_attention(query, key, value, layout, modulation=fatezero(frames)).shape)}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """MasaCtrl with masks (arXiv 2304.08465): the edit's queries attend to the source's keys, object to object.
 
 MasaCtrl's code attends twice, with the source's object and its background masked out in turn, and blends the results by
-the edit's mask. Object and background are two regions: one call does both.
+the edit's mask. Object and background are two regions: one call does both. Each mask must have both, as a query whose
+keys are all excluded gets 0 here.
 """
 
 from __future__ import annotations

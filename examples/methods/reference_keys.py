@@ -1,7 +1,7 @@
-"""Reference keys of Wan-Animate: each frame but the first also sees the tokens of its own reference frame.
+"""Reference keys of Wan-Animate 2: each frame but the first also sees the tokens of its own reference frame.
 
-diffusers needs a block mask of FlexAttention for it. Here the references are frames that follow the video's, and a
-table says which frame sees which.
+No paper was at hand: it is the attention of diffusers' WanAnimate2Transformer3DModel, which needs a block mask of
+FlexAttention for it. Here the references are frames that follow the video's, and a table says which frame sees which.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ def with_references(video: TokenLayout, tokens: int) -> tuple[TokenLayout, Modul
         video: layout of the video, F frames.
         tokens: of each of the F - 1 references.
     """
+    if video.num_frames < 2:
+        raise ValueError(f"video must have at least 2 frames, as the first has no reference, got {video.num_frames}")
     frames = video.num_frames
     zeros = torch.zeros((frames - 1) * tokens, dtype=torch.int32)
     references = TokenLayout(zeros, torch.arange(frames - 1).repeat_interleave(tokens), frames - 1)

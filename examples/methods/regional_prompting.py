@@ -1,8 +1,9 @@
-"""Regional prompting of joint text-image transformers (arXiv 2411.02395): a prompt for each region, and a base prompt.
+"""Regional prompting of joint text-image transformers (arXiv 2411.02395): a prompt for each region.
 
-A prompt sees itself and the pixels of its region. The base prompt sees all pixels. Pixels see the base prompt, the
-prompts of their regions, and pixels that share a region. The method's code makes an N x N mask; here it is one layout:
-the prompts are frames, the pixels another.
+A prompt sees itself and the pixels of its region. Pixels see the prompts of their regions and the pixels that share a
+region; pixels in no region see each other. The method's code makes an N x N mask of it. Here prompts and pixels carry
+the bits of their regions, and the mask is "same region". The base prompt has an unmasked pass of its own over [base
+prompt, pixels], and the pixels of both passes are blended by the base ratio.
 """
 
 from __future__ import annotations
@@ -16,33 +17,27 @@ from fame_accel import Modulation, TokenLayout, layout_attention
 
 
 def regional_layout(prompt_tokens: Sequence[int], masks: Tensor) -> tuple[TokenLayout, Modulation]:
-    """Layout and modulation of the sequence [base prompt, a prompt for each region, pixels].
+    """Layout and modulation of the sequence [a prompt for each region, pixels].
 
     Args:
-        prompt_tokens: number of tokens of each prompt, the base prompt's first.
-        masks: bool [regions, pixels]; pixels in no region are one of their own.
+        prompt_tokens: number of tokens of each region's prompt.
+        masks: bool [regions, pixels], at most 30 regions, which may overlap.
 
     Returns:
         What `layout_attention` takes.
     """
-    regions, pixels = masks.shape
-    rest = 1 << regions
-    bits = sum(mask.int() << region for region, mask in enumerate(masks))
-    bits = torch.where(masks.any(0), bits, torch.full((pixels,), rest, dtype=torch.int32))
-    prompts = [torch.full((prompt_tokens[0],), rest << 1)]
-    prompts += [torch.full((count,), 1 << region) for region, count in enumerate(prompt_tokens[1:])]
-    image = len(prompt_tokens)  # the frame of the pixels
-    frame = torch.cat([torch.full((count,), number) for number, count in enumerate([*prompt_tokens, pixels])])
-    bias = torch.full((2, image + 1, image + 1), -torch.inf)
-    for prompt in range(image):
-        bias[:, prompt, prompt] = 0
-    bias[:, 0, image] = bias[:, image, 0] = 0  # the base prompt, whatever the region
-    bias[1, 1:, 1:][:, -1] = bias[1, 1:, 1:][-1] = 0  # index 1 is "same region"
-    return TokenLayout(torch.cat([*prompts, bits]).int(), frame, image + 1), Modulation(bias_table=bias)
+    if len(prompt_tokens) != len(masks):
+        raise ValueError(f"prompt_tokens must have one count for each of {len(masks)} masks, got {len(prompt_tokens)}")
+    bits = 1 << torch.arange(len(masks) + 1, device=masks.device)
+    nowhere = ~masks.any(0, keepdim=True)
+    pixels = (torch.cat([masks, nowhere]) * bits[:, None]).sum(0)
+    prompts = bits[:-1].repeat_interleave(torch.tensor(prompt_tokens, device=masks.device))
+    region = torch.cat([prompts, pixels])
+    return TokenLayout(region, torch.zeros_like(region), 1), Modulation.region_mask(1)
 
 
 def main() -> None:
-    layout, modulation = regional_layout([5, 4, 4], torch.rand(2, 64) > 0.6)
+    layout, modulation = regional_layout([4, 5], torch.rand(2, 64) > 0.6)
     query, key, value = (torch.randn(1, 2, layout.num_tokens, 32) for _ in range(3))
     print(f"regional prompting: {tuple(layout_attention(query, key, value, layout, modulation=modulation).shape)}")
 

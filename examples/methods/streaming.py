@@ -23,6 +23,8 @@ class StreamingAttention:
     """
 
     def __init__(self, slots: int, decay: float) -> None:
+        if slots < 1 or decay < 0:
+            raise ValueError(f"slots must be at least 1 and decay at least 0, got {slots} and {decay}")
         self.slots = slots
         self.decay = decay
         self.steps = 0
@@ -39,7 +41,7 @@ class StreamingAttention:
         self.steps += 1
         tokens = region.numel()
         frame = torch.arange(len(age), device=region.device).repeat_interleave(tokens)
-        weights = torch.tensor([-self.decay * years for years in age])
+        weights = torch.tensor([-self.decay * frames for frames in age])
         bias = torch.stack([torch.full_like(weights, -math.inf), weights])[:, None]  # other regions are excluded
         return layout_attention(
             query, torch.cat(self._keys, 2), torch.cat(self._values, 2),

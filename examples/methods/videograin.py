@@ -1,7 +1,8 @@
 """VideoGrain (arXiv 2502.17258): pairs in one region rise toward the row's maximum, others fall to its minimum.
 
-The strength of a row is 0.3 * (1 - the share of keys in its region) * (t / 1000) ** 5, in the first 15 of 50 steps.
-VideoGrain's code keeps the N x N logits and two masks of their size; here it is a table of ones and a strength a row.
+The strength of a row is 0.3 * (1 - the share of keys in its region) * ((t - 1) / 1000) ** 5, in the first 15 of 50
+steps. VideoGrain's code keeps the N x N logits and a mask of their size. Here it is a strength table of ones and a
+strength a row.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from torch import Tensor
 from fame_accel import Modulation, SpaceTimeLayout, TokenLayout, layout_attention
 
 
-def self_attention(query: Tensor, key: Tensor, value: Tensor, layout: TokenLayout, timestep: float) -> Tensor:
-    """VideoGrain's self-attention over all frames, query, key and value [B, H, N, D], at a timestep in [0, 1000]."""
-    strength = 0.3 * layout.size_regularization() * (timestep / 1000) ** 5
+def self_attention(query: Tensor, key: Tensor, value: Tensor, layout: TokenLayout, timestep: int) -> Tensor:
+    """VideoGrain's self-attention over all frames, query, key and value [B, H, N, D], at a timestep from 1 to 1000."""
+    strength = 0.3 * layout.size_regularization() * ((timestep - 1) / 1000) ** 5
     modulation = Modulation.videograin(layout.num_frames)
     return layout_attention(query, key, value, layout, modulation=modulation, row_strength=strength)
 

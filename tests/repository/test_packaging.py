@@ -31,7 +31,7 @@ print(json.dumps([list(package.__path__)[0] for package in packages]))
 # What must not be there: a second copy of the package, and what stands beside it in the repository.
 STRANGERS = """
 from importlib.util import find_spec
-assert not any(find_spec(f"fame_accel.{name}") for name in ("setup", "fame_accel", "tests", "benchmarks"))
+assert not any(find_spec(f"fame_accel.{name}") for name in ("setup", "fame_accel", "tests", "benchmarks", "examples"))
 """
 
 
@@ -62,7 +62,7 @@ def tree(tmp_path_factory) -> Path:
     for name in ("kernels", "bindings"):  # links again, where copytree made folders of them
         shutil.rmtree(copy / "fame_accel" / name)
         (copy / "fame_accel" / name).symlink_to(Path("..", name))
-    for name in ("benchmarks", "requirements", "tests", ".ci"):
+    for name in ("benchmarks", "docs", "examples", "requirements", "tests", ".ci"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in BESIDE:
         shutil.copy(ROOT / name, copy)
