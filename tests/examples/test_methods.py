@@ -122,6 +122,10 @@ def test_fatezero(arithmetic: Arithmetic, positions: list[int | str], frames: li
     arithmetic.check(got, _concatenated(query, key, value, frames), float32_tables=True)
 
 
+def test_fatezero_takes_the_lower_of_two_middle_frames():
+    assert _import("key_frames").fatezero(8, ["mid"]) == Modulation.frames(8, [3])
+
+
 def test_fatezero_counts_frames_that_are_named_again(arithmetic: Arithmetic):
     """Frame 1 sees itself once and frame 0 twice: once each is another result."""
     query, key, value = arithmetic.random(N, N, N)

@@ -31,12 +31,12 @@ def test_the_table_of_memory_and_communication():
     assert f"{75_600**2 / 2**30:.1f} GiB as bool" in page
 
 
-def test_the_table_of_ports_is_that_of_its_results():
+def test_the_section_of_ports_is_that_of_its_results_and_code():
     from benchmarks import ports
 
     page = ports.PAGE.read_text(encoding="utf-8")
     written = page.partition(ports.MARK)[2].partition(ports.END)[0]
-    assert written.strip() == ports.table(pandas.read_csv(ports.RESULTS)).strip()
+    assert written.strip() == ports.section(pandas.read_csv(ports.RESULTS)).strip()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
