@@ -45,9 +45,11 @@ def fatezero(frames: int, side: int) -> Forms:
         previous = (torch.arange(frames) - 1).clip(0, frames - 1)
 
         def attend() -> Tensor:
-            queries, keys, values = (one.unflatten(2, (frames, pixels)).transpose(1, 2) for one in (query, key, value))
-            keys, values = (torch.cat([one[:, previous], one[:, [0] * frames]], 3) for one in (keys, values))
-            return sdpa(queries, keys, values).transpose(1, 2).flatten(2, 3)
+            queries, keys, values = (
+                one[0].unflatten(1, (frames, pixels)).transpose(0, 1) for one in (query, key, value)
+            )
+            keys, values = (torch.cat([one[previous], one[[0] * frames]], 2) for one in (keys, values))
+            return sdpa(queries, keys, values).transpose(0, 1).flatten(1, 2)[None]
 
         return attend
 
@@ -189,7 +191,7 @@ def measure(name: str, frames: int, side: int) -> dict[str, object]:
 def section(rows: pandas.DataFrame) -> str:
     """The rows as a table, and the forms' code, for docs/porting.md."""
     lines = [
-        "| Method | tokens | lines before, after | time before, after | after / before (quartiles) | peak before, after |",
+        "| Method | tokens | lines before, after | time before, after | ratio (quartiles) | peak before, after |",
         "|---|---|---|---|---|---|",
     ]
     for row in rows.to_dict("records"):
