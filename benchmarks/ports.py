@@ -2,10 +2,11 @@
 
     python -m benchmarks.ports [--frames 8] [--side 24] [--threads 1]
 
-Results are compared first. Then both forms are called in turn. What a method makes once for a clip, masks or layouts,
-is made before the calls and is no part of their time; the plan of a layout is made by a first call. It is part of the
-peaks, which are those of processes of their own. Rows go to benchmarks/results/ports.csv; the forms' code and a table
-of the rows go to docs/porting.md.
+Results are compared first. Then both forms are called in turn; memory that calls free is kept for the next ones. What a
+method makes once for a clip, masks or layouts, is made before the calls and is no part of their time; the plan of a
+layout is made by a first call. Both are part of the peaks. These are of processes of their own, where freed memory is
+returned: what is kept would hide allocations. Rows go to benchmarks/results/ports.csv; the forms' code and a table of
+the rows go to docs/porting.md.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from __future__ import annotations
 import argparse
 import inspect
 import multiprocessing
+import os
 import statistics
 import textwrap
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 import pandas
 import torch
@@ -28,10 +31,13 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 from fame_accel import Modulation, SpaceTimeLayout, TokenLayout, layout_attention
 from fame_accel.bench.environment import environment
 from fame_accel.bench.memory import peak_mib
+from fame_accel.tools.measure import keep_freed_memory
 
 RESULTS = Path(__file__).parent / "results/ports.csv"
 PAGE, MARK, END = Path(__file__).parents[1] / "docs/porting.md", "<!-- ports -->", "<!-- /ports -->"
 HEADS, HEAD_DIM, TEXT, REPEATS, MOST_DIFFERENCE = 8, 64, 64, 15, 1e-5
+# for glibc, at the start of a process
+RETURN_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(128 << 10), "MALLOC_TRIM_THRESHOLD_": str(128 << 10)}
 Attend = Callable[[], Tensor]
 Forms = dict[str, Callable[[], Attend]]  # each prepares, and returns the call that is timed
 
@@ -173,8 +179,9 @@ def measure(name: str, frames: int, side: int) -> dict[str, object]:
     ratios = sorted(after / before for before, after in zip(seconds["before"], seconds["after"], strict=True))
     arguments = frames, side, torch.get_num_threads()
     peaks = {}
+    context = multiprocessing.get_context("spawn")
     for form in forms:  # a new process each
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with mock.patch.dict(os.environ, RETURN_MEMORY), ProcessPoolExecutor(1, mp_context=context) as pool:
             peaks[form] = pool.submit(_peak, name, form, *arguments).result()
     return {
         "method": name, "frames": frames, "side": side, "tokens": results["after"].shape[2],
@@ -226,6 +233,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="one is steadier where others share the cores")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()
     rows = pandas.DataFrame([measure(name, options.frames, options.side) for name in PORTS])
     rows.to_csv(RESULTS, index=False)
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARK)
