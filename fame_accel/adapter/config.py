@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from fame_accel.core.checks import check_choice, check_count, is_number, shown
 from fame_accel.core.layout import SpaceTimeLayout, TokenLayout
 from fame_accel.core.limits import BACKENDS
 from fame_accel.core.modulation import Modulation
@@ -77,22 +78,18 @@ class FameConfig:
         self._check_tokens()
         for name in ("self_factor", "cross_factor", "active_fraction"):
             value = getattr(self, name)
-            if not (isinstance(value, (int, float)) and 0 <= value <= 1):
-                raise ValueError(f"{name} must lie in [0, 1], got {value!r}")
-        if not (isinstance(self.power, (int, float)) and 0 <= self.power < float("inf")):
-            raise ValueError(f"power must be finite and >= 0, got {self.power!r}")
+            if not (is_number(value) and 0 <= value <= 1):
+                raise ValueError(f"{name} must be a number in [0, 1], got {shown(value)}")
+        if not (is_number(self.power) and self.power >= 0):
+            raise ValueError(f"power must be a finite number >= 0, got {shown(self.power)}")
         for name in ("num_inference_steps", "num_train_timesteps"):
-            if not (type(getattr(self, name)) is int and getattr(self, name) >= 1):
-                raise ValueError(f"{name} must be an int >= 1, got {getattr(self, name)!r}")
-        powers = {1 << shift for shift in range(8)}
-        if not self.levels or not all(type(level) is int and level in powers for level in self.levels):
-            raise ValueError(f"levels must be powers of two from 1 to 128, got {self.levels!r}")
-        if self.cross_size not in ("tokens", "frame"):
-            raise ValueError(f"cross_size must be 'tokens' or 'frame', got {self.cross_size!r}")
-        if self.guidance not in ("conditional", "all"):
-            raise ValueError(f"guidance must be 'conditional' or 'all', got {self.guidance!r}")
-        if self.backend not in BACKENDS:
-            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {self.backend!r}")
+            check_count(name, getattr(self, name))
+        check_levels(self.levels)
+        check_choice("cross_size", self.cross_size, ("tokens", "frame"))
+        check_choice("guidance", self.guidance, ("conditional", "all"))
+        check_choice("backend", self.backend, BACKENDS)
+        if self.group is not None and not _is_group(self.group):
+            raise TypeError(f"group must be a torch.distributed process group or None, got {shown(self.group)}")
 
     def _check_modulation(self, name: str, frames: tuple[int, int]) -> None:
         modulation = getattr(self, name)
@@ -110,7 +107,11 @@ class FameConfig:
                     raise ValueError(f"{name} needs token_regions, the regions of the text tokens, which is None")
             return
         if not isinstance(self.token_regions, Tensor) or self.token_regions.dim() != 1:
-            raise TypeError("token_regions must be an integer tensor [tokens] or None")
+            raise TypeError(
+                f"token_regions must be an integer tensor [tokens] or None, got {shown(self.token_regions)}"
+            )
+        if self.token_regions.is_meta:
+            raise ValueError("token_regions must have values, got a tensor on the meta device")
         TokenLayout(self.token_regions, torch.zeros_like(self.token_regions), 1)  # checks dtype and range
         if len(self.token_regions) and int(self.token_regions.max()) >> self.layout.num_regions:
             raise ValueError(
@@ -118,11 +119,23 @@ class FameConfig:
                 f"got the bitset {int(self.token_regions.max()):#b}"
             )
         if self.token_weights is not None:
-            shape = getattr(self.token_weights, "shape", None)
-            if shape != self.token_regions.shape or not self.token_weights.is_floating_point():
+            weights, shape = self.token_weights, self.token_regions.shape
+            if not isinstance(weights, Tensor) or weights.shape != shape or not weights.is_floating_point():
                 raise ValueError(
-                    f"token_weights must be a floating tensor of shape {tuple(self.token_regions.shape)}, "
-                    f"got {shape if shape is None else tuple(shape)}"
+                    f"token_weights must be a floating tensor of shape {tuple(shape)}, got {shown(weights)}"
                 )
+            if weights.is_meta:
+                raise ValueError("token_weights must have values, got a tensor on the meta device")
             if not bool(((self.token_weights >= 0) & (self.token_weights <= 1)).all()):
                 raise ValueError("token_weights must lie in [0, 1] without NaN")
+
+
+def check_levels(levels: tuple[int, ...]) -> None:
+    """ValueError unless these are levels of downsampling."""
+    powers = {1 << shift for shift in range(8)}
+    if not isinstance(levels, (tuple, list)) or not levels or not all(type(x) is int and x in powers for x in levels):
+        raise ValueError(f"levels must be a tuple of powers of two from 1 to 128, got {shown(levels)}")
+
+
+def _is_group(group: object) -> bool:
+    return torch.distributed.is_available() and isinstance(group, torch.distributed.ProcessGroup)

@@ -70,7 +70,12 @@ def apply_fame(
 
 def restore_fame(model_or_pipeline: Any) -> None:
     """Undo `apply_fame` without its handle; does nothing where FAME attention is not installed."""
-    handle = handle_of(_denoiser(model_or_pipeline))
+    model = _denoiser(model_or_pipeline)
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(
+            f"model_or_pipeline must be a model of diffusers or a pipeline with one, got {type(model).__name__}"
+        )
+    handle = handle_of(model)
     if handle is not None:
         handle.restore()
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fame_accel.core.checks import is_number, shown
 from fame_accel.fairness.association import cosines, phrase_embedding
 from fame_accel.fairness.encoder import Encoder
 
@@ -67,8 +68,8 @@ class Debias:
             raise ValueError(f"groups must differ from each other, got {self.groups}")
         if len({*self.groups, *([] if self.toward is None else [self.toward])}) < 2:
             raise ValueError(f"groups must name two groups, or one that is not toward, got {self.groups}")
-        if isinstance(self.eta, bool) or not isinstance(self.eta, (int, float)) or not 0 <= self.eta <= 1:
-            raise ValueError(f"eta must be a number in [0, 1], got {self.eta!r}")
+        if not (is_number(self.eta) and 0 <= self.eta <= 1):
+            raise ValueError(f"eta must be a number in [0, 1], got {shown(self.eta)}")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from fame_accel.core.checks import shown
 from fame_accel.fairness.debias import Debias, Injection, PlannedInjection, plan_injection
 from fame_accel.fairness.encoder import Encoder
 from fame_accel.fairness.tokens import TokenizedPrompt
@@ -89,13 +90,20 @@ def encode_prompt(
         ValueError: the prompt is too long for the tokenizer or encoder, a phrase does not occur in it (the message
             lists its tokens), the groups of a debiasing have the same tokens, or ``threshold``, ``hidden_layer``,
             ``final_norm`` or a region bitset is out of range.
-        TypeError: ``prompt`` is not a str, ``debias`` is not a sequence of Debias, or the tokenizer has no word_ids.
+        TypeError: ``prompt`` is not a str, ``debias`` is not a sequence of Debias, ``regions`` is not a mapping, or the
+            tokenizer or the encoder is none of transformers, or has no word_ids.
         RuntimeError: the encoder does not call its input embeddings.
     """
     if not isinstance(debias, Sequence) or not all(isinstance(entry, Debias) for entry in debias):
-        raise TypeError(f"debias must be a sequence of Debias, got {debias!r}")
+        raise TypeError(f"debias must be a sequence of Debias, got {shown(debias)}")
     if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
-        raise ValueError(f"threshold must be a number in [0, 1], got {threshold!r}")
+        raise ValueError(f"threshold must be a number in [0, 1], got {shown(threshold)}")
+    if not isinstance(regions, Mapping):
+        raise TypeError(f"regions must map phrases to bitsets, got {shown(regions)}")
+    if not hasattr(tokenizer, "model_max_length"):
+        raise TypeError(f"tokenizer must be a tokenizer of transformers, got {shown(tokenizer)}")
+    if not isinstance(text_encoder, torch.nn.Module) or not hasattr(text_encoder, "config"):
+        raise TypeError(f"text_encoder must be a text encoder of transformers, got {shown(text_encoder)}")
     encoder = Encoder(tokenizer, text_encoder, hidden_layer, final_norm, device)
     tokens = encoder.tokenize(prompt, pad=True)
     token_regions = tokens.regions(regions)

@@ -43,7 +43,9 @@ class Placement:
 
 
 def check_frames(frames: Tensor) -> None:
-    """Raise ValueError unless ``frames`` is a video as media/ has it: uint8 [F, H, W, 3], not empty."""
+    """Raise unless ``frames`` is a video as media/ has it: a uint8 tensor [F, H, W, 3], not empty."""
+    if not isinstance(frames, Tensor):
+        raise TypeError(f"frames must be a uint8 tensor [F, H, W, 3], got {type(frames).__name__}")
     if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.numel():
         raise ValueError(f"frames must be uint8 [F, H, W, 3], got {frames.dtype} {list(frames.shape)}")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from fame_accel.core.checks import check_choice, is_number, shown
 from fame_accel.core.limits import AUTO, FITS, Size
 from fame_accel.media.frames import complete_size, fit_frames
 
@@ -52,21 +53,25 @@ def check_selection(
         fit: "crop", "pad" or "stretch".
     """
     for name, value in (("frames", frames), ("stride", stride)):
-        if value is None or (name == "stride" and value == AUTO):
+        if value is None or (name == "stride" and isinstance(value, str) and value == AUTO):
             continue
-        if not isinstance(value, int):
-            raise ValueError(f"{name} must be a whole number{f' or {AUTO}' * (name == 'stride')}, got {value!r}")
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError(f"{name} must be a whole number{f' or {AUTO}' * (name == 'stride')}, got {shown(value)}")
         if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+            raise ValueError(f"{name} must be at least 1, got {shown(value)}")
         if value > MAX_VALUE:
-            raise ValueError(f"{name} must be at most {MAX_VALUE}, got {value}")
-    sides = () if size is None else tuple(size)
-    if size is not None and (len(sides) != 2 or any(side is not None and not 1 <= side <= MAX_VALUE for side in sides)):
-        raise ValueError(f"size must be (height, width) in pixels, each 1 to {MAX_VALUE}, got {size}")
-    if not 0 <= start < float("inf"):
-        raise ValueError(f"start must be at least 0 seconds and finite, got {start}")
-    if fit not in FITS:
-        raise ValueError(f"fit must be one of {', '.join(FITS)}, got {fit!r}")
+            raise ValueError(f"{name} must be at most {MAX_VALUE}, got {shown(value)}")
+    if size is not None:
+        is_pair = isinstance(size, (tuple, list)) and len(size) == 2
+        if not is_pair or not all(side is None or _is_side(side) for side in size):
+            raise ValueError(f"size must be (height, width) in pixels, each 1 to {MAX_VALUE}, got {shown(size)}")
+    if not (is_number(start) and start >= 0):
+        raise ValueError(f"start must be at least 0 seconds and finite, got {shown(start)}")
+    check_choice("fit", fit, FITS)
+
+
+def _is_side(side: object) -> bool:
+    return isinstance(side, int) and not isinstance(side, bool) and 1 <= side <= MAX_VALUE
 
 
 def select_frames(available: int, frames: int | None, stride: int, source: str, first: int = 0) -> range:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from os import PathLike
 from pathlib import Path
 
+from fame_accel.core.checks import is_number, shown
 from fame_accel.core.limits import VAE_SCALE_FACTOR, Size
 from fame_accel.media.selection import Choice, check_selection
 from fame_accel.media.taken import Video, describe_size
@@ -51,10 +53,12 @@ def read_video(
             has no time stamps; an image cannot be read or differs in size; there are too few frames.
         ImportError: PyAV or Pillow is missing.
     """
+    if not isinstance(path, (str, PathLike)):
+        raise TypeError(f"path must be a str or a Path, got {shown(path)}")
     path = Path(path)
     check_selection(frames, stride, size, start, fit)
-    if fps is not None and not 0 < fps < float("inf"):
-        raise ValueError(f"fps must be positive and finite, got {fps}")
+    if fps is not None and not ((is_number(fps) or isinstance(fps, Fraction)) and fps > 0):
+        raise ValueError(f"fps must be positive and finite, got {shown(fps)}")
     if not path.exists():
         raise ValueError(f"no such video file or folder: {path}")
     if not (path.is_file() or path.is_dir()):

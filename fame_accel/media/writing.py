@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from fame_accel.core.checks import is_number, shown
 from fame_accel.core.limits import width_x_height
 from fame_accel.media.frames import check_frames
 from fame_accel.media.outputs import atomic_write
@@ -38,6 +39,8 @@ def write_video(
         ValueError: wrong suffix, shape or dtype, an odd size, or ``fps`` out of range.
         ImportError: PyAV is missing.
     """
+    if not isinstance(path, (str, PathLike)):
+        raise TypeError(f"path must be a str or a Path, got {shown(path)}")
     path = Path(path)
     check_frames(frames)
     height, width = frames.shape[1:3]
@@ -54,8 +57,8 @@ def write_video(
 
 def check_fps(fps: float) -> None:
     """Raise ValueError if :func:`write_video` cannot write this frame rate."""
-    if not 0.01 <= fps <= 1000:
-        raise ValueError(f"fps must lie in 0.01 to 1000, got {fps}")
+    if not (isinstance(fps, Fraction) or is_number(fps)) or not 0.01 <= fps <= 1000:
+        raise ValueError(f"fps must lie in 0.01 to 1000, got {shown(fps)}")
 
 
 def _encode(url: str, frames: Tensor, rate: Fraction, sound: Sound | None) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from math import isfinite
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fame_accel.core.backend import resolve_backend
+from fame_accel.core.checks import check_choice, check_flag, is_number, shown
 from fame_accel.pipeline.frames import OUTPUT_TYPES, Frames, as_frames
 
 # Hooks of diffusers that move or cast weights; its others skip layers or reuse their results.
@@ -60,13 +60,16 @@ def check_clip(
 
 def as_scales(scale: float | Sequence[float], controlnets: int) -> list[float]:
     """controlnet_conditioning_scale for each ControlNet: one number for all, or a list of as many."""
+    if not isinstance(scale, (int, float, list, tuple)):
+        raise TypeError(f"controlnet_conditioning_scale must be a number or a list of numbers, got {shown(scale)}")
     scales = [scale] * controlnets if isinstance(scale, (int, float)) else list(scale)
     if len(scales) != controlnets:
         raise ValueError(
-            f"controlnet_conditioning_scale must be a number or {controlnets} in a list, one per network, got {scale!r}"
+            f"controlnet_conditioning_scale must be a number or {controlnets} in a list, one per network, "
+            f"got {shown(scale)}"
         )
-    if not all(isinstance(one, (int, float)) and isfinite(one) for one in scales):
-        raise ValueError(f"controlnet_conditioning_scale must be finite, got {scale!r}")
+    if not all(is_number(one) for one in scales):
+        raise ValueError(f"controlnet_conditioning_scale must be finite, got {shown(scale)}")
     return [float(one) for one in scales]
 
 
@@ -103,11 +106,15 @@ def refuse_unsupported(arguments: Mapping[str, Any]) -> None:
 
 
 def check_latents(latents: Tensor | None, shape: tuple[int, int, int, int]) -> None:
-    """Raise ValueError unless ``latents`` is None or finite and of the shape of the clip's latents [F, C, h, w]."""
+    """Raise unless ``latents`` is None or a finite floating tensor of the shape of the clip's latents [F, C, h, w]."""
     if latents is None:
         return
+    if not isinstance(latents, Tensor) or not latents.is_floating_point():
+        raise TypeError(f"latents must be a floating tensor or None, got {shown(latents)}")
     if tuple(latents.shape) != shape:
         raise ValueError(f"latents must have shape {shape} for these frames, got {tuple(latents.shape)}")
+    if latents.is_meta:
+        raise ValueError("latents must have values, got a tensor on the meta device")
     if not bool(latents.isfinite().all()):
         raise ValueError("latents must be finite, got NaN or infinity")
 
@@ -129,12 +136,14 @@ def check_first_step(first_step: int, num_inference_steps: int, latents: Tensor 
 
 def check_sampling(guidance_scale: float, ddim_eta: float, output_type: str, callback_inputs: Sequence[str]) -> None:
     """Raise ValueError unless guidance, noise and output are as an edit takes them."""
-    if not 0 <= guidance_scale < float("inf"):
-        raise ValueError(f"guidance_scale must be finite and >= 0, got {guidance_scale!r}")
-    if not 0 <= ddim_eta <= 1:
-        raise ValueError(f"ddim_eta must lie in [0, 1], got {ddim_eta!r}")
-    if output_type not in OUTPUT_TYPES:
-        raise ValueError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, got {output_type!r}")
+    if not (is_number(guidance_scale) and guidance_scale >= 0):
+        raise ValueError(f"guidance_scale must be a finite number >= 0, got {shown(guidance_scale)}")
+    if not (is_number(ddim_eta) and 0 <= ddim_eta <= 1):
+        raise ValueError(f"ddim_eta must be a number in [0, 1], got {shown(ddim_eta)}")
+    check_choice("output_type", output_type, OUTPUT_TYPES)
+    names = callback_inputs
+    if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"callback_on_step_end_tensor_inputs must be a sequence of names, got {shown(names)}")
     if unknown := sorted(set(callback_inputs) - {"latents"}):
         raise ValueError(f"callback_on_step_end_tensor_inputs must contain nothing but 'latents', got {unknown}")
 
@@ -145,7 +154,25 @@ def check_generator(generator: torch.Generator | Sequence[torch.Generator] | Non
     if len(given) != frames:
         raise ValueError(f"generator must be one, or a list of {frames}, one a frame, got {len(given)}")
     if not all(one is None or isinstance(one, torch.Generator) for one in given):
-        raise TypeError(f"generator must be a torch.Generator or a list of them, got {generator!r}")
+        raise TypeError(f"generator must be a torch.Generator or a list of them, got {shown(generator)}")
+
+
+def check_callback(callback_on_step_end: Callable[..., Any] | None) -> None:
+    """Raise TypeError unless the callback is None or can be called; otherwise it would fail only after a step."""
+    if callback_on_step_end is not None and not callable(callback_on_step_end):
+        raise TypeError(f"callback_on_step_end must be a function or None, got {shown(callback_on_step_end)}")
+
+
+def check_clip_skip(clip_skip: int | None) -> None:
+    """Raise ValueError unless this is None or a number of layers; the encoders check that they have as many."""
+    if clip_skip is not None:
+        _check_int("clip_skip", clip_skip, 0, None)
+
+
+def check_flags(**flags: bool) -> None:
+    """Raise TypeError unless every one is True or False, naming it."""
+    for name, value in flags.items():
+        check_flag(name, value)
 
 
 def check_backend(backend: str, device: torch.device, dtype: torch.dtype) -> None:
@@ -177,4 +204,4 @@ def check_intact(unet: Any) -> None:
 def _check_int(name: str, value: int, low: int, high: int | None) -> None:
     if type(value) is not int or value < low or (high is not None and value > high):
         upper = "" if high is None else f" to {high}"
-        raise ValueError(f"{name} must be an int from {low}{upper}, got {value!r}")
+        raise ValueError(f"{name} must be an int from {low}{upper}, got {shown(value)}")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fame_accel.core.checks import shown
 from fame_accel.fairness import Debias, FairEmbeddings, Injection, encode_prompt
 from fame_accel.fairness.tokens import TokenizedPrompt, tokenize
 from fame_accel.pipeline.checks import check_finite
@@ -147,9 +148,9 @@ def _check(prompt: str, debias: Sequence[Debias], phrases: Mapping[str, str], na
     if not isinstance(prompt, str):
         raise TypeError(f"prompt must be a str, one for all frames, got {type(prompt).__name__}")
     if not isinstance(debias, (list, tuple)) or not all(isinstance(entry, Debias) for entry in debias):
-        raise TypeError(f"debias must be a list or tuple of Debias, got {debias!r}")
+        raise TypeError(f"debias must be a list or tuple of Debias, got {shown(debias)}")
     if not isinstance(phrases, Mapping) or not all(isinstance(phrase, str) for phrase in phrases.values()):
-        raise TypeError(f"regions must map names of regions to phrases of the prompt, got {phrases!r}")
+        raise TypeError(f"regions must map names of regions to phrases of the prompt, got {shown(phrases)}")
     unknown = [region for region in phrases if region not in names]
     if unknown:
         raise ValueError(f"regions names {unknown[0]!r}, but masks has {', '.join(names)}")

@@ -139,11 +139,9 @@ class VideoEdit:
             frames, control_frames, controlnet_conditioning_scale, num_inference_steps, None, chunk_size, latents
         )
         checks.check_first_step(first_step, num_inference_steps, latents)
-        scheduler = schedule.inverse(self.scheduler, num_inference_steps, device)
-        text = self._encode_text(source_prompt, clip_skip)
-        if latents is None:
-            latents = self._encode(clip, chunk_size)
-        latents = latents.to(device, self._latents_dtype)
+        checks.check_clip_skip(clip_skip)
+        checks.check_callback(callback_on_step_end)
+        checks.check_backend(backend, device, self.unet.dtype)
         config = FameConfig(
             SpaceTimeLayout.from_masks(torch.zeros(0, len(clip), 1, 1, dtype=torch.bool, device="cpu")),
             Modulation(),
@@ -151,6 +149,11 @@ class VideoEdit:
             levels=levels,
             backend=backend,
         )
+        scheduler = schedule.inverse(self.scheduler, num_inference_steps, device)
+        text = self._encode_text(source_prompt, clip_skip)
+        if latents is None:
+            latents = self._encode(clip, chunk_size)
+        latents = latents.to(device, self._latents_dtype)
         with self._installed(config, num_inference_steps, "inversion") as (handle, bar):
             predict = NoisePredictor(self.unet, handle, len(clip), self._conditions(text, clip), control=control)
             for step, timestep in enumerate(scheduler.timesteps):
@@ -262,6 +265,9 @@ class VideoEdit:
         checks.check_first_step(first_step, num_inference_steps, latents)
         checks.check_sampling(guidance_scale, ddim_eta, output_type, callback_on_step_end_tensor_inputs)
         checks.check_generator(generator, count)
+        checks.check_clip_skip(clip_skip)
+        checks.check_callback(callback_on_step_end)
+        checks.check_flags(isolate_phrases=isolate_phrases, split_guidance=split_guidance, return_dict=return_dict)
         checks.check_backend(backend, device, self.unet.dtype)
         text = self._encode_text(
             prompt, clip_skip, debias=debias, phrases=regions, names=list(masks), isolate=isolate_phrases

@@ -16,6 +16,7 @@ from torch.nn.functional import pad
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from fame_accel.adapter import FameConfig, apply_fame
+from fame_accel.core.checks import is_number, shown
 from fame_accel.core.layout import SpaceTimeLayout
 from fame_accel.core.limits import WAN_TEXT_TOKENS
 from fame_accel.core.modulation import Modulation
@@ -159,6 +160,8 @@ class FameWanVideoEditPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         stacked = as_masks(masks, (len(clip), *clip.shape[2:]))
         checks.check_sampling(guidance_scale, 0.0, output_type, callback_on_step_end_tensor_inputs)
         _check_flow(source_guidance_scale, strength, generator)
+        checks.check_callback(callback_on_step_end)
+        checks.check_flags(isolate_phrases=isolate_phrases, return_dict=return_dict)
         device, dtype = self._execution_device, self.transformer.dtype
         checks.check_backend(backend, device, dtype)
         checks.check_counts(num_inference_steps, None, 1, self.scheduler.config.num_train_timesteps)
@@ -316,9 +319,9 @@ def _check_parts(transformer: Any, vae: Any, transformer_2: Any, boundary_ratio:
 
 
 def _check_flow(source_guidance_scale: float, strength: float, generator: torch.Generator | None) -> None:
-    if not 0 <= source_guidance_scale < float("inf"):
-        raise ValueError(f"source_guidance_scale must be finite and >= 0, got {source_guidance_scale!r}")
-    if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not 0 < strength <= 1:
-        raise ValueError(f"strength must lie in (0, 1], got {strength!r}")
+    if not (is_number(source_guidance_scale) and source_guidance_scale >= 0):
+        raise ValueError(f"source_guidance_scale must be a finite number >= 0, got {shown(source_guidance_scale)}")
+    if not (is_number(strength) and 0 < strength <= 1):
+        raise ValueError(f"strength must be a number in (0, 1], got {shown(strength)}")
     if generator is not None and not isinstance(generator, torch.Generator):
         raise TypeError(f"generator must be a torch.Generator or None, got {type(generator).__name__}")

@@ -344,6 +344,21 @@ def test_mistakes() -> None:
         (dict(token_regions=torch.full((TOKENS,), 4)), ValueError, "token_regions must use the layout's 2 regions"),
         (dict(levels=(3,)), ValueError, "levels"),
         (dict(levels=()), ValueError, "levels"),
+        (dict(levels=4), ValueError, "levels must be a tuple of powers of two from 1 to 128, got 4"),
+        (
+            dict(levels=torch.ones(2, 2)),
+            ValueError,
+            "levels must .* got a tensor of torch.float32 with shape",
+        ),
+        (dict(self_factor=True), ValueError, r"self_factor must be a number in \[0, 1\], got True"),
+        (dict(power=10**400), ValueError, "power must be a finite number >= 0, got 1000"),
+        (dict(num_inference_steps=True), ValueError, "num_inference_steps must be an int >= 1, got True"),
+        (dict(guidance=torch.ones(2)), ValueError, "guidance must be one of conditional, all, got a tensor"),
+        (dict(group="ranks"), TypeError, "group must be a torch.distributed process group or None, got 'ranks'"),
+        (dict(token_weights=[1.0] * TOKENS), ValueError, r"token_weights must be a floating tensor .* got \[1.0"),
+        (dict(token_weights=torch.ones(TOKENS, device="meta")), ValueError, "token_weights must have values"),
+        (dict(token_regions=torch.ones(TOKENS, device="meta").int()), ValueError, "token_regions must have values"),
+        (dict(token_regions=[1]), TypeError, r"token_regions must be an integer tensor .* got \[1\]"),
         (dict(guidance="both"), ValueError, "guidance"),
         (dict(cross_size="pixels"), ValueError, "cross_size"),
         (dict(backend="cuda"), ValueError, "backend"),
@@ -356,6 +371,12 @@ def test_mistakes() -> None:
 def test_bad_config(change: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         config(**change)
+
+
+@pytest.mark.parametrize("model", [None, 3, "unet", []])
+def test_restore_takes_models_alone(model: object) -> None:
+    with pytest.raises(TypeError, match="model_or_pipeline must be a model of diffusers or a pipeline with one, got"):
+        fa.restore_fame(model)
 
 
 def components() -> dict:

@@ -373,6 +373,10 @@ def test_an_encoder_that_bypasses_its_embeddings_is_an_error(clip: torch.nn.Modu
         (dict(debias=PUSH), TypeError, "debias must be a sequence of Debias"),
         (dict(debias=["doctor"]), TypeError, "debias must be a sequence of Debias"),
         (dict(regions={"nurse": 1}), ValueError, "'nurse' does not occur"),
+        (dict(regions=None), TypeError, "regions must map phrases to bitsets, got None"),
+        (dict(regions=["car"]), TypeError, r"regions must map phrases to bitsets, got \['car'\]"),
+        (dict(tokenizer=None), TypeError, "tokenizer must be a tokenizer of transformers, got None"),
+        (dict(text_encoder="clip"), TypeError, "text_encoder must be a text encoder of transformers, got 'clip'"),
         (dict(threshold=-0.1), ValueError, r"threshold must be a number in \[0, 1\], got -0.1"),
         (dict(threshold=float("nan")), ValueError, "threshold"),
         (dict(hidden_layer=0), ValueError, "hidden_layer must be an int from -4 to -1 .*3 layers, got 0"),
@@ -386,7 +390,7 @@ def test_encode_rejects(
     clip: torch.nn.Module, changed: dict[str, object], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        encode_prompt(clip_tokenizer(), clip, **{"prompt": PROMPT, **changed})
+        encode_prompt(**{"tokenizer": clip_tokenizer(), "text_encoder": clip, "prompt": PROMPT, **changed})
 
 
 def test_the_encoders_own_limit_counts(bert: tuple[object, torch.nn.Module]) -> None:

@@ -561,3 +561,40 @@ def test_31_regions_have_31_colors(tmp_path):
         top = sheet.height - 2 * 264
         colors = [sheet.getpixel((sheet.width - 128, top + 8 * region + 4)) for region in range(31)]
     assert len(set(colors)) == 31
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (dict(path=None), TypeError, "path must be a str or a Path, got None"),
+        (dict(size=64), ValueError, "size must be .* got 64"),
+        (dict(size="64x64"), ValueError, "size must be .* got '64x64'"),
+        (dict(size=(64, "64")), ValueError, "size must be .* got "),
+        (dict(frames=True), ValueError, "frames must be a whole number, got True"),
+        (dict(start="1"), ValueError, "start must be at least 0 seconds and finite, got '1'"),
+        (dict(fps="8"), ValueError, "fps must be positive and finite, got '8'"),
+        (dict(fit=None), ValueError, "fit must be one of crop, pad, stretch, got None"),
+    ],
+)
+def test_foreign_values_are_named_when_a_video_is_read(
+    tmp_path: Path, options: dict, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        read_video(**{"path": tmp_path / "a.mp4", **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (dict(path=3), TypeError, "path must be a str or a Path, got 3"),
+        (dict(frames=[]), TypeError, r"frames must be a uint8 tensor \[F, H, W, 3\], got list"),
+        (dict(fps=None), ValueError, "fps must lie in 0.01 to 1000, got None"),
+        (dict(fps="8"), ValueError, "fps must lie in 0.01 to 1000, got '8'"),
+    ],
+)
+def test_foreign_values_are_named_when_a_video_is_written(
+    tmp_path: Path, options: dict, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        write_video(**{"path": tmp_path / "a.mp4", "frames": smooth(), "fps": 8, **options})
+    assert not list(tmp_path.iterdir())

@@ -417,6 +417,22 @@ def test_top_level_name() -> None:
         (dict(latents=torch.zeros(2, 4, 8, 9)), ValueError, "latents must have shape"),
         (dict(control_frames=clip()), ValueError, "the pipeline has no ControlNet"),
         (dict(callback_on_step_end_tensor_inputs=["noise"]), ValueError, "noise"),
+        (dict(callback_on_step_end_tensor_inputs="latents"), TypeError, "must be a sequence of names, got 'latents'"),
+        (dict(callback_on_step_end=3), TypeError, "callback_on_step_end must be a function or None, got 3"),
+        (dict(guidance_scale="7"), ValueError, "guidance_scale must be a finite number >= 0, got '7'"),
+        (dict(guidance_scale=None), ValueError, "guidance_scale must be a finite number >= 0, got None"),
+        (dict(ddim_eta=torch.ones(2)), ValueError, "ddim_eta must be a number .* got a tensor of torch.float32"),
+        (dict(controlnet_conditioning_scale=None), TypeError, "controlnet_conditioning_scale must be a number"),
+        (dict(clip_skip="x"), ValueError, "clip_skip must be an int from 0, got 'x'"),
+        (dict(clip_skip=True), ValueError, "clip_skip must be an int from 0, got True"),
+        (dict(levels=2), ValueError, "levels must be a tuple"),
+        (dict(rest="no"), TypeError, "rest must be True or False, got 'no'"),
+        (dict(split_guidance="no"), TypeError, "split_guidance must be True or False, got 'no'"),
+        (dict(isolate_phrases=0), TypeError, "isolate_phrases must be True or False, got 0"),
+        (dict(return_dict=None), TypeError, "return_dict must be True or False, got None"),
+        (dict(latents="x.pt"), TypeError, "latents must be a floating tensor or None, got 'x.pt'"),
+        (dict(latents=torch.zeros(3, 4, 8, 9).cfloat()), TypeError, "latents must be .* torch.complex64"),
+        (dict(latents=torch.zeros(3, 4, 8, 9, device="meta")), ValueError, "latents must have values"),
     ],
 )
 def test_mistakes(
@@ -428,6 +444,26 @@ def test_mistakes(
         monkeypatch.setattr(type(getattr(pipeline, name)), "forward" if name == "unet" else "encode", None)
     with pytest.raises(error, match=message):
         edit(pipeline, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        (dict(levels=2), ValueError, "levels must be a tuple"),
+        (dict(backend="cuda"), ValueError, "backend must be one of"),
+        (dict(callback_on_step_end="f"), TypeError, "callback_on_step_end must be a function or None, got 'f'"),
+        (dict(clip_skip=-1), ValueError, "clip_skip must be an int from 0, got -1"),
+    ],
+)
+def test_mistakes_of_an_inversion(
+    parts: dict, monkeypatch: pytest.MonkeyPatch, changes: dict, error: type[Exception], message: str
+) -> None:
+    """Every mistake is reported before the UNet or the VAE runs."""
+    pipeline = make_pipeline(parts)
+    for name in ("unet", "vae"):
+        monkeypatch.setattr(type(getattr(pipeline, name)), "forward" if name == "unet" else "encode", None)
+    with pytest.raises(error, match=message):
+        pipeline.invert(clip(), **changes)
 
 
 def test_a_backend_that_cannot_run_is_reported_before_the_inversion(

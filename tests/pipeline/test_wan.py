@@ -219,10 +219,10 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("more", "kind", "message"),
         [
-            ({"strength": 0.0}, ValueError, r"strength must lie in \(0, 1\], got 0.0"),
-            ({"strength": True}, ValueError, "strength must lie"),
-            ({"source_guidance_scale": -1}, ValueError, "source_guidance_scale must be finite and >= 0"),
-            ({"guidance_scale": float("inf")}, ValueError, "guidance_scale must be finite"),
+            ({"strength": 0.0}, ValueError, r"strength must be a number in \(0, 1\], got 0.0"),
+            ({"strength": True}, ValueError, "strength must be a number in"),
+            ({"source_guidance_scale": -1}, ValueError, "source_guidance_scale must be a finite number >= 0"),
+            ({"guidance_scale": float("inf")}, ValueError, "guidance_scale must be a finite number"),
             ({"num_inference_steps": 0}, ValueError, "num_inference_steps must be an int from 1"),
             ({"modulated_steps": 5}, ValueError, "modulated_steps must be an int from 0 to 4"),
             ({"first_step": 2}, ValueError, "latents must be given with first_step=2"),
