@@ -12,7 +12,7 @@ MAY_IMPORT = {
     "kernels": set(),
     "bindings": {"kernels"},
     "core": {"bindings", "kernels"},
-    "fairness": set(),
+    "fairness": {"core"},
     "media": {"core"},
     "tools": {"core", "bindings", "kernels", "media"},
     "adapter": {"core"},
