@@ -20,12 +20,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(folder: str, controlnet: str | None, seed: int) -> int:
     from fame_accel.demo.pipeline import random_controlnet, random_pipeline
+    from fame_accel.media.outputs import check_output_folder
     from fame_accel.media.packages import quiet
 
     quiet()
-    for name in (folder, controlnet):
-        if name is not None and Path(name).exists() and (not Path(name).is_dir() or any(Path(name).iterdir())):
-            raise ValueError(f"{name} exists and is not an empty folder")
+    for flag, name in (("FOLDER", folder), ("--controlnet", controlnet)):
+        if name is None:
+            continue
+        if name and Path(name).exists() and (not Path(name).is_dir() or any(Path(name).iterdir())):
+            raise ValueError(f"{flag} must be a new or empty folder, and {name} is not an empty folder")
+        check_output_folder(flag, name, ())
     if controlnet is not None and Path(controlnet).resolve() == Path(folder).resolve():
         raise ValueError(f"--controlnet must be another folder than the checkpoint's, {folder}")
     pipeline = random_pipeline(seed)

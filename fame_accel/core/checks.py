@@ -22,6 +22,13 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def check_dense(name: str, tensor: Tensor) -> None:
+    """TypeError where a tensor is sparse or nested: its elements do not lie at strides."""
+    if tensor.layout != torch.strided or tensor.is_nested:
+        kind = "nested" if tensor.is_nested else str(tensor.layout)
+        raise TypeError(f"{name} must be a dense tensor, got one that is {kind}")
+
+
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """ValueError unless the value is one of the names."""
     if not isinstance(value, str) or value not in choices:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fame_accel.core.cache import WeakCache
-from fame_accel.core.checks import check_count, check_device, check_flag, shown
+from fame_accel.core.checks import check_count, check_dense, check_device, check_flag, shown
 from fame_accel.core.limits import MAX_REGIONS
 from fame_accel.core.tracing import has_values
 
@@ -44,6 +44,7 @@ class TokenLayout:
             if not isinstance(value, Tensor) or value.dtype not in _INTEGERS:
                 kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
                 raise TypeError(f"{name} must be an integer tensor [N] or [B, N], got {kind}")
+            check_dense(name, value)
         if region.dim() not in (1, 2):
             raise ValueError(f"region must have shape [N] or [B, N], got {tuple(region.shape)}")
         if frame.shape != region.shape:
@@ -200,6 +201,7 @@ class SpaceTimeLayout:
         if not isinstance(masks, Tensor) or masks.dtype != torch.bool:
             kind = masks.dtype if isinstance(masks, Tensor) else type(masks).__name__
             raise TypeError(f"masks must be a bool tensor [regions, frames, height, width], got {kind}")
+        check_dense("masks", masks)
         if masks.dim() != 4 or 0 in masks.shape[1:]:
             raise ValueError(
                 "masks must have shape [regions, frames, height, width] with no empty frame axis, "
@@ -208,6 +210,8 @@ class SpaceTimeLayout:
         if masks.shape[0] > MAX_REGIONS:
             raise ValueError(f"masks holds {masks.shape[0]} regions, at most {MAX_REGIONS} are possible")
         check_flag("rest", rest)
+        if rest and masks.is_meta:
+            raise ValueError("masks must have values where rest=True, got a tensor on the meta device")
         masks = _compress_time(masks, temporal)
         bits = torch.zeros(masks.shape[1:], dtype=torch.int32, device=masks.device)
         for region, mask in enumerate(masks):

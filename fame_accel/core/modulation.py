@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fame_accel.core.checks import check_choice, check_count, is_number, shown
+from fame_accel.core.checks import check_choice, check_count, check_dense, is_number, shown
 from fame_accel.core.tracing import has_values
 
 Decay = float | Tensor
@@ -172,7 +172,7 @@ class Modulation:
             keep: an int r keeps the window |dt| <= r. A sequence of frame indices keeps these for every query frame; a
                 sequence of such sequences, or an integer tensor [Fq, m], has one for each query frame. A bool table
                 [Fq, Fk] says it pair by pair. The usual patterns have names: "self", "first" (Text2Video-Zero),
-                "first_previous" (Tune-A-Video) and "self_previous_first" (FateZero).
+                "first_previous" (Tune-A-Video) and "self_previous_first", where code concatenates all three, as FateZero with [0, -1, "first"].
 
         Raises:
             TypeError, ValueError: `keep` is none of these, or this modulation has no tables.
@@ -255,6 +255,7 @@ def _table(name: str, table: Tensor | None) -> Tensor | None:
         return None
     if not isinstance(table, Tensor) or not table.is_floating_point():
         raise TypeError(f"{name} must be a floating tensor [2, Fq, Fk] or None, got {_kind(table)}")
+    check_dense(name, table)
     if table.dim() != 3 or table.shape[0] != 2 or 0 in table.shape:
         raise ValueError(f"{name} must have shape [2, Fq, Fk] with Fq, Fk >= 1, got {tuple(table.shape)}")
     return table.detach().to(device="cpu", dtype=torch.float32, copy=True)
@@ -267,6 +268,11 @@ def _weights(num_frames: int, decay: Decay) -> Tensor:
         except ValueError as error:
             raise ValueError(str(error).replace("rate must", "decay must", 1)) from None
     check_count("num_frames", num_frames)
+    if decay.is_complex():
+        raise TypeError(f"decay must be a number or a table of real weights, got {decay.dtype}")
+    check_dense("decay", decay)
+    if decay.is_meta:
+        raise ValueError("decay must have values, got a tensor on the meta device")
     if decay.shape != (num_frames, num_frames):
         raise ValueError(f"decay must have shape [{num_frames}, {num_frames}], got {tuple(decay.shape)}")
     weights = decay.detach().to(device="cpu", dtype=torch.float64)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from fame_accel.core.checks import shown
+from fame_accel.core.checks import check_dense, shown
 from fame_accel.core.layout import TokenLayout
 from fame_accel.core.modulation import Modulation
 from fame_accel.core.tracing import has_values, unwrapped
@@ -91,6 +91,7 @@ def check_tensors(query: Tensor, key: Tensor, value: Tensor, doubles: bool) -> N
         if tensor.dtype not in allowed:
             names = ", ".join(str(dtype).removeprefix("torch.") for dtype in allowed)
             raise TypeError(f"{name} must be one of {names}, got {tensor.dtype}")
+        check_dense(name, tensor)
         if tensor.dim() != 4:
             raise ValueError(f"{name} must have shape [B, H, N, D], got {tuple(tensor.shape)}")
         if tensor.dtype != query.dtype:
@@ -144,6 +145,7 @@ def _check_factor(name: str, factor: Tensor | None, side: Tensor) -> Tensor | No
     if not isinstance(factor, Tensor) or not factor.is_floating_point():
         kind = factor.dtype if isinstance(factor, Tensor) else type(factor).__name__
         raise TypeError(f"{name} must be a floating tensor [N] or [B, N], got {kind}")
+    check_dense(name, factor)
     if tuple(factor.shape) not in ((tokens,), (batch, tokens)):
         raise ValueError(f"{name} must have shape [{tokens}] or [{batch}, {tokens}], got {tuple(factor.shape)}")
     if factor.device != side.device:

@@ -20,6 +20,7 @@ from fame_accel.media.pictures import mask_overlay, side_by_side_gif
 from fame_accel.tools.plan_picture import plot_plans
 
 FPS = 7.5
+FILES = ("side_by_side.gif", "mask_overlay.png", "tile_plan.png", "report.json", "comparison.png")
 FORMATS = {
     "backend": "{}", "attention_s": "{:.2f}", "step_s": "{:.2f}", "peak_mib": "{:.1f}", "latent_error": "{:.1e}",
     "latent_error_mean": "{:.1e}", "passed": "{}",
@@ -59,7 +60,7 @@ def write_report(
     mask_overlay(out / "mask_overlay.png", clip, masks, regions)
     _draw_plans(out / "tile_plan.png", masks)
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    names = ["side_by_side.gif", "mask_overlay.png", "tile_plan.png", "report.json"]
+    names = list(FILES[:4])
     if all(row["peak_mib"] is not None for row in rows):
         comparison_chart(out / "comparison.png", rows)
         names.append("comparison.png")

@@ -12,12 +12,13 @@ from fame_accel.core.parity import Verdict, error
 from fame_accel.demo.codec import PatchCodec
 from fame_accel.demo.edit import SOURCE_PROMPT, TARGET_PROMPT, Run, edit, invert
 from fame_accel.demo.pipeline import random_pipeline
-from fame_accel.demo.report import print_table, write_report
+from fame_accel.demo.report import FILES, print_table, write_report
 from fame_accel.edit.checkpoint import find_checkpoint
 from fame_accel.edit.run import load_pipeline
 from fame_accel.edit.target import choose_target
 from fame_accel.media.clip import load_clip
 from fame_accel.media.frames import to_bytes
+from fame_accel.media.outputs import check_output_folder
 from fame_accel.media.packages import installed_versions, quiet
 from fame_accel.media.person import region_masks
 
@@ -51,7 +52,7 @@ def run_demo(
     """
     quiet("demo")
     target, dtype, fused = choose_target(device, "float32", backend)
-    out = Path(out)
+    out = check_output_folder("--out", out, FILES, [model])
     out.mkdir(parents=True, exist_ok=True)
 
     clip = load_clip(frames, size)

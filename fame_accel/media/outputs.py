@@ -28,6 +28,8 @@ def check_output_file(flag: str, path: AnyPath, inputs: Sequence[AnyPath | None]
         ValueError: there is no such folder, it cannot be written to, the name is too long or not Unicode, the file is
             a folder, a link or a device, or it is an input or lies in a folder that is one.
     """
+    if not os.fspath(path):
+        raise ValueError(f"{flag} must not be empty")
     path = Path(path)
     try:
         path.name.encode()
@@ -71,6 +73,8 @@ def check_output_folder(
         ValueError: the folder is a file, cannot be made or written to, lies in an input, or an input lies where
             something is written.
     """
+    if not os.fspath(folder):
+        raise ValueError(f"{flag} must not be empty")
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{flag} {folder} must be a folder")

@@ -85,6 +85,37 @@ def test_layouts_of_different_batches_have_no_size_regularization():
         layout(N).size_regularization(layout(N).to("meta"))
 
 
+@pytest.mark.parametrize("name", ["query", "row_strength", "masks", "region", "frame", "strength_table", "decay"])
+def test_sparse_tensors_are_refused(name):
+    query, ids = torch.zeros(1, 1, N, D), torch.zeros(N, dtype=torch.int32)
+    calls = {
+        "query": lambda: layout_attention(query.to_sparse(), query, query, layout(N)),
+        "row_strength": lambda: _attend(row_strength=torch.zeros(N).to_sparse()),
+        "masks": lambda: SpaceTimeLayout.from_masks(MASKS.to_sparse()),
+        "region": lambda: TokenLayout(ids.to_sparse(), ids, 1),
+        "frame": lambda: TokenLayout(ids, ids.to_sparse(), 1),
+        "strength_table": lambda: Modulation(torch.zeros(2, 1, 1).to_sparse()),
+        "decay": lambda: Modulation.fame(2, torch.ones(2, 2).to_sparse()),
+    }
+    with pytest.raises(TypeError, match=f"{name} must be a dense tensor, got one that is torch.sparse_coo"):
+        calls[name]()
+
+
+def test_nested_tensors_are_refused():
+    query = torch.zeros(1, 1, N, D)
+    with pytest.raises(TypeError, match="query must be a dense tensor, got one that is nested"):
+        layout_attention(torch.nested.nested_tensor([query[0]]), query, query, layout(N))
+
+
+def test_decay_is_real_and_has_values():
+    with pytest.raises(TypeError, match="decay must be a number or a table of real weights, got torch.complex64"):
+        Modulation.fame(2, torch.ones(2, 2, dtype=torch.complex64))
+    with pytest.raises(ValueError, match="decay must have values"):
+        Modulation.fame(2, torch.ones(2, 2, device="meta"))
+    with pytest.raises(ValueError, match="masks must have values where rest=True"):
+        SpaceTimeLayout.from_masks(MASKS.to("meta"), rest=True)
+
+
 def test_a_window_beyond_all_frames_keeps_all():
     assert Modulation.frames(3, HUGE) == Modulation.frames(3, 2)
 

@@ -51,6 +51,8 @@ def test_files(out: Path) -> None:
         (["--steps", "0"], "--steps"),
         (["--backend", "fast"], "--backend"),
         (["--model", "nowhere"], "--model nowhere"),
+        (["--out", ""], "--out must not be empty"),
+        (["--out", "/dev/null"], "--out /dev/null must be a folder"),
     ],
 )
 def test_mistakes_end_in_one_line(

@@ -592,6 +592,10 @@ def test_random_checkpoints(home, tmp_path, capsys):
     for arguments in ([str(home)], [str(tmp_path / "b"), "--controlnet", str(home)], [str(home / "clip.mp4")]):
         assert main(["random-checkpoint", *arguments]) == 2
         assert "is not an empty folder" in capsys.readouterr().err
+    assert main(["random-checkpoint", ""]) == 2
+    assert "FOLDER must not be empty" in capsys.readouterr().err
+    assert main(["random-checkpoint", "/proc/b"]) == 2
+    assert "FOLDER /proc/b: cannot write to /proc" in capsys.readouterr().err
     assert main(["random-checkpoint", str(tmp_path / "b"), "--controlnet", str(tmp_path / "b")]) == 2
     assert main(["random-checkpoint", str(tmp_path / "b"), "--seed", "-1"]) == 2
     assert not (tmp_path / "b").exists()

@@ -94,6 +94,9 @@ def test_folders_that_cannot_be_written(tmp_path):
     ):
         with pytest.raises(ValueError, match=f"^--out {folder}.*{message}"):
             check_output_folder("--out", folder, ["results.csv"], [tmp_path / "frames"])
+    for check in (lambda: check_output_folder("--out", "", []), lambda: check_output_file("--out", "")):
+        with pytest.raises(ValueError, match="--out must not be empty"):
+            check()
     with pytest.raises(ValueError, match="would overwrite .*clips/a.mp4"):
         check_output_folder("--out", tmp_path, ["clips"], [tmp_path / "clips/a.mp4"])
     check_output_folder("--out", tmp_path / "new/deeper", ["clips"], [tmp_path / "frames"])

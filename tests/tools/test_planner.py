@@ -448,6 +448,7 @@ def test_regions_are_counted_in_masks(capsys: pytest.CaptureFixture, tmp_path: P
         (("--width", 64), "--width needs --height"),
         (("--height", 64), "--height needs --width"),
         (("--size", 64, "--height", 64), "--size is in place of --width and --height"),
+        (("--out", ""), "--out must not be empty"),
         (("--modulation", "hard"), "--modulation must be one of fame, fame-strength"),
         (("--guidance", "7.5"), "--guidance must be one of on, off, got '7.5'"),
         (("--dtype", "float64"), "--dtype must be one of float32, float16, bfloat16"),
