@@ -172,7 +172,7 @@ class Modulation:
             keep: an int r keeps the window |dt| <= r. A sequence of frame indices keeps these for every query frame; a
                 sequence of such sequences, or an integer tensor [Fq, m], has one for each query frame. A bool table
                 [Fq, Fk] says it pair by pair. The usual patterns have names: "self", "first" (Text2Video-Zero),
-                "first_previous" (Tune-A-Video) and "self_previous_first", where code concatenates all three, as FateZero with [0, -1, "first"].
+                "first_previous" (Tune-A-Video) and "self_previous_first" (FateZero with [0, -1, "first"]).
 
         Raises:
             TypeError, ValueError: `keep` is none of these, or this modulation has no tables.
