@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -26,6 +25,13 @@ from fame_accel.core.distributed import gather_tokens
 from fame_accel.core.parity import error
 
 TOKENS, HEADS = 32, 4
+
+
+def on_two(test: Any) -> Any:
+    """Mark a test of two ranks alone."""
+    return pytest.mark.slow(pytest.mark.parametrize("on_ranks", [2], indirect=True)(test))
+
+
 MODULATIONS = {
     "plain": None,
     "region_mask": Modulation.region_mask(FRAMES, 0.2),
@@ -46,6 +52,20 @@ def _own(side: Tensor, dim: int) -> Tensor:
     return side.chunk(dist.get_world_size(), dim)[dist.get_rank()]
 
 
+@pytest.fixture(scope="module", params=[2, 4])
+def on_ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What `_work` returns on each rank: processes are started once for all tests."""
+    return run_on_ranks(_work, request.param, tmp_path_factory.mktemp("ranks"))
+
+
+def _work() -> dict[str, Any]:
+    results: dict[str, Any] = {"ulysses": _ulysses(), "unet": _own_frames()}
+    if dist.get_world_size() == 2:
+        results |= {"gathered": _gathered_and_refused(), "wan": _wan_by_ulysses(), "ring": _wan_by_ring()}
+        results |= {"refused": _refused_groups()}
+    return results
+
+
 def _ulysses() -> dict[str, tuple[Tensor, Tensor]]:
     layout, sides, rows, weights = _problem()
     own = [_own(side, 2) for side in sides]
@@ -57,10 +77,14 @@ def _ulysses() -> dict[str, tuple[Tensor, Tensor]]:
     }
 
 
+def _of(on_ranks: list[dict[str, Any]], name: str) -> list[Any]:
+    """The results of this name, rank by rank."""
+    return [results[name] for results in on_ranks]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [2, 4])
-def test_ulysses_is_the_attention_of_one_process_bit_for_bit(ranks: int, tmp_path: Path):
-    results = run_on_ranks(_ulysses, ranks, tmp_path)
+def test_ulysses_is_the_attention_of_one_process_bit_for_bit(on_ranks: list):
+    results = _of(on_ranks, "ulysses")
     layout, sides, rows, weights = _problem()
     for name, modulation in MODULATIONS.items():
         wanted = layout_attention(
@@ -86,9 +110,9 @@ def _gathered_and_refused() -> tuple[Tensor, list[str]]:
     return out, messages
 
 
-@pytest.mark.slow
-def test_own_queries_against_gathered_keys_and_what_is_refused(tmp_path: Path):
-    results = run_on_ranks(_gathered_and_refused, 2, tmp_path)
+@on_two
+def test_own_queries_against_gathered_keys_and_what_is_refused(on_ranks: list):
+    results = _of(on_ranks, "gathered")
     layout, sides, rows, _ = _problem()
     wanted = layout_attention(*sides, layout, modulation=Modulation.fame(FRAMES, 0.2), row_strength=rows)
     assert error(torch.cat([out for out, _ in results], 2), wanted)[0] < 1e-6
@@ -158,9 +182,9 @@ def _wan_by_ring() -> str:
     return "nothing was raised"
 
 
-@pytest.mark.slow
-def test_wan_by_diffusers_own_context_parallelism(tmp_path: Path):
-    results = run_on_ranks(_wan_by_ulysses, 2, tmp_path)
+@on_two
+def test_wan_by_diffusers_own_context_parallelism(on_ranks: list):
+    results = _of(on_ranks, "wan")
     torch.manual_seed(0)
     case = wan()
     model = without_zeros(case.make())
@@ -173,9 +197,9 @@ def test_wan_by_diffusers_own_context_parallelism(tmp_path: Path):
         assert error(got_plain, plain)[0] < 2e-6 and error(got, wanted)[0] < 2e-6
 
 
-@pytest.mark.slow
-def test_ring_attention_is_refused(tmp_path: Path):
-    for message in run_on_ranks(_wan_by_ring, 2, tmp_path):
+@on_two
+def test_ring_attention_is_refused(on_ranks: list):
+    for message in _of(on_ranks, "ring"):
         assert "which ring attention never brings together: use ContextParallelConfig(ulysses_degree=...)" in message
 
 
@@ -217,9 +241,8 @@ def _own_frames() -> Tensor:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [2, 4])
-def test_a_unet_whose_frames_are_divided(ranks: int, tmp_path: Path):
-    results = run_on_ranks(_own_frames, ranks, tmp_path)
+def test_a_unet_whose_frames_are_divided(on_ranks: list):
+    results = _of(on_ranks, "unet")
     model, inputs = _unet()
     with torch.no_grad():
         wanted = _noise(model, inputs, _unet_config(), slice(None))
@@ -239,9 +262,9 @@ def _refused_groups() -> list[str]:
     return messages
 
 
-@pytest.mark.slow
-def test_groups_that_do_not_fit_are_refused(tmp_path: Path):
-    for messages in run_on_ranks(_refused_groups, 2, tmp_path):
+@on_two
+def test_groups_that_do_not_fit_are_refused(on_ranks: list):
+    for messages in _of(on_ranks, "refused"):
         assert messages == [
             "layout has 3 frames, which 2 ranks cannot divide",
             "group must be None for a video transformer: divide it by its own enable_parallelism()",
