@@ -23,7 +23,7 @@ COMMANDS = {
     "bench": "measure time, memory and parity of fused against eager attention on this machine",
     "demo": "edit a real clip with eager and with fused attention and compare the two",
     "doctor": "report versions, devices and backends, test each backend, suggest what to change",
-    "edit": "edit a video with a local Stable Diffusion checkpoint",
+    "edit": "edit a video with a local checkpoint of Stable Diffusion or Wan",
     "evaluate": "measure an edited clip: background, steadiness, perceived gender, fit to a prompt",
     "plan": "estimate memory, work and time of an edit's attention, and how many frames fit",
     "suite": "edit a clip into 40 professions, plain, as a woman and as a man, and measure the edits",

@@ -13,7 +13,7 @@ AUTO = "auto"  # a stride: that of about AUTO_FPS frames per second
 AUTO_FPS = 8.0
 Size = tuple[int | None, int | None]  # (height, width) in pixels; None follows from the source
 MAX_REGIONS = 31
-MAX_PIXELS = 2**26  # of a picture that is read, 8192x8192: 192 MiB as RGB
+MAX_PIXELS = 2**26  # of a picture that is read or made, 8192x8192: 192 MiB as RGB
 WAN_TEXT_TOKENS = 512  # to which prompts of Wan are padded
 VAE_SCALE_FACTOR = 8  # pixels per side of a latent, in Stable Diffusion 1, 2 and XL
 

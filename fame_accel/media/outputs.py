@@ -168,4 +168,5 @@ def _check_folder(output: str, folder: Path) -> None:
 
 
 def _given(inputs: Sequence[AnyPath | None]) -> list[Path]:
-    return [Path(source).resolve() for source in inputs if source is not None]
+    # realpath, as Path.resolve() raises before Python 3.13 where links go in a circle
+    return [Path(os.path.realpath(source)) for source in inputs if source is not None]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fame_accel.core.checks import check_choice, is_number, shown
-from fame_accel.core.limits import AUTO, FITS, Size
+from fame_accel.core.limits import AUTO, FITS, MAX_PIXELS, Size, width_x_height
 from fame_accel.media.frames import complete_size, fit_frames
 
 MAX_VALUE = 2**31 - 1  # the largest count that torch and FFmpeg handle
@@ -48,7 +48,8 @@ def check_selection(
     Args:
         frames: number of frames, 1 to 2**31 - 1, or None for all.
         stride: distance between the frames, 1 to 2**31 - 1, or "auto".
-        size: (height, width) in pixels, each 1 to 2**31 - 1 or None, or None to keep the size.
+        size: (height, width) in pixels, each 1 to 2**31 - 1 or None, together at most MAX_PIXELS, or None to keep the
+            size.
         start: in seconds, not negative.
         fit: "crop", "pad" or "stretch".
     """
@@ -65,6 +66,9 @@ def check_selection(
         is_pair = isinstance(size, (tuple, list)) and len(size) == 2
         if not is_pair or not all(side is None or _is_side(side) for side in size):
             raise ValueError(f"size must be (height, width) in pixels, each 1 to {MAX_VALUE}, got {shown(size)}")
+        height, width = size
+        if height is not None and width is not None and height * width > MAX_PIXELS:
+            raise ValueError(f"size must have at most {MAX_PIXELS} pixels, got {width_x_height((height, width))}")
     if not (is_number(start) and start >= 0):
         raise ValueError(f"start must be at least 0 seconds and finite, got {shown(start)}")
     check_choice("fit", fit, FITS)

@@ -101,6 +101,7 @@ def test_sparse_tensors_are_refused(name):
         calls[name]()
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 def test_nested_tensors_are_refused():
     query = torch.zeros(1, 1, N, D)
     with pytest.raises(TypeError, match="query must be a dense tensor, got one that is nested"):

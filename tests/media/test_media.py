@@ -568,6 +568,7 @@ def test_31_regions_have_31_colors(tmp_path):
     [
         (dict(path=None), TypeError, "path must be a str or a Path, got None"),
         (dict(size=64), ValueError, "size must be .* got 64"),
+        (dict(size=(10**6, 10**6)), ValueError, "size must have at most 67108864 pixels, got 1000000x1000000"),
         (dict(size="64x64"), ValueError, "size must be .* got '64x64'"),
         (dict(size=(64, "64")), ValueError, "size must be .* got "),
         (dict(frames=True), ValueError, "frames must be a whole number, got True"),

@@ -99,6 +99,9 @@ def test_folders_that_cannot_be_written(tmp_path):
             check()
     with pytest.raises(ValueError, match="would overwrite .*clips/a.mp4"):
         check_output_folder("--out", tmp_path, ["clips"], [tmp_path / "clips/a.mp4"])
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    check_output_folder("--out", tmp_path / "new/deeper", ["clips"], [tmp_path / "a"])  # reading it says what is wrong
     check_output_folder("--out", tmp_path / "new/deeper", ["clips"], [tmp_path / "frames"])
     assert not (tmp_path / "new").exists()
 
