@@ -14,8 +14,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fame_accel.core.attention import layout_attention
+from fame_accel.core.checks import check_choice, check_flag, shown
 from fame_accel.core.layout import TokenLayout
+from fame_accel.core.limits import BACKENDS
 from fame_accel.core.modulation import Modulation
+from fame_accel.core.validation import check_layouts, check_tensors
 
 
 def ulysses_attention(
@@ -49,15 +52,21 @@ def ulysses_attention(
         out [B, H, Nq / ranks, D] and, with `return_lse`, lse [B, H, Nq / ranks].
 
     Raises:
-        ValueError: the heads do not divide among the ranks, or the layouts are not of the whole sequence.
+        TypeError, ValueError: as `layout_attention`; the heads do not divide among the ranks, or the layouts are not of
+            the whole sequence.
         RuntimeError: there is no process group.
     """
+    check_choice("backend", backend, BACKENDS)
+    check_flag("return_lse", return_lse)
+    check_tensors(query, key, value, doubles=backend == "reference")
+    key_layout = query_layout if key_layout is None else key_layout
+    check_layouts(query_layout, key_layout, Modulation() if modulation is None else modulation)
     ranks = group_size(group)
     heads = query.shape[1]
     if heads % ranks:
         divisors = [count for count in range(1, heads + 1) if heads % count == 0]
         raise ValueError(f"query has {heads} heads, which {ranks} ranks cannot divide: use one of {divisors} ranks")
-    for name, layout, side in (("query_layout", query_layout, query), ("key_layout", key_layout or query_layout, key)):
+    for name, layout, side in (("query_layout", query_layout, query), ("key_layout", key_layout, key)):
         if layout.num_tokens != side.shape[2] * ranks:
             raise ValueError(
                 f"{name} must be of the whole sequence, {side.shape[2]} tokens on each of {ranks} ranks, "
@@ -80,7 +89,9 @@ def gather_tokens(side: Tensor, group: Any = None) -> Tensor:
 
 
 def group_size(group: Any = None) -> int:
-    """The number of processes of a group; RuntimeError where there is none."""
+    """The number of processes of a group; TypeError where it is none, RuntimeError where there is none."""
+    if group is not None and not (dist.is_available() and isinstance(group, dist.ProcessGroup)):
+        raise TypeError(f"group must be a torch.distributed process group or None, got {shown(group)}")
     if not dist.is_available() or not dist.is_initialized():
         raise RuntimeError("group needs torch.distributed: launch by torchrun and call init_process_group()")
     return dist.get_world_size(group)

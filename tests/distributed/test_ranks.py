@@ -123,6 +123,25 @@ def test_own_queries_against_gathered_keys_and_what_is_refused(on_ranks: list):
         ]
 
 
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (dict(query=None), TypeError, "query must be a tensor, got NoneType"),
+        (dict(key=torch.ones(3)), ValueError, r"key must have shape \[B, H, N, D\], got \(3,\)"),
+        (dict(query_layout=3), TypeError, "query_layout must be a fame_accel.TokenLayout, got int"),
+        (dict(key_layout=torch.ones(3)), TypeError, "key_layout must be a fame_accel.TokenLayout, got Tensor"),
+        (dict(modulation="fame"), TypeError, "modulation must be a fame_accel.Modulation or None, got str"),
+        (dict(return_lse="no"), TypeError, "return_lse must be True or False, got 'no'"),
+        (dict(backend=torch.ones(3)), ValueError, "backend must be one of .* got a tensor"),
+        (dict(group="ranks"), TypeError, "group must be a torch.distributed process group or None, got 'ranks'"),
+    ],
+)
+def test_foreign_values_are_named(change: dict[str, Any], error: type[Exception], message: str) -> None:
+    layout, (query, key, value), *_ = _problem()
+    with pytest.raises(error, match=message):
+        ulysses_attention(**{"query": query, "key": key, "value": value, "query_layout": layout, **change})
+
+
 def test_without_a_process_group_it_says_so():
     layout, sides, *_ = _problem()
     with pytest.raises(RuntimeError, match=r"launch by torchrun and call init_process_group\(\)"):
